@@ -1,0 +1,1 @@
+//! burn behind the phase traits: own decoder on burn-flex.

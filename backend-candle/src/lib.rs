@@ -1,0 +1,1 @@
+//! candle behind the phase traits: own decoder, session-owned cache.

@@ -1,0 +1,1 @@
+//! ONNX Runtime behind the phase traits: writes its own graph from the checkpoint.

@@ -1,0 +1,2 @@
+//! The program `phase`.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Energy sources and why they are absent; attribution comes with measured sources.

@@ -1,0 +1,1 @@
+//! See the files in this folder.

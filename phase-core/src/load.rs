@@ -1,0 +1,116 @@
+//! What to load, and what was loaded.
+
+use crate::{BackendId, DType, StackInfo};
+use std::path::{Path, PathBuf};
+
+/// Which checkpoint to load and how.
+///
+/// ```
+/// use phase_core::{DType, LoadSpec};
+/// let spec = LoadSpec::new("models/smollm2").with_dtype(DType::F16).with_threads(2);
+/// assert_eq!(spec.dtype, DType::F16);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LoadSpec {
+    /// A Hugging Face folder or a GGUF file.
+    pub path: PathBuf,
+    /// Number format the weights are held in. The default is f32.
+    pub dtype: DType,
+    /// Most sequences in one cache. The default is 64.
+    pub max_batch: usize,
+    /// Host threads; `None` takes one per core.
+    pub threads: Option<usize>,
+    /// Where a backend may keep what it derives from the checkpoint; `None` takes the backend's own default.
+    pub cache_dir: Option<PathBuf>,
+}
+
+impl LoadSpec {
+    /// The checkpoint at `path` with default settings.
+    pub fn new(path: impl AsRef<Path>) -> Self {
+        Self { path: path.as_ref().to_owned(), dtype: DType::F32, max_batch: 64, threads: None, cache_dir: None }
+    }
+
+    /// Holds the weights in `dtype`.
+    #[must_use]
+    pub fn with_dtype(mut self, dtype: DType) -> Self {
+        self.dtype = dtype;
+        self
+    }
+
+    /// Serves batches of up to `rows`.
+    #[must_use]
+    pub fn with_max_batch(mut self, rows: usize) -> Self {
+        self.max_batch = rows;
+        self
+    }
+
+    /// Uses `threads` host threads.
+    #[must_use]
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// Keeps derived files under `dir`.
+    #[must_use]
+    pub fn with_cache_dir(mut self, dir: impl AsRef<Path>) -> Self {
+        self.cache_dir = Some(dir.as_ref().to_owned());
+        self
+    }
+}
+
+/// What was loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ModelInfo {
+    /// The path it runs on.
+    pub backend: BackendId,
+    /// Vocabulary size: scores a row of logits.
+    pub vocab: usize,
+    /// Positions the model was made for.
+    pub max_context: usize,
+    /// Number format of the weights.
+    pub dtype: DType,
+    /// Bytes of weights read in one decode step at batch 1: the numerator of the memory floor.
+    pub weight_bytes: u64,
+    /// Bytes of KV cache one position of one sequence takes.
+    pub kv_bytes_per_position: u64,
+    /// Multiply-accumulate operations of the matrix products for one prompt token, head excluded, times two.
+    pub flops_per_token: u64,
+    /// The machine, model and runtime it was loaded on.
+    pub stack: StackInfo,
+}
+
+impl ModelInfo {
+    /// A model of `vocab` entries and `max_context` positions on `backend`; sizes are zero and the stack empty until
+    /// set.
+    pub fn new(backend: BackendId, vocab: usize, max_context: usize, dtype: DType) -> Self {
+        Self {
+            backend,
+            vocab,
+            max_context,
+            dtype,
+            weight_bytes: 0,
+            kv_bytes_per_position: 0,
+            flops_per_token: 0,
+            stack: StackInfo::new(),
+        }
+    }
+
+    /// Sets the work one step causes.
+    #[must_use]
+    pub fn with_work(mut self, weight_bytes: u64, kv_bytes_per_position: u64, flops_per_token: u64) -> Self {
+        self.weight_bytes = weight_bytes;
+        self.kv_bytes_per_position = kv_bytes_per_position;
+        self.flops_per_token = flops_per_token;
+        self
+    }
+
+    /// Sets the stack.
+    #[must_use]
+    pub fn with_stack(mut self, stack: StackInfo) -> Self {
+        self.stack = stack;
+        self
+    }
+}

@@ -1,0 +1,1 @@
+//! Matrix statistics, rules, router: pure, no I/O, no clock.

@@ -86,16 +86,7 @@ impl ModelInfo {
     /// A model of `vocab` entries and `max_context` positions on `backend`; sizes are zero and the stack empty until
     /// set.
     pub fn new(backend: BackendId, vocab: usize, max_context: usize, dtype: DType) -> Self {
-        Self {
-            backend,
-            vocab,
-            max_context,
-            dtype,
-            weight_bytes: 0,
-            kv_bytes_per_position: 0,
-            flops_per_token: 0,
-            stack: StackInfo::new(),
-        }
+        Self { backend, vocab, max_context, dtype, weight_bytes: 0, kv_bytes_per_position: 0, flops_per_token: 0, stack: StackInfo::new() }
     }
 
     /// Sets the work one step causes.

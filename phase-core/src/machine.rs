@@ -6,13 +6,15 @@ use std::fs;
 /// Processor, cores, memory, kernel and governor of this machine, as the operating system tells them now.
 pub fn machine() -> StackInfo {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").map_err(|e| format!("/proc/cpuinfo: {e}"));
-    let mut stack = StackInfo::new()
-        .with(Layer::Machine, "os", std::env::consts::OS)
-        .with(Layer::Machine, "arch", std::env::consts::ARCH);
+    let mut stack = StackInfo::new().with(Layer::Machine, "os", std::env::consts::OS).with(Layer::Machine, "arch", std::env::consts::ARCH);
     for (key, name) in [("cpu", "model name"), ("cpu_family", "cpu family"), ("cpu_model", "model"), ("cpu_stepping", "stepping")] {
         stack = put(stack, key, cpuinfo.as_deref().map_err(Clone::clone).and_then(|text| field(text, name)));
     }
-    stack = put(stack, "cpu_features", cpuinfo.as_deref().map_err(Clone::clone).and_then(|text| field(text, "flags")).map(|flags| vector_features(&flags)));
+    stack = put(
+        stack,
+        "cpu_features",
+        cpuinfo.as_deref().map_err(Clone::clone).and_then(|text| field(text, "flags")).map(|flags| vector_features(&flags)),
+    );
     stack = put(stack, "cores", std::thread::available_parallelism().map(|n| n.to_string()).map_err(|e| e.to_string()));
     stack = put(stack, "memory_gib", read("/proc/meminfo").and_then(|text| field(&text, "MemTotal")).and_then(|kib| gib(&kib)));
     stack = put(stack, "kernel", read("/proc/sys/kernel/osrelease"));
@@ -42,8 +44,20 @@ fn field(text: &str, name: &str) -> Result<String, String> {
 
 /// The features that change which kernels run; the whole list differs between kernel versions for no reason of ours.
 fn vector_features(flags: &str) -> String {
-    const RELEVANT: [&str; 12] =
-        ["avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni", "amx_tile"];
+    const RELEVANT: [&str; 12] = [
+        "avx",
+        "avx2",
+        "fma",
+        "f16c",
+        "avx512f",
+        "avx512bw",
+        "avx512vl",
+        "avx512_vnni",
+        "avx512_bf16",
+        "avx512_fp16",
+        "avx_vnni",
+        "amx_tile",
+    ];
     let have: Vec<_> = RELEVANT.into_iter().filter(|f| flags.split(' ').any(|g| g == *f)).collect();
     have.join(" ")
 }

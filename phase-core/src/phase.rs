@@ -18,9 +18,9 @@
 //! [`ErrorKind::Unavailable`]: crate::ErrorKind::Unavailable
 //! [`DeviceLost`]: crate::ErrorKind::DeviceLost
 
-use crate::{BackendId, CallError, Evidence, LoadSpec, Logits, ModelInfo, PhaseError, PromptBatch, TokenId};
 #[expect(unused_imports, reason = "for the links above")]
 use crate::ErrorKind;
+use crate::{BackendId, CallError, Evidence, LoadSpec, Logits, ModelInfo, PhaseError, PromptBatch, TokenId};
 use std::fmt::Debug;
 
 /// Keys and values of the positions already processed, for a static batch of sequences of equal length.

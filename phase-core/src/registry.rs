@@ -34,10 +34,9 @@ impl Registry {
     /// [`UnknownBackend`], with the ids there are.
     pub fn get(&self, id: &str) -> Result<&dyn DynBackend, UnknownBackend> {
         let found = self.0.iter().find(|(known, _)| known.as_str() == id);
-        found.map(|(_, backend)| &**backend).ok_or_else(|| UnknownBackend {
-            wanted: id.to_owned(),
-            available: self.0.keys().cloned().collect(),
-        })
+        found
+            .map(|(_, backend)| &**backend)
+            .ok_or_else(|| UnknownBackend { wanted: id.to_owned(), available: self.0.keys().cloned().collect() })
     }
 
     /// All backends, ordered by id.

@@ -234,7 +234,8 @@ mod tests {
         let mut model = model(Arc::new(RingSink::new(64)));
         let turns = |model: &mut Measured<_, _, _>| {
             let mut session = Session::new(model, 64).unwrap();
-            let first: Vec<_> = session.generate(&[TokenId(1), TokenId(2)], GenerateOptions::new(3), Greedy).unwrap().map(Result::unwrap).collect();
+            let first: Vec<_> =
+                session.generate(&[TokenId(1), TokenId(2)], GenerateOptions::new(3), Greedy).unwrap().map(Result::unwrap).collect();
             let second: Vec<_> = session.generate(&[TokenId(9)], GenerateOptions::new(3), Greedy).unwrap().map(Result::unwrap).collect();
             (first, second)
         };

@@ -8,6 +8,8 @@
 //!
 //! [`conformance_suite!`]: crate::conformance_suite
 
+#![expect(clippy::missing_panics_doc, reason = "a check panics when it fails: that is what it is for")]
+
 use crate::{
     BoxModel, CacheSpec, DType, Decode, ErrorKind, KvCache, Logits, ManualClock, Measured, Model, Outcome, Phase, PhaseError, PromptBatch,
     RingSink, TokenId,

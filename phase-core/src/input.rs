@@ -136,8 +136,8 @@ impl Logits {
         self.data.chunks_exact(self.vocab.max(1))
     }
 
-    /// Writes the highest-scored token of each row into `out`; among equals the lowest id wins, as in NumPy and
-    /// PyTorch, so that greedy output is the same on every backend.
+    /// Writes the highest-scored token of each row into `out`; among equals the lowest id wins, as in `NumPy` and
+    /// `PyTorch`, so that greedy output is the same on every backend.
     ///
     /// # Panics
     /// When `out` has another length than [`batch`](Self::batch).

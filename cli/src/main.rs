@@ -1,2 +1,44 @@
-//! The program `phase`.
-fn main() {}
+//! The program `phase`: measures one checkpoint on several runtimes, phase by phase, and turns the measurements into a
+//! policy that routes requests.
+//!
+//! Exit codes: 0 fine, 1 a check failed or the work went wrong, 2 usage, 3 environment (a missing library or device).
+
+mod argument;
+mod command;
+mod exit;
+mod progress;
+mod setting;
+
+use argument::{Arguments, Command};
+use clap::Parser;
+use exit::Failure;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // clap exits with 2 by itself on a usage error, and with 0 on --help.
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.print();
+            failure.code()
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let setting = setting::Setting::new(&arguments.global)?;
+    match &arguments.command {
+        Command::Doctor(a) => command::doctor::run(&setting, a),
+        Command::Bench(a) => command::bench::run(&setting, a),
+        Command::Cold(a) => command::cold::run(&setting, a),
+        Command::Validate(a) => command::run_directory::validate(a),
+        Command::Report(a) => command::run_directory::report(a),
+        Command::Compare(a) => command::run_directory::compare(a),
+        Command::Policy(a) => command::policy::compile(a),
+        Command::Decide(a) => command::policy::decide(a),
+        Command::Generate(a) => command::generate::run(&setting, a),
+        Command::Logits(a) => command::logits::run(&setting, a),
+        Command::Model(a) => command::model::run(a),
+    }
+}

@@ -1,0 +1,283 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+use phase_core::DType;
+use std::{num::NonZeroUsize, path::PathBuf};
+
+/// Measure one checkpoint on several runtimes, phase by phase, and route requests by what was measured.
+#[derive(Debug, Parser)]
+#[command(name = "phase", version, max_term_width = 110, propagate_version = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Global {
+    /// Where derived files (ONNX graphs, digests) are kept, and fetched ones are found [default: ~/.cache/phase]
+    #[arg(long, global = true, env = "PHASE_CACHE", value_name = "DIR", hide_env_values = true)]
+    pub(crate) cache: Option<PathBuf>,
+    /// The ONNX Runtime library, 1.24 or newer [default: the newest that `cargo xtask fetch` left in the cache]
+    #[arg(long, global = true, env = "PHASE_ORT_LIBRARY", value_name = "FILE", hide_env_values = true)]
+    pub(crate) ort_library: Option<PathBuf>,
+    /// The device that a bare backend name means
+    #[arg(long, global = true, default_value = "cpu", value_parser = ["cpu"])]
+    pub(crate) device: String,
+    /// Host threads a backend uses [default: one per core]
+    #[arg(long, global = true, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Say what is here: runtimes, devices, energy sources, and how to get what is missing
+    Doctor(Doctor),
+    /// Measure a checkpoint and write a run directory
+    Bench(Bench),
+    /// One cold start, for `bench`
+    #[command(hide = true)]
+    Cold(Cold),
+    /// Check a run directory: digests, and every cell recomputed from the raw events
+    Validate(Validate),
+    /// Show a run: decision card, matrix, gates
+    Report(Report),
+    /// Compare two runs, cell by cell
+    Compare(Compare),
+    /// Compile runs into a policy
+    Policy(Policy),
+    /// Ask a policy
+    Decide(Decide),
+    /// Generate text, streamed, and print the phases' times
+    Generate(Generate),
+    /// Print the scores of the next token, for parity checks
+    Logits(Logits),
+    /// Make or look at checkpoints
+    Model(Model),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Checkpoint {
+    /// A Hugging Face folder or a GGUF file
+    #[arg(long, env = "PHASE_MODEL", value_name = "PATH", hide_env_values = true)]
+    pub(crate) model: PathBuf,
+    /// Number format of the weights: f32, f16 or bf16
+    #[arg(long, default_value_t = DType::F32, value_name = "TYPE")]
+    pub(crate) dtype: DType,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Doctor {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Bench {
+    #[command(flatten)]
+    pub(crate) checkpoint: Checkpoint,
+    /// Backends, by bare name or path
+    #[arg(long, value_delimiter = ',', default_value = "ort,candle,burn", value_name = "LIST")]
+    pub(crate) backends: Vec<String>,
+    /// Scenario sets [default: S0,S1,S2,S3, or none when -p or -n is given]
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub(crate) scenarios: Vec<String>,
+    /// Sizes of the sets
+    #[arg(long, default_value = "cpu", value_parser = ["cpu"])]
+    pub(crate) scale: String,
+    /// How much replication: `short` for a first look, `full` for a policy
+    #[arg(long, default_value = "full", value_parser = ["short", "full"])]
+    pub(crate) effort: String,
+    /// The run directory to write
+    #[arg(long, value_name = "RUN", required_unless_present_any = ["dry_run", "prompt_tokens", "new_tokens"])]
+    pub(crate) out: Option<PathBuf>,
+    /// Go on with a run directory that was cut short
+    #[arg(long, requires = "out")]
+    pub(crate) resume: bool,
+    /// Print the plan and its estimated time, measure nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Cells of your own: prompt lengths to prefill
+    #[arg(short = 'p', long, value_delimiter = ',', value_name = "LIST")]
+    pub(crate) prompt_tokens: Vec<usize>,
+    /// Cells of your own: numbers of tokens to decode
+    #[arg(short = 'n', long, value_delimiter = ',', value_name = "LIST")]
+    pub(crate) new_tokens: Vec<usize>,
+    /// Cells of your own: batch sizes
+    #[arg(short = 'b', long, value_delimiter = ',', default_value = "1", value_name = "LIST")]
+    pub(crate) batch: Vec<usize>,
+    /// Cells of your own: positions cached before decoding
+    #[arg(short = 'd', long, value_delimiter = ',', default_value = "128", value_name = "LIST")]
+    pub(crate) depth: Vec<usize>,
+    /// Replication blocks [default: the sets' own; 5 for cells of your own]
+    #[arg(short = 'r', long, value_name = "N")]
+    pub(crate) repetitions: Option<u32>,
+    /// Seed of the order of cells and of the prompts
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Print the cells as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Cold {
+    #[command(flatten)]
+    pub(crate) checkpoint: Checkpoint,
+    #[arg(long)]
+    pub(crate) backend: String,
+    #[arg(long)]
+    pub(crate) request: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Validate {
+    /// The run directory
+    pub(crate) run: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Report {
+    /// The run directory
+    pub(crate) run: PathBuf,
+    /// The decision card only
+    #[arg(long)]
+    pub(crate) card: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Compare {
+    /// The run to compare with
+    pub(crate) base: PathBuf,
+    /// The run in question
+    pub(crate) run: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Policy {
+    /// Run directories of one boundary
+    #[arg(required = true)]
+    pub(crate) runs: Vec<PathBuf>,
+    /// The policy file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// The backend for ties and for what was not measured [default: ort, the source document's hypothesis]
+    #[arg(long, value_name = "BACKEND")]
+    pub(crate) default_safe: Option<String>,
+    /// Differences below this share are ties
+    #[arg(long, default_value_t = 0.02, value_name = "SHARE")]
+    pub(crate) rope: f64,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Decide {
+    /// The policy file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: PathBuf,
+    /// Sequences
+    #[arg(long, default_value_t = 1)]
+    pub(crate) batch: usize,
+    /// Prompt tokens per sequence
+    #[arg(long)]
+    pub(crate) prompt_tokens: usize,
+    /// New tokens per sequence
+    #[arg(long)]
+    pub(crate) new_tokens: usize,
+    /// Say why
+    #[arg(long)]
+    pub(crate) explain: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Generate {
+    #[command(flatten)]
+    pub(crate) checkpoint: Checkpoint,
+    /// ort, candle or burn; or auto, which asks the policy
+    #[arg(long, default_value = "ort")]
+    pub(crate) backend: String,
+    /// The policy that `--backend auto` asks
+    #[arg(long, value_name = "FILE", required_if_eq("backend", "auto"))]
+    pub(crate) policy: Option<PathBuf>,
+    /// Put the prompt into the model's chat template
+    #[arg(long)]
+    pub(crate) chat: bool,
+    /// Most tokens to generate
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    pub(crate) max_tokens: usize,
+    /// Sampling temperature; greedy when absent
+    #[arg(long, value_name = "T")]
+    pub(crate) temperature: Option<f32>,
+    /// Nucleus of the sampling
+    #[arg(long, default_value_t = 0.95, requires = "temperature", value_name = "P")]
+    pub(crate) top_p: f32,
+    /// Seed of the sampling
+    #[arg(long, default_value_t = 1, requires = "temperature")]
+    pub(crate) seed: u64,
+    /// Print one JSON object at the end instead of streaming
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The prompt
+    pub(crate) prompt: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Logits {
+    #[command(flatten)]
+    pub(crate) checkpoint: Checkpoint,
+    /// ort, candle or burn
+    #[arg(long)]
+    pub(crate) backend: String,
+    /// Token ids to prefill
+    #[arg(long, value_delimiter = ',', required = true, value_name = "LIST")]
+    pub(crate) tokens: Vec<u32>,
+    /// Token ids to decode after them, one at a time
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub(crate) then: Vec<u32>,
+    /// Print every score as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Model {
+    #[command(subcommand)]
+    pub(crate) command: ModelCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelCommand {
+    /// Write a checkpoint of random weights: as slow as a trained one, and as large
+    Random {
+        /// tiny, tiny-gpt2, tiny-qwen2, tiny-qwen3, tiny-mistral, smollm2-135m, llama-3.2-1b, llama-3.1-8b
+        #[arg(long)]
+        shape: String,
+        /// Seed of the weights
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Number format of the weights
+        #[arg(long, default_value_t = DType::F32, value_name = "TYPE")]
+        dtype: DType,
+        /// The folder to make
+        #[arg(short, long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Say what a checkpoint is, or why it can't be used
+    Info {
+        /// A Hugging Face folder or a GGUF file
+        path: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}

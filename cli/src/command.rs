@@ -1,0 +1,10 @@
+//! One file per command, or per group that shares its subject.
+
+pub(crate) mod bench;
+pub(crate) mod cold;
+pub(crate) mod doctor;
+pub(crate) mod generate;
+pub(crate) mod logits;
+pub(crate) mod model;
+pub(crate) mod policy;
+pub(crate) mod run_directory;

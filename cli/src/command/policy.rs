@@ -1,0 +1,51 @@
+//! `phase policy` and `phase decide`.
+
+use crate::{
+    argument,
+    exit::{Failure, note, say},
+};
+use phase_core::BackendId;
+use phase_policy::{Policy, PolicyOptions, Router, Workload};
+use std::path::Path;
+
+pub(crate) fn compile(arguments: &argument::Policy) -> Result<(), Failure> {
+    let loaded = phase_scenario::load_runs(&arguments.runs).map_err(|e| Failure::work(&e))?;
+    let default_safe = default_safe(arguments, &loaded.backends())?;
+    let options = PolicyOptions::new(default_safe, loaded.created_unix_s()).with_rope(arguments.rope).with_runs(loaded.run_ids());
+    let matrix = loaded.matrix().map_err(|e| Failure::work(&e))?;
+    let policy = Policy::compile(&matrix, &options).map_err(|e| Failure::work(&e))?;
+    phase_scenario::write_atomically(&arguments.out, policy.to_json().as_bytes()).map_err(|e| Failure::work(&e))?;
+    note(&format!("wrote {}: {} backends, {} cells, default-safe {}", arguments.out.display(), policy.backends().len(), policy.cells().len(), policy.default_safe()));
+    Ok(())
+}
+
+/// What was asked for; else ONNX Runtime, the source document's hypothesis, where it was measured; else the first.
+fn default_safe(arguments: &argument::Policy, measured: &[BackendId]) -> Result<BackendId, Failure> {
+    let names = || measured.iter().map(BackendId::as_str).collect::<Vec<_>>().join(", ");
+    let means = |wanted: &str| measured.iter().find(|b| b.as_str() == wanted || b.as_str().split('-').next() == Some(wanted)).cloned();
+    match &arguments.default_safe {
+        Some(wanted) => means(wanted).ok_or_else(|| Failure::Usage(format!("--default-safe {wanted} was not measured: one of {}", names()))),
+        None => means("ort").or_else(|| measured.first().cloned()).ok_or_else(|| Failure::Check("no run measured any backend".to_owned())),
+    }
+}
+
+/// Reads and checks a policy file.
+pub(crate) fn read(path: &Path) -> Result<Policy, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))?;
+    Policy::from_json(&text).map_err(|e| Failure::Check(format!("{}: {e}", path.display())))
+}
+
+pub(crate) fn decide(arguments: &argument::Decide) -> Result<(), Failure> {
+    if arguments.batch == 0 || arguments.prompt_tokens == 0 {
+        return Err(Failure::Usage("--batch and --prompt-tokens must be at least 1".to_owned()));
+    }
+    let router = Router::new(read(&arguments.policy)?);
+    let decision = router.decide(&Workload::new(arguments.batch, arguments.prompt_tokens, arguments.new_tokens));
+    say(&if arguments.json {
+        decision.to_json().to_string()
+    } else if arguments.explain {
+        decision.explain().to_string()
+    } else {
+        decision.route.backend.to_string()
+    })
+}

@@ -1,0 +1,77 @@
+//! What a failed command prints and which code it ends with.
+
+use phase_core::{ErrorKind, PhaseError};
+use std::{error::Error, process::ExitCode};
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// A check said no, or the work went wrong. Code 1.
+    Check(String),
+    /// The arguments can't be meant. Code 2.
+    Usage(String),
+    /// A library or a device is missing. Code 3.
+    Environment(String),
+}
+
+impl Failure {
+    /// A failure of a backend, by its kind.
+    pub(crate) fn of(error: &impl PhaseError) -> Self {
+        let text = chain(error);
+        match error.kind() {
+            ErrorKind::Unavailable | ErrorKind::DeviceLost => Self::Environment(text),
+            ErrorKind::InvalidInput | ErrorKind::ContextOverflow | ErrorKind::Unsupported => Self::Usage(text),
+            _ => Self::Check(text),
+        }
+    }
+
+    /// A failure of anything else.
+    pub(crate) fn work(error: &dyn Error) -> Self {
+        Self::Check(chain(error))
+    }
+
+    pub(crate) fn code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Check(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Environment(_) => 3,
+        })
+    }
+
+    #[expect(clippy::print_stderr, reason = "this is the program's error output")]
+    pub(crate) fn print(&self) {
+        let (Self::Check(text) | Self::Usage(text) | Self::Environment(text)) = self;
+        eprintln!("phase: {text}");
+    }
+}
+
+/// The error and everything below it, each once.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(cause) = below {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        below = cause.source();
+    }
+    text
+}
+
+/// Prints a line of the answer, quietly ending when nobody reads any more.
+pub(crate) fn say(text: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| if text.ends_with('\n') { Ok(()) } else { out.write_all(b"\n") }).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::Check(format!("standard output: {e}"))),
+        _ => Ok(()),
+    }
+}
+
+/// Prints a line beside the answer.
+#[expect(clippy::print_stderr, reason = "what is beside the answer goes to standard error")]
+pub(crate) fn note(text: &str) {
+    eprintln!("{text}");
+}

@@ -1,0 +1,97 @@
+//! The dependency law of ARCHITECTURE.md, held against `cargo metadata`.
+
+use std::{collections::BTreeMap, process::Command};
+
+/// Which of our crates each of our crates may depend on, in normal dependencies.
+const ALLOWED: [(&str, &[&str]); 13] = [
+    ("phase-core", &[]),
+    ("phase-kernels", &[]),
+    ("phase-model", &["phase-core"]),
+    ("phase-backend-ort", &["phase-core", "phase-model"]),
+    ("phase-backend-candle", &["phase-core", "phase-kernels", "phase-model"]),
+    ("phase-backend-burn", &["phase-core", "phase-kernels", "phase-model"]),
+    ("phase-energy", &["phase-core"]),
+    ("phase-policy", &["phase-core"]),
+    ("phase-scenario", &["phase-core", "phase-energy", "phase-model", "phase-policy"]),
+    (
+        "phase-cli",
+        &[
+            "phase-backend-burn",
+            "phase-backend-candle",
+            "phase-backend-ort",
+            "phase-core",
+            "phase-energy",
+            "phase-model",
+            "phase-policy",
+            "phase-scenario",
+        ],
+    ),
+    (
+        "phase-examples",
+        &[
+            "phase-backend-burn",
+            "phase-backend-candle",
+            "phase-backend-ort",
+            "phase-core",
+            "phase-energy",
+            "phase-model",
+            "phase-policy",
+            "phase-scenario",
+        ],
+    ),
+    (
+        "phase-benches",
+        &[
+            "phase-backend-burn",
+            "phase-backend-candle",
+            "phase-backend-ort",
+            "phase-core",
+            "phase-energy",
+            "phase-model",
+            "phase-policy",
+            "phase-scenario",
+        ],
+    ),
+    ("xtask", &[]),
+];
+
+/// What phase-core may use from outside.
+const CORE: [&str; 2] = ["serde", "thiserror"];
+
+fn packages() -> BTreeMap<String, Vec<String>> {
+    let cargo = option_env!("CARGO").unwrap_or("cargo");
+    let out = Command::new(cargo)
+        .args(["metadata", "--format-version", "1", "--no-deps", "--manifest-path"])
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
+        .output()
+        .expect("cargo runs");
+    let metadata: serde_json::Value = serde_json::from_slice(&out.stdout).expect("cargo metadata is JSON");
+    let text = |v: &serde_json::Value| v.as_str().expect("a string").to_owned();
+    metadata["packages"]
+        .as_array()
+        .expect("packages")
+        .iter()
+        .map(|package| {
+            let normal = package["dependencies"].as_array().expect("dependencies").iter().filter(|d| d["kind"].is_null());
+            (text(&package["name"]), normal.map(|d| text(&d["name"])).collect())
+        })
+        .collect()
+}
+
+#[test]
+fn every_arrow_between_our_crates_is_allowed() {
+    let allowed: BTreeMap<_, _> = ALLOWED.into_iter().collect();
+    let packages = packages();
+    assert_eq!(packages.keys().map(String::as_str).collect::<Vec<_>>(), allowed.keys().copied().collect::<Vec<_>>());
+    for (name, dependencies) in &packages {
+        for dependency in dependencies.iter().filter(|d| packages.contains_key(*d)) {
+            assert!(allowed[name.as_str()].contains(&dependency.as_str()), "{name} must not depend on {dependency}: see ARCHITECTURE.md");
+        }
+    }
+}
+
+#[test]
+fn the_contract_depends_on_almost_nothing() {
+    let core = &packages()["phase-core"];
+    assert!(core.iter().all(|d| CORE.contains(&d.as_str())), "phase-core depends on {core:?}, allowed: {CORE:?}");
+}

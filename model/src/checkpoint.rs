@@ -140,9 +140,7 @@ impl Checkpoint {
     pub fn tokenizer(&self) -> Result<Tokenizer, ModelError> {
         match &self.source {
             Source::HuggingFace(folder) => Tokenizer::from_folder(folder, &self.config),
-            Source::Gguf(header) => {
-                gguf::tokenizer::load(&self.path, self.weights.files()[0].bytes(), &header.metadata, &self.config)
-            }
+            Source::Gguf(header) => gguf::tokenizer::load(&self.path, self.weights.files()[0].bytes(), &header.metadata, &self.config),
         }
     }
 
@@ -153,9 +151,7 @@ impl Checkpoint {
     pub fn chat_template(&self) -> Result<ChatTemplate, ModelError> {
         match &self.source {
             Source::HuggingFace(folder) => ChatTemplate::from_folder(folder),
-            Source::Gguf(header) => {
-                ChatTemplate::from_gguf(&self.path, self.weights.files()[0].bytes(), &header.metadata)
-            }
+            Source::Gguf(header) => ChatTemplate::from_gguf(&self.path, self.weights.files()[0].bytes(), &header.metadata),
         }
     }
 
@@ -171,12 +167,13 @@ impl Checkpoint {
         };
         let tokenizer_config = optional("tokenizer_config.json")?;
         let generation = optional("generation_config.json")?;
-        let config =
-            from_hf(&config_path, &read_json(&config_path)?, generation.as_ref(), tokenizer_config.as_ref())?;
+        let config = from_hf(&config_path, &read_json(&config_path)?, generation.as_ref(), tokenizer_config.as_ref())?;
         let (files, mut tensors) = safetensors::open_folder(dir)?;
         let full = schema::full_prefix(config.architecture);
         let prefix = if tensors.keys().any(|name| name.starts_with(full)) { full } else { "" };
-        if config.tied_embeddings && let Some(head) = tensors.remove("lm_head.weight") {
+        if config.tied_embeddings
+            && let Some(head) = tensors.remove("lm_head.weight")
+        {
             check_tied(&files, &tensors, &head, &schema::hugging_face(&config, prefix)[0].name)?;
         }
         let slots = schema::hugging_face(&config, prefix);
@@ -196,8 +193,7 @@ impl Checkpoint {
         let config = from_metadata(path, &header.metadata, facts)?;
         let slots = schema::gguf(&config);
         let tied = config.tied_embeddings;
-        let weights =
-            Weights::new(path, vec![file], header.tensors.clone(), slots, tied, |name| name == ROPE_FACTORS)?;
+        let weights = Weights::new(path, vec![file], header.tensors.clone(), slots, tied, |name| name == ROPE_FACTORS)?;
         let source = Source::Gguf(header);
         Ok(Self { path: path.to_owned(), config, weights, source, digest: OnceLock::new(), digest_cache: None })
     }
@@ -207,11 +203,7 @@ const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 fn tensor_facts(file: &TensorFile, header: &Header) -> Result<TensorFacts, ModelError> {
     let has = |name: &str| header.tensors.contains_key(name);
-    let biases = Biases {
-        qkv: has("blk.0.attn_q.bias"),
-        attention_output: has("blk.0.attn_output.bias"),
-        mlp: has("blk.0.ffn_up.bias"),
-    };
+    let biases = Biases { qkv: has("blk.0.attn_q.bias"), attention_output: has("blk.0.attn_output.bias"), mlp: has("blk.0.ffn_up.bias") };
     let rope_factors = match header.tensors.get(ROPE_FACTORS) {
         None => None,
         Some(raw) if raw.stored == StoredType::F32 && raw.shape.len() == 1 => {

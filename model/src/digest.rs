@@ -45,11 +45,7 @@ const CACHED_FROM_BYTES: u64 = 16 << 20;
 const READ_BYTES: usize = 8 << 20;
 
 /// Digest over a configuration and the content of files, in their order.
-pub(crate) fn of_files(
-    config: &[u8],
-    files: &[TensorFile],
-    cache: Option<&DigestCache>,
-) -> Result<Digest, ModelError> {
+pub(crate) fn of_files(config: &[u8], files: &[TensorFile], cache: Option<&DigestCache>) -> Result<Digest, ModelError> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(DOMAIN);
     hasher.update(&(config.len() as u64).to_le_bytes());

@@ -191,21 +191,11 @@ impl ModelError {
     }
 
     pub(crate) fn config(path: &Path, key: &str, found: impl ToString, expected: impl ToString) -> Self {
-        Self::Config {
-            path: path.to_owned(),
-            key: key.to_owned(),
-            found: found.to_string(),
-            expected: expected.to_string(),
-        }
+        Self::Config { path: path.to_owned(), key: key.to_owned(), found: found.to_string(), expected: expected.to_string() }
     }
 
     pub(crate) fn unsupported(path: &Path, key: &str, found: impl ToString, supported: impl ToString) -> Self {
-        Self::Unsupported {
-            path: path.to_owned(),
-            key: key.to_owned(),
-            found: found.to_string(),
-            supported: supported.to_string(),
-        }
+        Self::Unsupported { path: path.to_owned(), key: key.to_owned(), found: found.to_string(), supported: supported.to_string() }
     }
 
     pub(crate) fn tokenizer(path: &Path, reason: impl ToString) -> Self {
@@ -226,13 +216,10 @@ impl PhaseError for ModelError {
             | Self::TensorShape { .. }
             | Self::Tokenizer { .. }
             | Self::ChatTemplate { .. } => ErrorKind::Load,
-            Self::Unsupported { .. }
-            | Self::TensorType { .. }
-            | Self::NoTokenizer { .. }
-            | Self::NoChatTemplate { .. } => ErrorKind::Unsupported,
-            Self::NoSuchRole(_) | Self::Buffer { .. } | Self::Join { .. } | Self::Position { .. } => {
-                ErrorKind::InvalidInput
+            Self::Unsupported { .. } | Self::TensorType { .. } | Self::NoTokenizer { .. } | Self::NoChatTemplate { .. } => {
+                ErrorKind::Unsupported
             }
+            Self::NoSuchRole(_) | Self::Buffer { .. } | Self::Join { .. } | Self::Position { .. } => ErrorKind::InvalidInput,
         }
     }
 }

@@ -106,16 +106,12 @@ fn gpt2_slot(config: &ModelConfig, prefix: &str, role: Role, shape: Vec<usize>) 
     let plain = |rest: &str, shape| Slot::plain(role, name(rest), shape);
     let transposed = |rest: &str, shape| Slot::transposed(role, name(rest), shape);
     match part {
-        R::Q | R::K | R::V => Slot {
-            layout: Layout::Columns { start: third },
-            stored_shape: vec![width, 3 * width],
-            ..plain("attn.c_attn.weight", shape)
-        },
-        R::QBias | R::KBias | R::VBias => Slot {
-            layout: Layout::Rows { start: third },
-            stored_shape: vec![3 * width],
-            ..plain("attn.c_attn.bias", shape)
-        },
+        R::Q | R::K | R::V => {
+            Slot { layout: Layout::Columns { start: third }, stored_shape: vec![width, 3 * width], ..plain("attn.c_attn.weight", shape) }
+        }
+        R::QBias | R::KBias | R::VBias => {
+            Slot { layout: Layout::Rows { start: third }, stored_shape: vec![3 * width], ..plain("attn.c_attn.bias", shape) }
+        }
         R::AttnNorm => plain("ln_1.weight", shape),
         R::AttnNormBias => plain("ln_1.bias", shape),
         R::MlpNorm => plain("ln_2.weight", shape),

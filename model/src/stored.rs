@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use candle_core::quantized::k_quants::{
-    BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, GgmlType,
-};
+use candle_core::quantized::k_quants::{BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, GgmlType};
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 use phase_core::DType;
 
@@ -155,6 +153,7 @@ impl Element for bf16 {
 }
 
 mod sealed {
+    #[expect(unnameable_types, reason = "that is what seals a trait")]
     pub trait Sealed {}
     impl Sealed for f32 {}
     impl Sealed for half::f16 {}

@@ -322,13 +322,7 @@ impl Weights {
     }
 
     /// Reads whole logical rows from `first` on, as many as `out` holds.
-    fn read_rows<T: Element>(
-        &self,
-        entry: &Entry,
-        first: usize,
-        out: &mut [T],
-        scratch: &mut Scratch,
-    ) -> Result<(), ModelError> {
+    fn read_rows<T: Element>(&self, entry: &Entry, first: usize, out: &mut [T], scratch: &mut Scratch) -> Result<(), ModelError> {
         let file = &self.files[entry.raw.file];
         let (stored, row) = (entry.raw.stored, entry.row_elements());
         let position = |elements: usize| entry.raw.offset + (elements / stored.block_elements() * stored.block_bytes()) as u64;

@@ -31,11 +31,7 @@ pub(crate) struct TensorFacts {
 }
 
 /// Resolves the metadata of a GGUF file.
-pub(crate) fn from_metadata(
-    path: &Path,
-    map: &BTreeMap<String, Value>,
-    facts: TensorFacts,
-) -> Result<ModelConfig, ModelError> {
+pub(crate) fn from_metadata(path: &Path, map: &BTreeMap<String, Value>, facts: TensorFacts) -> Result<ModelConfig, ModelError> {
     let architecture = architecture(path, map)?;
     let keys = Metadata { path, map, prefix: architecture.as_str() };
     keys.refuse_unknown_features()?;
@@ -88,9 +84,7 @@ fn architecture(path: &Path, map: &BTreeMap<String, Value>) -> Result<Architectu
     const KEY: &str = "general.architecture";
     let known = Architecture::ALL.map(Architecture::as_str).join(", ");
     match map.get(KEY).map(|v| (v, v.text())) {
-        Some((value, Some(name))) => {
-            Architecture::from_name(name).ok_or_else(|| ModelError::unsupported(path, KEY, value.shown(), &known))
-        }
+        Some((value, Some(name))) => Architecture::from_name(name).ok_or_else(|| ModelError::unsupported(path, KEY, value.shown(), &known)),
         Some((value, None)) => Err(ModelError::config(path, KEY, value.shown(), format!("one of {known}"))),
         None => Err(ModelError::config(path, KEY, "absent", format!("one of {known}"))),
     }
@@ -99,8 +93,7 @@ fn architecture(path: &Path, map: &BTreeMap<String, Value>) -> Result<Architectu
 impl Metadata<'_> {
     /// Keys under the architecture's prefix whose value must be neutral: any other would change the result.
     fn refuse_unknown_features(&self) -> Result<(), ModelError> {
-        const ZERO: &[&str] =
-            &["expert_count", "attention.sliding_window", "attn_logit_softcapping", "final_logit_softcapping"];
+        const ZERO: &[&str] = &["expert_count", "attention.sliding_window", "attn_logit_softcapping", "final_logit_softcapping"];
         const ONE: &[&str] = &["logit_scale", "embedding_scale", "residual_scale"];
         for key in ZERO {
             if self.value(key).is_some_and(|v| v.unsigned() != Some(0) && v.float() != Some(0.0)) {

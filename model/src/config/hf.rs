@@ -5,10 +5,7 @@ use std::path::Path;
 use phase_core::{DType, TokenId};
 use serde_json::Value;
 
-use super::{
-    Activation, Architecture, Biases, Mlp, ModelConfig, Norm, Position, Rope, RopeScaling,
-    keys::Keys,
-};
+use super::{Activation, Architecture, Biases, Mlp, ModelConfig, Norm, Position, Rope, RopeScaling, keys::Keys};
 use crate::ModelError;
 
 /// Most elements of a width (hidden, intermediate, heads): keeps products far from overflow.
@@ -308,11 +305,7 @@ fn scaling(keys: &Keys<'_>, scope: &Keys<'_>) -> Result<RopeScaling, ModelError>
     }
 }
 
-fn sliding_window(
-    keys: &Keys<'_>,
-    architecture: Architecture,
-    layers: usize,
-) -> Result<Option<usize>, ModelError> {
+fn sliding_window(keys: &Keys<'_>, architecture: Architecture, layers: usize) -> Result<Option<usize>, ModelError> {
     const MISTRAL_DEFAULT: usize = 4096;
     let window = keys.count("sliding_window", MAX_ENTRIES)?;
     match architecture {

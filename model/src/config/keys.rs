@@ -25,10 +25,6 @@ impl<'a> Keys<'a> {
         Ok(Some(Self { path: self.path, prefix: format!("{}{key}.", self.prefix), map }))
     }
 
-    pub(crate) const fn path(&self) -> &'a Path {
-        self.path
-    }
-
     pub(crate) fn value(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|v| !v.is_null())
     }
@@ -81,12 +77,7 @@ impl<'a> Keys<'a> {
         ModelError::unsupported(self.path, &self.name(key), self.shown(key), supported)
     }
 
-    fn typed<T>(
-        &self,
-        key: &str,
-        expected: &str,
-        read: impl Fn(&'a Value) -> Option<T>,
-    ) -> Result<Option<T>, ModelError> {
+    fn typed<T>(&self, key: &str, expected: &str, read: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>, ModelError> {
         match self.value(key) {
             None => Ok(None),
             Some(value) => read(value).map(Some).ok_or_else(|| self.wrong(key, expected)),

@@ -6,7 +6,7 @@ pub(crate) mod tokenizer;
 use std::collections::BTreeMap;
 
 use self::reader::Reader;
-pub(crate) use self::reader::{Array, Value};
+pub(crate) use self::reader::Value;
 use crate::{
     ModelError,
     file::{RawTensor, TensorFile},
@@ -108,12 +108,7 @@ fn read_tensor_infos(reader: &mut Reader<'_>, count: u64) -> Result<Vec<Info>, M
 }
 
 /// Turns relative offsets into positions; refuses what overlaps or leaves the file.
-fn place(
-    file: &TensorFile,
-    mut infos: Vec<Info>,
-    data: u64,
-    alignment: u64,
-) -> Result<BTreeMap<String, RawTensor>, ModelError> {
+fn place(file: &TensorFile, mut infos: Vec<Info>, data: u64, alignment: u64) -> Result<BTreeMap<String, RawTensor>, ModelError> {
     let damaged = |reason: String| ModelError::damaged(file.path(), reason);
     let available = (file.bytes().len() as u64).saturating_sub(data);
     infos.sort_by_key(|info| (info.offset, info.len));

@@ -152,10 +152,9 @@ impl<'a> Reader<'a> {
     pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8], ModelError> {
         let end = self.at.checked_add(len).filter(|end| *end <= self.bytes.len());
         let Some(end) = end else {
-            return Err(self.damaged(&format!(
-                "the header goes on for {len} bytes and the file ends at {}: it is truncated",
-                self.bytes.len()
-            )));
+            return Err(
+                self.damaged(&format!("the header goes on for {len} bytes and the file ends at {}: it is truncated", self.bytes.len()))
+            );
         };
         let taken = &self.bytes[self.at..end];
         self.at = end;

@@ -49,8 +49,7 @@ impl Nucleus {
         let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let unit = ((z ^ (z >> 31)) >> 40) as f32 / (1u32 << 24) as f32;
-        unit
+        ((z ^ (z >> 31)) >> 40) as f32 / (1u32 << 24) as f32
     }
 }
 

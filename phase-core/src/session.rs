@@ -61,8 +61,8 @@ pub enum FinishReason {
     Failed,
     /// The asked number of tokens is there.
     Length,
-    /// A stop token came.
-    Stop,
+    /// This stop token came. The conversation holds it although it was not given out.
+    Stop(TokenId),
 }
 
 impl<'m, M: Model, C: Clock + std::fmt::Debug, S: EventSink + std::fmt::Debug> Session<'m, M, C, S> {
@@ -166,9 +166,8 @@ impl<M: Model, C: Clock, S: EventSink, P: Sampler> Iterator for TokenStream<'_, 
         self.first = false;
         let token = self.sampler.sample(self.session.logits.as_slice());
         if self.options.stop.contains(&token) {
-            // The stop token belongs to the conversation although nobody sees it.
             self.session.pending = Some(token);
-            return self.end(FinishReason::Stop);
+            return self.end(FinishReason::Stop(token));
         }
         self.session.pending = Some(token);
         self.given += 1;
@@ -270,6 +269,6 @@ mod tests {
         let options = GenerateOptions::new(4).with_stop([free[2]]);
         let mut stream = session.generate(&[TokenId(5)], options, Greedy).unwrap();
         let stopped: Vec<_> = stream.by_ref().map(Result::unwrap).collect();
-        assert_eq!((stopped.as_slice(), stream.finish()), (&free[..2], Some(FinishReason::Stop)));
+        assert_eq!((stopped.as_slice(), stream.finish()), (&free[..2], Some(FinishReason::Stop(free[2]))));
     }
 }

@@ -133,7 +133,12 @@ fn summary(text: &str, prompt_tokens: usize, new_tokens: usize, finish: Option<F
         "backend": first.map(|e| &e.backend),
         "prompt_tokens": prompt_tokens,
         "new_tokens": new_tokens,
-        "finish": finish.map(|f| format!("{f:?}").to_lowercase()),
+        "finish": match finish {
+            Some(FinishReason::Stop(_)) => "stop",
+            Some(FinishReason::Length) => "length",
+            Some(FinishReason::ContextFull) => "context_full",
+            _ => "cancelled",
+        },
         "prefill_ms": first.map(|e| milliseconds(e.duration())),
         "prefill_tokens_per_s": first.and_then(metrics::prefill_tokens_per_second),
         "time_per_output_token_ms": metrics::time_per_output_token(events).map(milliseconds),

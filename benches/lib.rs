@@ -1,0 +1,43 @@
+//! What the benches share: which model they load and the backends they load it on.
+
+use phase_backend_burn::Burn;
+use phase_backend_candle::Candle;
+use phase_backend_ort::Ort;
+use phase_core::{BoxModel, DType, DynBackend, LoadSpec, Registry};
+use phase_model::{Architecture, random};
+use std::path::PathBuf;
+
+/// The checkpoint in `PHASE_MODEL`; without one a tiny random one, whose times say nothing but that the bench works.
+pub fn checkpoint() -> PathBuf {
+    match std::env::var_os("PHASE_MODEL").filter(|v| !v.is_empty()) {
+        Some(path) => path.into(),
+        None => {
+            let folder = std::env::temp_dir().join(format!("phase-benches-{}", std::process::id()));
+            if !folder.exists() {
+                random::write(&folder, &random::Shape::tiny(Architecture::Llama), 1, DType::F32).expect("a writable temporary folder");
+            }
+            folder
+        }
+    }
+}
+
+/// Every backend that can be used here, with the checkpoint loaded; says on standard error which can't.
+pub fn models() -> Vec<(String, BoxModel)> {
+    let ort = match std::env::var_os("PHASE_ORT_LIBRARY").filter(|v| !v.is_empty()) {
+        Some(library) => Ort::cpu().with_library(library),
+        None => Ort::cpu(),
+    };
+    let registry = Registry::new().with(ort).with(Candle::cpu()).with(Burn::cpu());
+    let spec = LoadSpec::new(checkpoint());
+    registry.iter().filter_map(|backend| load(backend, &spec)).collect()
+}
+
+fn load(backend: &dyn DynBackend, spec: &LoadSpec) -> Option<(String, BoxModel)> {
+    match backend.load_dyn(spec) {
+        Ok(model) => Some((backend.id_dyn().to_string(), model)),
+        Err(e) => {
+            eprintln!("{}: not measured: {e}", backend.id_dyn());
+            None
+        }
+    }
+}

@@ -1,1 +1,0 @@
-//! See the files in this folder.

@@ -124,11 +124,7 @@ pub(crate) struct Bench {
 
 #[derive(Args, Debug)]
 pub(crate) struct Cold {
-    #[command(flatten)]
-    pub(crate) checkpoint: Checkpoint,
-    #[arg(long)]
-    pub(crate) backend: String,
-    #[arg(long)]
+    /// What to do, as JSON
     pub(crate) request: String,
 }
 

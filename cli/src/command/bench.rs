@@ -1,0 +1,145 @@
+//! `phase bench`: measure and write a run directory.
+
+use crate::{
+    argument,
+    exit::{Failure, note, say},
+    progress::Bar,
+    setting::Setting,
+};
+use phase_core::{BackendId, MonotonicClock, TokenId};
+use phase_model::Checkpoint;
+use phase_scenario::{BenchCells, CommandLauncher, Effort, Finish, Plan, PlanSpec, Rates, Run, Runner, ScenarioSet};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// What every model reads: ordinary text, so that tokens are ordinary. Repeated or cut to the length a cell needs.
+const TEXT: &str = include_str!("../../../LICENSE-MIT");
+
+pub(crate) fn run(setting: &Setting, arguments: &argument::Bench) -> Result<(), Failure> {
+    if let (true, Some(dir)) = (arguments.resume, &arguments.out) {
+        let runner = Runner::resume(&setting.registry, clock(), dir).map_err(|e| Failure::work(&e))?;
+        return measure(setting, arguments, runner, dir);
+    }
+    let plan = plan(setting, arguments)?;
+    if arguments.dry_run {
+        let text = format!("{plan}\nestimated time: {:.0} min", plan.estimate(&Rates::default()).as_secs_f64() / 60.0);
+        return say(&text);
+    }
+    let spec = setting
+        .load_spec(&arguments.checkpoint.model, arguments.checkpoint.dtype)
+        .with_max_batch(plan.max_batch().max(1));
+    match &arguments.out {
+        Some(dir) => {
+            let runner = Runner::create(&setting.registry, plan, spec, clock(), dir).map_err(|e| Failure::work(&e))?;
+            measure(setting, arguments, runner, dir)
+        }
+        // Cells of one's own may be looked at without keeping them.
+        None => {
+            let dir = tempfile::tempdir().map_err(|e| Failure::work(&e))?;
+            let place = dir.path().join("run");
+            let runner = Runner::create(&setting.registry, plan, spec, clock(), &place).map_err(|e| Failure::work(&e))?;
+            measure(setting, arguments, runner, &place)
+        }
+    }
+}
+
+fn clock() -> Arc<MonotonicClock> {
+    Arc::new(MonotonicClock::new())
+}
+
+fn plan(setting: &Setting, arguments: &argument::Bench) -> Result<Plan, Failure> {
+    let usage = |e: phase_scenario::ScenarioError| Failure::Usage(e.to_string());
+    let own = !arguments.prompt_tokens.is_empty() || !arguments.new_tokens.is_empty();
+    let names: Vec<&str> = if arguments.scenarios.is_empty() && !own {
+        vec!["S0", "S1", "S2", "S3"]
+    } else {
+        arguments.scenarios.iter().map(String::as_str).collect()
+    };
+    let mut sets = names.iter().map(|name| ScenarioSet::built_in(&name.to_lowercase())).collect::<Result<Vec<_>, _>>().map_err(usage)?;
+    if own {
+        let cells = BenchCells {
+            prompt_tokens: arguments.prompt_tokens.clone(),
+            decode_steps: arguments.new_tokens.clone(),
+            batches: arguments.batch.clone(),
+            depths: arguments.depth.clone(),
+            repetitions: arguments.repetitions.unwrap_or(5),
+        };
+        sets.push(ScenarioSet::bench(&cells).map_err(usage)?);
+    }
+    let backends = arguments.backends.iter().map(|name| setting.backend(name).map(phase_core::DynBackend::id_dyn)).collect::<Result<Vec<BackendId>, _>>()?;
+    let mut spec = PlanSpec::new(sets, backends);
+    spec.scale.clone_from(&arguments.scale);
+    spec.effort = arguments.effort.parse::<Effort>().map_err(|e| Failure::Usage(e.to_string()))?;
+    spec.seed = arguments.seed;
+    spec.blocks = arguments.repetitions;
+    spec.prompt = prompt(&arguments.checkpoint.model)?;
+    Plan::new(&spec).map_err(usage)
+}
+
+/// Text tokens when the checkpoint can make them; none otherwise, and the plan makes its own.
+fn prompt(model: &Path) -> Result<Vec<TokenId>, Failure> {
+    let checkpoint = Checkpoint::open(model).map_err(|e| Failure::of(&e))?;
+    Ok(checkpoint.tokenizer().ok().and_then(|t| t.encode(TEXT).ok()).unwrap_or_default())
+}
+
+fn measure(setting: &Setting, arguments: &argument::Bench, runner: Runner<'_>, dir: &Path) -> Result<(), Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    ctrlc::set_handler(move || {
+        // The second time somebody means it.
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        note("\nstopping after this sample; once more to stop at once");
+    })
+    .map_err(|e| Failure::work(&e))?;
+    let program = std::env::current_exe().map_err(|e| Failure::work(&e))?;
+    let mut launch = vec!["--cache".to_owned(), setting.cache.display().to_string()];
+    if let Some(library) = &setting.ort_library {
+        launch.extend(["--ort-library".to_owned(), library.display().to_string()]);
+    }
+    launch.push("cold".to_owned());
+    let mut runner = runner
+        .with_program(concat!("phase ", env!("CARGO_PKG_VERSION")))
+        .with_created(unix_seconds())
+        .with_cold_launcher(Box::new(CommandLauncher::new(program, launch)));
+    let mut bar = Bar::new();
+    let finish = runner.run(&mut bar, &stop).map_err(|e| Failure::work(&e))?;
+    drop(bar);
+    match finish {
+        Finish::Complete { failures, .. } => {
+            let run = Run::open(dir).map_err(|e| Failure::work(&e))?;
+            if arguments.json {
+                say(&cells(&run)?)?;
+            } else if arguments.out.is_some() {
+                note(&format!("complete: {}", dir.display()));
+            } else {
+                say(&phase_scenario::report(&run, &phase_scenario::ReportOptions::default()))?;
+            }
+            match failures {
+                0 => Ok(()),
+                n => Err(Failure::Check(format!("{n} samples failed; the report names them"))),
+            }
+        }
+        Finish::Stopped { blocks_done, blocks_total } => Err(Failure::Check(format!(
+            "stopped after {blocks_done} of {blocks_total} blocks; go on with `phase bench --resume --out {}`",
+            dir.display()
+        ))),
+        other => Err(Failure::Check(format!("{other:?}"))),
+    }
+}
+
+fn cells(run: &Run) -> Result<String, Failure> {
+    serde_json::to_string(run.matrix()).map_err(|e| Failure::work(&e))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the run's date comes from here")]
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}

@@ -1,1 +1,7 @@
-//! Matrix statistics, rules, router: pure, no I/O, no clock.
+#![doc = include_str!("../README.md")]
+
+pub mod constants;
+mod observation;
+pub mod stats;
+
+pub use observation::{DEFAULT_MODE, Observation};

@@ -1,0 +1,22 @@
+//! Statistics that assume little: order statistics for one sample, a t interval on paired log-ratios for two. No
+//! outlier is removed and no mean of times is formed here.
+
+mod ordered;
+mod ratio;
+mod student;
+
+pub use ordered::{Interval, Ordered, needed_for_quantile};
+pub use ratio::{BlockMedian, RatioInterval, Verdict, paired_ratio};
+pub use student::student_t_quantile;
+
+/// Counts as real numbers: exact, because no count here comes near 2^53.
+#[expect(clippy::cast_precision_loss, reason = "counts and nanoseconds of phases are far below 2^53")]
+pub(crate) fn real(count: u64) -> f64 {
+    count as f64
+}
+
+/// As [`real`], for sizes.
+#[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^53")]
+pub(crate) fn real_size(count: usize) -> f64 {
+    count as f64
+}

@@ -1,1 +1,84 @@
-//! Scenario sets S0-S3, the matrix runner, run directories, validation, comparison, report.
+//! Scenario sets, the matrix runner, and the run directories it leaves behind.
+//!
+//! | step | takes | gives |
+//! |---|---|---|
+//! | [`ScenarioSet`] | a TOML file, or one of S0 to S3 | workloads by scale and effort |
+//! | [`Plan::new`] | sets x backends, a seed | randomised blocks: the order of everything |
+//! | [`Runner`] | a [`Registry`](phase_core::Registry), a plan, a clock | a run directory |
+//! | [`validate`], [`Run::open`] | a run directory | proof that every cell follows from the raw events |
+//! | [`compare`] | two runs | faster, slower, equivalent, ambiguous, or why not comparable |
+//! | [`report`] | a run | Markdown with a decision card |
+//!
+//! The sets' names come from the source document, which never defines them; the definitions are ours: **S0** smoke and
+//! agreement of the backends, **S1** interactive and decode-heavy, **S2** batched prefill, **S3** mixed: long contexts,
+//! batched decode, cold starts in fresh processes.
+//!
+//! # What a run guarantees
+//! - **One clock, one place.** Every phase call is timed by [`phase_core::Measured`]; prompts, tokens, caches, files and
+//!   progress are outside of the timed regions.
+//! - **Same work for all.** Within a block every backend gets the same tokens, decode steps included, in an order drawn
+//!   for that block.
+//! - **Regimes apart.** Warm-up calls are recorded as such; cold starts are fresh processes; neither enters a steady cell.
+//! - **Agreement first.** Every backend's scores are compared with the reference's before anything is timed; one that
+//!   differs keeps its rows and loses its place in [`Run::policy_matrix`].
+//! - **Whole blocks.** A killed run goes on after its last whole block, under the same boundary, or says which field
+//!   changed.
+//! - **Recomputable.** `cells.json`, `cells.csv` and `loads.json` follow from `events.jsonl`, and [`validate`] checks that
+//!   they do.
+//!
+//! # A run directory
+//! | file | what | schema |
+//! |---|---|---|
+//! | `manifest.json` | plan, boundaries before and after, models, energy sources | [`RUN_SCHEMA`] |
+//! | `events.jsonl` | one phase call, load or failure a line | [`EVENT_SCHEMA`] |
+//! | `blocks.jsonl` | one whole block a line, with the length and digest of the events so far | [`BLOCK_SCHEMA`] |
+//! | `cells.json`, `cells.csv` | the scenario matrix | [`CELLS_SCHEMA`] |
+//! | `loads.json` | load times | [`LOADS_SCHEMA`] |
+//! | `parity.json` | the agreement check | [`PARITY_SCHEMA`] |
+//! | `evidence/<backend>.json` | what the runtime was seen doing | [`EVIDENCE_SCHEMA`] |
+//! | `digests.json` | the seal, written last: size and BLAKE3 of every other file | [`DIGESTS_SCHEMA`] |
+//!
+//! # What it does not do
+//! It knows no backend, opens no checkpoint, reads no calendar and no environment, prints nothing, and samples no energy.
+//! Blocks of one run share a process unless [`Residency::One`] loads afresh in each: variation between processes shows
+//! only there, in cold starts, and between runs.
+
+mod clock;
+mod cold;
+mod compare;
+mod dir;
+mod error;
+mod evidence;
+mod files;
+mod manifest;
+mod open;
+mod other_load;
+mod parity;
+mod plan;
+mod progress;
+mod random;
+mod record;
+mod report;
+mod results;
+mod run;
+mod set;
+mod stable;
+mod table;
+mod task;
+
+pub use cold::{ColdCall, ColdError, ColdLauncher, ColdReport, ColdRequest, CommandLauncher, StoredLoad, cold_start};
+pub use compare::{Comparison, Foreign, Row, RowOutcome, Summary, compare};
+pub use dir::{DIGESTS_SCHEMA, RunState, run_state};
+pub use error::ScenarioError;
+pub use evidence::{EVIDENCE_SCHEMA, EvidenceFile};
+pub use manifest::{BackendEntry, Change, Manifest, ModelEntry, RUN_SCHEMA, Segment};
+pub use open::{Run, Validated, validate};
+pub use other_load::{CpuTicks, LoadProbe, NoLoad, OTHER_LOAD_LIMIT, ProcLoad};
+pub use parity::{PARITY_SCHEMA, Parity, ParityCheck, ParityVerdict};
+pub use plan::{Block, Calls, PLAN_SCHEMA, Plan, PlanSpec, PlannedCell, Rates, Residency, Task};
+pub use progress::{Observer, Progress};
+pub use record::{BLOCK_SCHEMA, BlockRecord, EVENT_SCHEMA, FailureRecord, LoadProcess, LoadRecord, PhaseRecord, Record, Role, Stage};
+pub use report::{ReportOptions, report};
+pub use results::{CELLS_SCHEMA, LOADS_SCHEMA, LoadSummary};
+pub use run::{Finish, Runner};
+pub use set::{BenchCells, Effort, ParitySpec, SET_SCHEMA, ScenarioSet, Size, Workload, WorkloadKind};

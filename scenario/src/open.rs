@@ -1,0 +1,221 @@
+//! Reading a run back: nothing is believed that can be recomputed.
+
+use crate::{
+    LoadSummary, Manifest, Parity, ScenarioError,
+    dir::{BLOCKS, DIGESTS, DIGESTS_SCHEMA, Digests, EVENTS, MANIFEST, PARITY, RunState, digests, intact_blocks, load, run_state},
+    evidence::{EVIDENCE_SCHEMA, EvidenceFile, file_name},
+    files::{json_text, list, read},
+    manifest::RUN_SCHEMA,
+    parity::PARITY_SCHEMA,
+    record::{BlockRecord, Record},
+    results::{Results, policy_matrix},
+};
+use phase_core::{BackendId, MeasurementBoundary};
+use phase_policy::ScenarioMatrix;
+use std::{collections::BTreeMap, path::Path};
+
+/// A complete run whose files were all checked.
+#[derive(Debug)]
+pub struct Run {
+    manifest: Manifest,
+    parity: Parity,
+    results: Results,
+    blocks: Vec<BlockRecord>,
+    evidence: Vec<EvidenceFile>,
+    files: usize,
+}
+
+/// What [`validate`] found intact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Validated {
+    /// The run.
+    pub run_id: String,
+    /// Lines of `events.jsonl`.
+    pub events: usize,
+    /// Cells recomputed.
+    pub cells: usize,
+    /// Files whose digests agree.
+    pub files: usize,
+}
+
+/// Checks a run directory: the seal, every file's digest and schema, the plan's completeness, and every cell, recomputed
+/// from the raw events.
+///
+/// # Errors
+/// [`ScenarioError::Incomplete`], [`ScenarioError::Damaged`] with file and, where it is known, line,
+/// [`ScenarioError::Schema`], [`ScenarioError::Matrix`], [`ScenarioError::Io`].
+pub fn validate(dir: &Path) -> Result<Validated, ScenarioError> {
+    let run = Run::open(dir)?;
+    Ok(Validated {
+        run_id: run.manifest.run_id.clone(),
+        events: run.records().len(),
+        cells: run.matrix().map_or(0, |m| m.cells().len()),
+        files: run.files,
+    })
+}
+
+impl Run {
+    /// Opens and checks a complete run.
+    ///
+    /// # Errors
+    /// As [`validate`].
+    pub fn open(dir: &Path) -> Result<Self, ScenarioError> {
+        match run_state(dir)? {
+            RunState::Complete => {}
+            RunState::Resumable { done, total } => {
+                let missing = vec![format!("{} of {total} blocks", total - done), format!("the seal ({DIGESTS})")];
+                return Err(ScenarioError::Incomplete { dir: dir.to_owned(), missing });
+            }
+            RunState::Absent | RunState::Foreign => {
+                return Err(ScenarioError::damaged(MANIFEST, None, format!("{} holds no run", dir.display())));
+            }
+        }
+        let manifest: Manifest = load(dir, MANIFEST, RUN_SCHEMA)?;
+        let blocks = complete_blocks(dir, &manifest)?;
+        let results = Results::read(dir, &manifest)?;
+        for (file, text) in results.files(&manifest)? {
+            same_text(dir, file, &text)?;
+        }
+        let parity: Parity = load(dir, PARITY, PARITY_SCHEMA)?;
+        let evidence = evidence(dir, &manifest)?;
+        let files = check_seal(dir, &manifest, results.records.len())?;
+        check_finish(&manifest, &parity)?;
+        Ok(Self { manifest, parity, results, blocks, evidence, files })
+    }
+
+    /// The run's id.
+    pub fn run_id(&self) -> &str {
+        &self.manifest.run_id
+    }
+
+    /// What was run, on what.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Every boundary an event names, by its id.
+    pub fn boundaries(&self) -> &BTreeMap<String, MeasurementBoundary> {
+        &self.manifest.boundaries
+    }
+
+    /// The boundary of one path's measured calls, when it was loaded.
+    pub fn boundary(&self, backend: &BackendId) -> Option<&MeasurementBoundary> {
+        self.manifest.boundaries.get(self.manifest.backend(backend)?.boundary.as_ref()?)
+    }
+
+    /// The agreement of the backends.
+    pub fn parity(&self) -> &Parity {
+        &self.parity
+    }
+
+    /// All cells; `None` when no call was made.
+    pub fn matrix(&self) -> Option<&ScenarioMatrix> {
+        self.results.matrix.as_ref()
+    }
+
+    /// The cells a policy may be made of: those of backends that passed the agreement check. `None` when there are none.
+    ///
+    /// # Errors
+    /// [`ScenarioError::Matrix`].
+    pub fn policy_matrix(&self) -> Result<Option<ScenarioMatrix>, ScenarioError> {
+        policy_matrix(&self.results.records, &self.manifest, &self.parity)
+    }
+
+    /// How long the backends took to load.
+    pub fn loads(&self) -> &[LoadSummary] {
+        &self.results.loads
+    }
+
+    /// The blocks, in order.
+    pub fn blocks(&self) -> &[BlockRecord] {
+        &self.blocks
+    }
+
+    /// The raw events, in order.
+    pub fn records(&self) -> &[Record] {
+        &self.results.records
+    }
+
+    /// What the runtimes were seen doing.
+    pub fn evidence(&self) -> &[EvidenceFile] {
+        &self.evidence
+    }
+}
+
+fn complete_blocks(dir: &Path, manifest: &Manifest) -> Result<Vec<BlockRecord>, ScenarioError> {
+    let (blocks, bytes) = intact_blocks(dir, &manifest.run_id)?;
+    let planned = manifest.plan.blocks.len();
+    if blocks.len() != planned {
+        return Err(ScenarioError::damaged(BLOCKS, blocks.len() + 1, format!("{} of {planned} blocks are whole", blocks.len())));
+    }
+    let size = |file| Ok::<_, ScenarioError>(read(&dir.join(file))?.map_or(0, |b| b.len() as u64));
+    if size(BLOCKS)? != bytes {
+        return Err(ScenarioError::damaged(BLOCKS, blocks.len() + 1, "there is more after the last block"));
+    }
+    let (events, lines) = blocks.last().map_or((0, 0), |b| (b.events_bytes, b.events_lines));
+    if size(EVENTS)? != events {
+        return Err(ScenarioError::damaged(EVENTS, usize::try_from(lines + 1).ok(), "there is more after the last block"));
+    }
+    Ok(blocks)
+}
+
+/// Whether a file is `want`, naming the first line that is not.
+fn same_text(dir: &Path, file: &str, want: &str) -> Result<(), ScenarioError> {
+    let bytes = read(&dir.join(file))?.ok_or_else(|| ScenarioError::damaged(file, None, "the file is missing"))?;
+    if bytes == want.as_bytes() {
+        return Ok(());
+    }
+    let (have, want): (Vec<_>, Vec<_>) = (bytes.split(|b| *b == b'\n').collect(), want.as_bytes().split(|b| *b == b'\n').collect());
+    let at = have.iter().zip(&want).position(|(a, b)| a != b).unwrap_or(have.len().min(want.len()));
+    let show = |lines: &[&[u8]]| lines.get(at).map_or_else(|| "nothing".to_owned(), |l| format!("`{}`", String::from_utf8_lossy(l).trim()));
+    Err(ScenarioError::damaged(file, at + 1, format!("it says {} where the events give {}", show(&have), show(&want))))
+}
+
+fn evidence(dir: &Path, manifest: &Manifest) -> Result<Vec<EvidenceFile>, ScenarioError> {
+    let loaded = manifest.backends.iter().filter(|b| b.boundary.is_some()).map(|b| file_name(&b.backend));
+    let there = list(dir)?;
+    loaded.filter(|file| there.contains(file)).map(|file| load(dir, &file, EVIDENCE_SCHEMA)).collect()
+}
+
+/// The number of files the seal covers, all of them intact.
+fn check_seal(dir: &Path, manifest: &Manifest, events: usize) -> Result<usize, ScenarioError> {
+    let sealed: Digests = load(dir, DIGESTS, DIGESTS_SCHEMA)?;
+    same_text(dir, DIGESTS, &json_text(&sealed)?)?;
+    let live = digests(dir, &manifest.run_id, events as u64)?;
+    for (file, want) in &sealed.files {
+        match live.files.get(file) {
+            None => return Err(ScenarioError::damaged(file, None, "the file is missing")),
+            Some(have) if have != want => {
+                let why = format!("{} bytes with BLAKE3 {} where {} bytes with {} were sealed", have.bytes, have.blake3, want.bytes, want.blake3);
+                return Err(ScenarioError::damaged(file, None, why));
+            }
+            Some(_) => {}
+        }
+    }
+    if let Some(file) = live.files.keys().find(|file| !sealed.files.contains_key(*file)) {
+        return Err(ScenarioError::damaged(file, None, "the file was added after the run was sealed"));
+    }
+    if (sealed.run_id.as_str(), sealed.events) != (manifest.run_id.as_str(), events as u64) {
+        let why = format!("it seals {} events of run {}, the directory holds {events} of {}", sealed.events, sealed.run_id, manifest.run_id);
+        return Err(ScenarioError::damaged(DIGESTS, None, why));
+    }
+    Ok(sealed.files.len())
+}
+
+fn check_finish(manifest: &Manifest, parity: &Parity) -> Result<(), ScenarioError> {
+    if parity.run_id != manifest.run_id {
+        return Err(ScenarioError::damaged(PARITY, None, format!("it belongs to run {}", parity.run_id)));
+    }
+    if !manifest.captured_after {
+        return Err(ScenarioError::damaged(MANIFEST, None, "the boundaries were not captured again after the last block"));
+    }
+    match manifest.changes.first() {
+        None => Ok(()),
+        Some(change) => {
+            let fields: Vec<_> = change.fields.iter().map(ToString::to_string).collect();
+            let why = format!("the boundary of {} changed during the run, which voids it: {}", change.backend, fields.join("; "));
+            Err(ScenarioError::damaged(MANIFEST, None, why))
+        }
+    }
+}

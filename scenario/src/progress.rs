@@ -1,0 +1,83 @@
+//! What a run tells while it goes on. Never called inside a timed region.
+
+use crate::record::Stage;
+use phase_core::BackendId;
+use std::time::Duration;
+
+/// Receives progress.
+pub trait Observer {
+    /// Takes note of one step.
+    fn progress(&mut self, progress: &Progress<'_>);
+}
+
+/// Does not listen.
+impl Observer for () {
+    fn progress(&mut self, _: &Progress<'_>) {}
+}
+
+/// One step of a run.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Progress<'a> {
+    /// A block is on the disk.
+    BlockEnd {
+        /// Its number, from 0.
+        block: usize,
+        /// Blocks planned.
+        blocks: usize,
+        /// Share of the processor time that others used meanwhile.
+        other_load_fraction: Option<f64>,
+    },
+    /// A block begins.
+    BlockStart {
+        /// Its number, from 0.
+        block: usize,
+        /// Blocks planned.
+        blocks: usize,
+        /// Its set.
+        scenario: &'a str,
+    },
+    /// Something failed; the run goes on without it.
+    Failed {
+        /// Who.
+        backend: &'a BackendId,
+        /// At what.
+        stage: Stage,
+        /// In words.
+        message: &'a str,
+    },
+    /// A model was loaded.
+    Loaded {
+        /// Whose.
+        backend: &'a BackendId,
+        /// Wall time of the load call.
+        load_ns: u64,
+    },
+    /// A model is being loaded.
+    Loading {
+        /// Whose.
+        backend: &'a BackendId,
+    },
+    /// A backend was compared with the reference.
+    Parity {
+        /// Who.
+        backend: &'a BackendId,
+        /// Whether it agrees (the reference does).
+        passed: bool,
+    },
+    /// Results are computed and the directory is sealed.
+    Sealing,
+    /// A workload is about to run on a backend.
+    Visit {
+        /// Who.
+        backend: &'a BackendId,
+        /// The planned cell.
+        cell: &'a str,
+        /// Visits done, those of earlier processes included.
+        done: usize,
+        /// Visits planned.
+        total: usize,
+        /// Estimate of the time left, from the speed so far.
+        remaining: Duration,
+    },
+}

@@ -1,0 +1,227 @@
+//! From raw events to cells: the same code computes a run's results and checks them later.
+
+use crate::{
+    ColdReport, ColdRequest, Manifest, Parity, ScenarioError, StoredLoad,
+    dir::{CELLS, CELLS_CSV, EVENTS, LOADS, at_line},
+    files::{json_text, read},
+    record::{EVENT_SCHEMA, LoadProcess, LoadRecord, PhaseRecord, Record, Role},
+    task::Visit,
+};
+use phase_core::{BackendId, Energy, SessionId};
+use phase_policy::{Cell, MatrixError, Observation, ScenarioMatrix, stats::Ordered};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Schema of `cells.json`.
+pub const CELLS_SCHEMA: &str = "phase.cells/1";
+/// Schema of `loads.json`.
+pub const LOADS_SCHEMA: &str = "phase.loads/1";
+
+/// How long one backend took to load.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct LoadSummary {
+    /// What was loaded.
+    pub backend: BackendId,
+    /// By which process.
+    pub process: LoadProcess,
+    /// Loads.
+    pub n: usize,
+    /// Shortest load call.
+    pub min_ns: f64,
+    /// Median load call.
+    pub median_ns: f64,
+    /// Longest load call.
+    pub max_ns: f64,
+    /// Median wall time of the whole process, of fresh ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process_median_ns: Option<f64>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LoadsFile {
+    schema: String,
+    run_id: String,
+    pub(crate) loads: Vec<LoadSummary>,
+}
+
+/// `matrix` is absent when no call was made at all.
+#[derive(Debug, Serialize)]
+struct CellsFile<'a> {
+    schema: &'a str,
+    run_id: &'a str,
+    matrix: Option<&'a ScenarioMatrix>,
+}
+
+/// What follows from the events of a run.
+#[derive(Debug)]
+pub(crate) struct Results {
+    pub(crate) records: Vec<Record>,
+    pub(crate) matrix: Option<ScenarioMatrix>,
+    pub(crate) loads: Vec<LoadSummary>,
+}
+
+impl Results {
+    /// Reads the events of a run and computes everything from them.
+    pub(crate) fn read(dir: &Path, manifest: &Manifest) -> Result<Self, ScenarioError> {
+        let records = read_records(dir, &manifest.run_id)?;
+        let matrix = matrix(&records, manifest, |_| true)?;
+        let loads = loads(&records);
+        Ok(Self { records, matrix, loads })
+    }
+
+    /// The files that hold the results, with their text.
+    pub(crate) fn files(&self, manifest: &Manifest) -> Result<[(&'static str, String); 3], ScenarioError> {
+        let cells = CellsFile { schema: CELLS_SCHEMA, run_id: &manifest.run_id, matrix: self.matrix.as_ref() };
+        let loads = LoadsFile { schema: LOADS_SCHEMA.to_owned(), run_id: manifest.run_id.clone(), loads: self.loads.clone() };
+        Ok([(CELLS, json_text(&cells)?), (CELLS_CSV, self.csv()?), (LOADS, json_text(&loads)?)])
+    }
+
+    fn csv(&self) -> Result<String, ScenarioError> {
+        let wrong = |e: &dyn std::fmt::Display| ScenarioError::damaged(CELLS_CSV, None, e.to_string());
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        writer.write_record(Cell::CSV_COLUMNS).map_err(|e| wrong(&e))?;
+        for cell in self.matrix.iter().flat_map(ScenarioMatrix::cells) {
+            writer.write_record(cell.csv_row()).map_err(|e| wrong(&e))?;
+        }
+        let bytes = writer.into_inner().map_err(|e| wrong(&e))?;
+        String::from_utf8(bytes).map_err(|e| wrong(&e))
+    }
+}
+
+/// The matrix of the backends that `admit` lets in; `None` when they made no call.
+pub(crate) fn matrix(
+    records: &[Record],
+    manifest: &Manifest,
+    admit: impl Fn(&BackendId) -> bool,
+) -> Result<Option<ScenarioMatrix>, ScenarioError> {
+    let seen: Vec<Observation> = records.iter().filter_map(|r| counted(r).filter(|o| admit(&o.backend))).cloned().collect();
+    let mut matrix = match ScenarioMatrix::build(&seen, &manifest.boundaries) {
+        Ok(matrix) => matrix,
+        Err(MatrixError::Empty) => return Ok(None),
+        Err(e) => return Err(ScenarioError::Matrix(e)),
+    };
+    let keys: Vec<_> = matrix.cells().iter().map(|cell| cell.key.clone()).collect();
+    for key in keys {
+        matrix.set_energy(&key, Energy::NoData { reason: manifest.energy_reason }).map_err(ScenarioError::Matrix)?;
+    }
+    Ok(Some(matrix))
+}
+
+/// The matrix a policy may be made of: only backends whose scores agree with the reference's.
+pub(crate) fn policy_matrix(records: &[Record], manifest: &Manifest, parity: &Parity) -> Result<Option<ScenarioMatrix>, ScenarioError> {
+    matrix(records, manifest, |backend| parity.passed(backend))
+}
+
+fn counted(record: &Record) -> Option<&Observation> {
+    match record {
+        Record::Phase(phase) if phase.role.counts() => Some(&phase.seen),
+        _ => None,
+    }
+}
+
+fn loads(records: &[Record]) -> Vec<LoadSummary> {
+    let all: Vec<&LoadRecord> = records.iter().filter_map(|r| if let Record::Load(load) = r { Some(load) } else { None }).collect();
+    let mut keys: Vec<_> = all.iter().map(|r| (r.backend.clone(), r.process)).collect();
+    keys.sort();
+    keys.dedup();
+    let summary = |(backend, process): (BackendId, LoadProcess)| {
+        let own: Vec<_> = all.iter().filter(|r| r.backend == backend && r.process == process).collect();
+        let times = Ordered::new(own.iter().map(|r| real(r.load_ns)))?;
+        let whole = Ordered::new(own.iter().filter_map(|r| r.process_ns).map(real));
+        Some(LoadSummary {
+            backend,
+            process,
+            n: own.len(),
+            min_ns: times.min(),
+            median_ns: times.median(),
+            max_ns: times.max(),
+            process_median_ns: whole.map(|w| w.median()),
+        })
+    };
+    keys.into_iter().filter_map(summary).collect()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nanoseconds of a load are far below 2^52")]
+fn real(ns: u64) -> f64 {
+    ns as f64
+}
+
+/// All lines of `events.jsonl`, each of this schema and run.
+pub(crate) fn read_records(dir: &Path, run_id: &str) -> Result<Vec<Record>, ScenarioError> {
+    let bytes = read(&dir.join(EVENTS))?.unwrap_or_default();
+    let mut records = Vec::new();
+    for (number, line) in (1..).zip(bytes.split_inclusive(|b| *b == b'\n')) {
+        let whole = line.strip_suffix(b"\n").ok_or_else(|| ScenarioError::damaged(EVENTS, number, "the line is torn off"))?;
+        let record: Record = crate::dir::parse(EVENTS, whole, EVENT_SCHEMA).map_err(|e| at_line(e, number))?;
+        if record.origin().1 != run_id {
+            return Err(ScenarioError::damaged(EVENTS, number, format!("it belongs to run {}, not {run_id}", record.origin().1)));
+        }
+        if let Record::Phase(phase) = &record
+            && phase.end_ns.checked_sub(phase.start_ns) != Some(phase.seen.duration_ns)
+        {
+            return Err(ScenarioError::damaged(EVENTS, number, "duration_ns is not end_ns - start_ns"));
+        }
+        records.push(record);
+    }
+    Ok(records)
+}
+
+pub(crate) fn load_record(run_id: &str, backend: &BackendId, block: Option<u32>, segment: u32, load_ns: u64) -> LoadRecord {
+    LoadRecord {
+        schema: EVENT_SCHEMA.to_owned(),
+        run_id: run_id.to_owned(),
+        backend: backend.clone(),
+        process: LoadProcess::Runner,
+        block,
+        segment,
+        load_ns,
+        process_ns: None,
+    }
+}
+
+pub(crate) fn cold_request(visit: Visit<'_>, backend: BackendId, load: StoredLoad, sample: u32) -> ColdRequest {
+    let cell = &visit.plan.cells[visit.cell];
+    ColdRequest {
+        backend,
+        load,
+        calls: visit.plan.calls,
+        batch: cell.workload.batch,
+        prompt_tokens: cell.workload.prompt_tokens,
+        decode_steps: cell.workload.decode_steps,
+        seed: visit.plan.seed,
+        stream: format!("{}/{}/{sample}", cell.id(), visit.block),
+    }
+}
+
+/// The records of one fresh process: its load, then its calls.
+pub(crate) fn cold_records(visit: Visit<'_>, backend: &BackendId, sample: u32, report: &ColdReport) -> Vec<Record> {
+    let cell = &visit.plan.cells[visit.cell];
+    let load = LoadRecord {
+        process: LoadProcess::Fresh,
+        process_ns: report.process_ns,
+        ..load_record(visit.run_id, backend, Some(visit.block), visit.segment, report.load_ns)
+    };
+    let boundary = report.boundary.id();
+    let calls = (0..).zip(&report.calls).map(|(call, made)| {
+        Record::Phase(PhaseRecord {
+            schema: EVENT_SCHEMA.to_owned(),
+            run_id: visit.run_id.to_owned(),
+            scenario: cell.scenario.clone(),
+            cell: cell.id(),
+            repetition: visit.repetition,
+            segment: visit.segment,
+            role: Role::Cold,
+            sample,
+            call,
+            session: SessionId(1),
+            step: call,
+            start_ns: made.start_ns,
+            end_ns: made.end_ns,
+            seen: made.seen.clone().with_boundary(boundary.as_str()).with_block(visit.block),
+        })
+    });
+    std::iter::once(Record::Load(load)).chain(calls).collect()
+}

@@ -176,7 +176,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn sum(self, x: Self::V) -> f32 {
-        ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]))
+        ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7]))
     }
     #[inline(always)]
     fn sum4(self, x: [Self::V; 4]) -> [f32; 4] {
@@ -287,11 +287,7 @@ mod avx2 {
         }
         #[inline(always)]
         fn sum(self, x: Self::V) -> f32 {
-            have!({
-                let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
-                let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
-                _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
-            })
+            self.sum4([x; 4])[0]
         }
         #[inline(always)]
         fn sum4(self, [a, b, c, d]: [Self::V; 4]) -> [f32; 4] {

@@ -1,0 +1,47 @@
+//! The reference logits of `model/tests/golden`.
+
+use std::{collections::HashMap, fs, path::PathBuf};
+
+use candle_core::{Device, Tensor};
+use phase_core::TokenId;
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize)]
+pub struct Golden {
+    pub cases: Vec<Case>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Case {
+    pub name: String,
+    pub prompt: Vec<TokenId>,
+    pub then: Vec<TokenId>,
+}
+
+impl Case {
+    /// Prompt and continuation.
+    pub fn tokens(&self) -> Vec<TokenId> {
+        [&self.prompt[..], &self.then].concat()
+    }
+}
+
+pub fn dir(name: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../model/tests/golden")).join(name)
+}
+
+pub fn read<T: serde::de::DeserializeOwned>(path: &str) -> T {
+    serde_json::from_slice(&fs::read(dir(path)).expect("reference data")).expect("reference JSON")
+}
+
+pub fn tensors(path: &str) -> HashMap<String, Tensor> {
+    candle_core::safetensors::load(dir(path), &Device::Cpu).expect("reference tensors")
+}
+
+pub fn rows(tensor: &Tensor) -> Vec<Vec<f32>> {
+    tensor.to_vec2().expect("a matrix of f32")
+}
+
+pub fn difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}

@@ -3,7 +3,7 @@
 //! The model's files are as a rule in the page cache: what is cold is the process, not the disk.
 
 use phase_core::{
-    BackendId, CacheSpec, Clock, DType, Decode as _, ErrorKind, Evidence, LoadSpec, Logits, MeasurementBoundary, Measured, Model as _,
+    BackendId, CacheSpec, Clock, DType, Decode as _, ErrorKind, Evidence, LoadSpec, Logits, Measured, MeasurementBoundary, Model as _,
     PhaseError as _, Prefill as _, PromptBatch, Registry, RingSink, TokenId,
 };
 use phase_policy::Observation;
@@ -220,7 +220,8 @@ pub fn cold_start(registry: &Registry, request: &ColdRequest, clock: Arc<dyn Clo
         model.evidence()
     };
     let evidence = run(&mut model).map_err(|e| ColdError::new(e.kind(), e.to_string()))?;
-    let calls = sink.drain().iter().map(|event| ColdCall {
+    let events = sink.drain();
+    let calls = events.iter().map(|event| ColdCall {
         start_ns: nanos(event.start.since(origin)),
         end_ns: nanos(event.end.since(origin)),
         seen: Observation::from_event(event, "", 0),

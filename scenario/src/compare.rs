@@ -192,7 +192,13 @@ impl Comparison {
 /// As Markdown.
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Run {} against run {} (time ratio, below 1 is faster; {:.0}% interval)\n", self.run_b, self.run_a, CONFIDENCE * 100.0)?;
+        writeln!(
+            f,
+            "Run {} against run {} (time ratio, below 1 is faster; {:.0}% interval)\n",
+            self.run_b,
+            self.run_a,
+            CONFIDENCE * 100.0
+        )?;
         for (backend, mismatch) in &self.foreign {
             writeln!(f, "**Foreign numbers**, {backend}: {mismatch}\n")?;
         }

@@ -37,6 +37,20 @@ pub(crate) struct Digests {
     /// Lines of `events.jsonl`.
     pub(crate) events: u64,
     pub(crate) files: BTreeMap<String, FileDigest>,
+    /// BLAKE3 over all of the above, so that an edit of this file is not taken for one of another.
+    pub(crate) seal: String,
+}
+
+impl Digests {
+    pub(crate) fn own_seal(&self) -> String {
+        let Self { schema, run_id, events, files, seal: _ } = self;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(format!("{schema}\n{run_id}\n{events}\n").as_bytes());
+        for (name, FileDigest { bytes, blake3 }) in files {
+            hasher.update(format!("{name}\n{bytes}\n{blake3}\n").as_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,15 +178,8 @@ impl RunDir {
         let mut events = blake3::Hasher::new();
         let kept = read(&dir.join(EVENTS))?.unwrap_or_default();
         events.update(&kept[..usize::try_from(events_bytes).unwrap_or(usize::MAX).min(kept.len())]);
-        let run = Self {
-            dir: dir.to_owned(),
-            disk: Box::new(RealDisk),
-            events,
-            events_bytes,
-            events_lines,
-            blocks_bytes,
-            blocks: blocks.len(),
-        };
+        let run =
+            Self { dir: dir.to_owned(), disk: Box::new(RealDisk), events, events_bytes, events_lines, blocks_bytes, blocks: blocks.len() };
         Ok((run, manifest))
     }
 
@@ -250,7 +257,9 @@ pub(crate) fn digests(dir: &Path, run_id: &str, events: u64) -> Result<Digests, 
         let bytes = read(&dir.join(&name))?.unwrap_or_default();
         files.insert(name, FileDigest { bytes: bytes.len() as u64, blake3: blake3::hash(&bytes).to_hex().to_string() });
     }
-    Ok(Digests { schema: DIGESTS_SCHEMA.to_owned(), run_id: run_id.to_owned(), events, files })
+    let mut digests = Digests { schema: DIGESTS_SCHEMA.to_owned(), run_id: run_id.to_owned(), events, files, seal: String::new() };
+    digests.seal = digests.own_seal();
+    Ok(digests)
 }
 
 /// The block lines whose events are all there, and their length in bytes.

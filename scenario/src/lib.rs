@@ -43,6 +43,7 @@
 //! Blocks of one run share a process unless [`Residency::One`] loads afresh in each: variation between processes shows
 //! only there, in cold starts, and between runs.
 
+mod card;
 mod clock;
 mod cold;
 mod compare;
@@ -82,3 +83,6 @@ pub use report::{ReportOptions, report};
 pub use results::{CELLS_SCHEMA, LOADS_SCHEMA, LoadSummary};
 pub use run::{Finish, Runner};
 pub use set::{BenchCells, Effort, ParitySpec, SET_SCHEMA, ScenarioSet, Size, Workload, WorkloadKind};
+
+#[cfg(test)]
+mod tests;

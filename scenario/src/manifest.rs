@@ -1,7 +1,7 @@
 //! `manifest.json`: what a run is, on what it ran, and what was planned. Every fact in it was captured by code.
 
 use crate::{Plan, StoredLoad, clock::rfc3339};
-use phase_core::{BackendId, Capabilities, DType, DEFINITIONS_VERSION, Difference, Layer, MeasurementBoundary, ModelInfo, NoData};
+use phase_core::{BackendId, Capabilities, DEFINITIONS_VERSION, DType, Difference, Layer, MeasurementBoundary, ModelInfo, NoData};
 use phase_energy::SourceStatus;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

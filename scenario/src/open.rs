@@ -181,13 +181,17 @@ fn evidence(dir: &Path, manifest: &Manifest) -> Result<Vec<EvidenceFile>, Scenar
 /// The number of files the seal covers, all of them intact.
 fn check_seal(dir: &Path, manifest: &Manifest, events: usize) -> Result<usize, ScenarioError> {
     let sealed: Digests = load(dir, DIGESTS, DIGESTS_SCHEMA)?;
+    if sealed.seal != sealed.own_seal() {
+        return Err(ScenarioError::damaged(DIGESTS, None, "the seal does not fit what it seals"));
+    }
     same_text(dir, DIGESTS, &json_text(&sealed)?)?;
     let live = digests(dir, &manifest.run_id, events as u64)?;
     for (file, want) in &sealed.files {
         match live.files.get(file) {
             None => return Err(ScenarioError::damaged(file, None, "the file is missing")),
             Some(have) if have != want => {
-                let why = format!("{} bytes with BLAKE3 {} where {} bytes with {} were sealed", have.bytes, have.blake3, want.bytes, want.blake3);
+                let why =
+                    format!("{} bytes with BLAKE3 {} where {} bytes with {} were sealed", have.bytes, have.blake3, want.bytes, want.blake3);
                 return Err(ScenarioError::damaged(file, None, why));
             }
             Some(_) => {}
@@ -197,7 +201,8 @@ fn check_seal(dir: &Path, manifest: &Manifest, events: usize) -> Result<usize, S
         return Err(ScenarioError::damaged(file, None, "the file was added after the run was sealed"));
     }
     if (sealed.run_id.as_str(), sealed.events) != (manifest.run_id.as_str(), events as u64) {
-        let why = format!("it seals {} events of run {}, the directory holds {events} of {}", sealed.events, sealed.run_id, manifest.run_id);
+        let why =
+            format!("it seals {} events of run {}, the directory holds {events} of {}", sealed.events, sealed.run_id, manifest.run_id);
         return Err(ScenarioError::damaged(DIGESTS, None, why));
     }
     Ok(sealed.files.len())

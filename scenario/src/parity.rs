@@ -4,7 +4,10 @@
 //! others. At every position all scores are compared. A different greedy token counts unless the reference's own two
 //! best scores are closer than twice the tolerance: then either choice is right.
 
-use crate::{ParitySpec, ScenarioError, random::{Random, tokens}};
+use crate::{
+    ParitySpec, ScenarioError,
+    random::{Random, tokens},
+};
 use phase_core::{BackendId, BoxError, CacheSpec, DType, Logits, Model, PromptBatch, TokenId};
 use serde::{Deserialize, Serialize};
 
@@ -97,8 +100,7 @@ pub(crate) fn transcript<M: Model>(
 ) -> Result<Transcript, BoxError> {
     let backend = model.info().backend.clone();
     let wrap = |e: M::Error| BoxError::new(backend.clone(), e);
-    let mut cache =
-        model.allocate(CacheSpec { batch: spec.batch, capacity: spec.prompt_tokens + spec.decode_steps }).map_err(wrap)?;
+    let mut cache = model.allocate(CacheSpec { batch: spec.batch, capacity: spec.prompt_tokens + spec.decode_steps }).map_err(wrap)?;
     let vocab = model.info().vocab;
     let prompt = tokens(&mut Random::new(seed, "parity"), spec.batch * spec.prompt_tokens, vocab, text);
     let prompt = PromptBatch::new(&prompt, spec.batch).map_err(|e| BoxError::new(backend.clone(), e))?;

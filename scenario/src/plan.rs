@@ -337,7 +337,14 @@ impl fmt::Display for Plan {
         let tasks: usize = self.blocks.iter().map(|b| b.tasks.len()).sum();
         let minutes = self.estimate(&Rates::default()).as_secs_f64() / 60.0;
         writeln!(f, "Backends: {} (reference: {})", backends.join(", "), backends.first().unwrap_or(&"none"))?;
-        writeln!(f, "Scale {}, effort {}, seed {}: {} blocks, {tasks} visits, about {minutes:.1} min", self.scale, self.effort, self.seed, self.blocks.len())?;
+        writeln!(
+            f,
+            "Scale {}, effort {}, seed {}: {} blocks, {tasks} visits, about {minutes:.1} min",
+            self.scale,
+            self.effort,
+            self.seed,
+            self.blocks.len()
+        )?;
         write!(f, "\n{table}")
     }
 }

@@ -226,7 +226,12 @@ impl<'a> Runner<'a> {
                 }
             } else if let Slot::Broken { message, .. } = self.stable.slot(at) {
                 errors.push(message.clone());
-                parity.checks.push(crate::parity::bare(&self.plan().backends[at], self.segment(), crate::ParityVerdict::Failed, message.clone()));
+                parity.checks.push(crate::parity::bare(
+                    &self.plan().backends[at],
+                    self.segment(),
+                    crate::ParityVerdict::Failed,
+                    message.clone(),
+                ));
             }
         }
         if errors.len() == self.plan().backends.len() {
@@ -438,7 +443,9 @@ fn change(registry: &Registry, id: &BackendId, before: &MeasurementBoundary, loa
 /// Estimate of what is left, scaled by how the visits so far compare with theirs.
 fn remaining(plan: &Plan, (first, number, task): (usize, usize, usize), elapsed: Duration) -> Duration {
     let rates = Rates::default();
-    let seconds = |blocks: &[crate::Block]| -> f64 { blocks.iter().flat_map(|b| &b.tasks).map(|t| rates.seconds(&plan.cells[t.cell].workload)).sum() };
+    let seconds = |blocks: &[crate::Block]| -> f64 {
+        blocks.iter().flat_map(|b| &b.tasks).map(|t| rates.seconds(&plan.cells[t.cell].workload)).sum()
+    };
     let part: f64 = plan.blocks[number].tasks[..task].iter().map(|t| rates.seconds(&plan.cells[t.cell].workload)).sum();
     let done = seconds(&plan.blocks[first..number]) + part;
     let left = seconds(&plan.blocks[number..]) - part;

@@ -149,9 +149,7 @@ impl Stable {
                 manifest.boundaries.insert(boundary.id(), boundary);
                 Ok(())
             }
-            None => {
-                Err((ErrorKind::Other, "the runner could not load this backend, so there is no boundary to compare with".to_owned()))
-            }
+            None => Err((ErrorKind::Other, "the runner could not load this backend, so there is no boundary to compare with".to_owned())),
         }
     }
 }

@@ -51,7 +51,8 @@ impl fmt::Display for Table {
             writeln!(f)
         };
         line(&self.header)?;
-        let rule: Vec<_> = columns.iter().map(|(wide, right)| if *right { format!("{}:", "-".repeat(wide - 1)) } else { "-".repeat(*wide) }).collect();
+        let rule: Vec<_> =
+            columns.iter().map(|(wide, right)| if *right { format!("{}:", "-".repeat(wide - 1)) } else { "-".repeat(*wide) }).collect();
         line(&rule)?;
         self.rows.iter().try_for_each(|row| line(row))
     }

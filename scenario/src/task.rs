@@ -7,8 +7,8 @@ use crate::{
     record::{EVENT_SCHEMA, PhaseRecord, Role, Stage},
 };
 use phase_core::{
-    BoxCache, BoxError, BoxModel, CacheSpec, Decode as _, ErrorKind, KvCache as _, Logits, Measured, MeasurementBoundary, Model,
-    ModelInfo, PhaseError as _, Prefill as _, PromptBatch, Regime, RingSink, TokenId, Tracked,
+    BoxCache, BoxError, BoxModel, CacheSpec, Decode as _, ErrorKind, KvCache as _, Logits, Measured, MeasurementBoundary, Model, ModelInfo,
+    PhaseError as _, Prefill as _, PromptBatch, Regime, RingSink, TokenId, Tracked,
 };
 use phase_policy::Observation;
 use std::{
@@ -195,7 +195,11 @@ fn boundary(model: &Measured<BoxModel, SharedClock, Arc<RingSink>>, calls: Calls
 
 /// A fresh capture of what a loaded model runs on: the machine as it is now, the facts of the load, and what the backend
 /// says about its library now.
-pub(crate) fn recapture(before: &MeasurementBoundary, load_facts: &phase_core::StackInfo, probe: &phase_core::StackInfo) -> MeasurementBoundary {
+pub(crate) fn recapture(
+    before: &MeasurementBoundary,
+    load_facts: &phase_core::StackInfo,
+    probe: &phase_core::StackInfo,
+) -> MeasurementBoundary {
     let mut stack = phase_core::machine().merged(load_facts);
     for (layer, key, fact) in probe.iter() {
         // A fact that only the probe tells was not part of the boundary at the start either.

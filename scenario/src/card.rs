@@ -1,0 +1,7 @@
+//! The decision card.
+
+use crate::{ReportOptions, Run};
+
+pub(crate) fn card(_run: &Run, _options: &ReportOptions) -> String {
+    "## Decision card\n".to_owned()
+}

@@ -133,6 +133,14 @@ impl Shape {
         })
     }
 
+    /// The configuration that opening such a checkpoint gives.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] when the shape contradicts itself.
+    pub fn config(&self, dtype: DType) -> Result<ModelConfig, ModelError> {
+        from_hf(Path::new("config.json"), &self.config_json(dtype), None, None)
+    }
+
     fn config_json(&self, dtype: DType) -> Value {
         let dtype = match dtype {
             DType::F16 => "float16",
@@ -187,7 +195,7 @@ pub fn write(dir: &Path, shape: &Shape, seed: u64, dtype: DType) -> Result<(), M
         return Err(ModelError::Io { action: "create", path: dir.to_owned(), source });
     }
     let json = shape.config_json(dtype);
-    let config = from_hf(&dir.join("config.json"), &json, None, None)?;
+    let config = shape.config(dtype)?;
     let unfinished = unfinished_name(dir);
     let _ = fs::remove_dir_all(&unfinished);
     fs::create_dir_all(&unfinished).map_err(ModelError::io("create", &unfinished))?;
@@ -329,8 +337,8 @@ fn normal(stream: u64, index: u64) -> f32 {
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^= z >> 31;
     // The sum of four uniform numbers is close to normal and exact in f32.
-    let sum: u32 = (0..4).map(|i| u32::from((z >> (16 * i)) as u16)).sum();
-    let centred = f64::from(sum) - 2.0 * 65_535.0;
+    let sum: u64 = (0..4).map(|i| (z >> (16 * i)) & 0xFFFF).sum();
+    let centred = (sum as f64) - 2.0 * 65_535.0;
     round(centred * (3.0f64.sqrt() / 65_535.0))
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use candle_core::quantized::k_quants::{BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, GgmlType};
+use candle_core::quantized::k_quants::{BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, GgmlType};
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 use phase_core::DType;
 
@@ -16,6 +16,8 @@ pub enum StoredType {
     F32,
     F16,
     Bf16,
+    Q2K,
+    Q3K,
     Q4_0,
     Q4_1,
     Q4K,
@@ -27,7 +29,7 @@ pub enum StoredType {
 }
 
 impl StoredType {
-    pub(crate) const SUPPORTED: &'static str = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K";
+    pub(crate) const SUPPORTED: &'static str = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K";
     pub(crate) const SUPPORTED_DENSE: &'static str = "F32, F16, BF16";
 
     /// The name that GGUF and safetensors use: `F32`, `BF16`, `Q4_K`.
@@ -36,6 +38,8 @@ impl StoredType {
             Self::F32 => "F32",
             Self::F16 => "F16",
             Self::Bf16 => "BF16",
+            Self::Q2K => "Q2_K",
+            Self::Q3K => "Q3_K",
             Self::Q4_0 => "Q4_0",
             Self::Q4_1 => "Q4_1",
             Self::Q4K => "Q4_K",
@@ -62,7 +66,7 @@ impl StoredType {
         match self {
             Self::F32 | Self::F16 | Self::Bf16 => 1,
             Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
-            Self::Q4K | Self::Q5K | Self::Q6K => 256,
+            Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K => 256,
         }
     }
 
@@ -71,6 +75,8 @@ impl StoredType {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
+            Self::Q2K => size_of::<BlockQ2K>(),
+            Self::Q3K => size_of::<BlockQ3K>(),
             Self::Q4_0 => size_of::<BlockQ4_0>(),
             Self::Q4_1 => size_of::<BlockQ4_1>(),
             Self::Q4K => size_of::<BlockQ4K>(),
@@ -92,6 +98,8 @@ impl StoredType {
             6 => Self::Q5_0,
             7 => Self::Q5_1,
             8 => Self::Q8_0,
+            10 => Self::Q2K,
+            11 => Self::Q3K,
             12 => Self::Q4K,
             13 => Self::Q5K,
             14 => Self::Q6K,
@@ -200,6 +208,8 @@ fn decode(stored: StoredType, bytes: &[u8], to: &mut [f32]) {
         StoredType::F32 => to.copy_from_slice(bytemuck::cast_slice(bytes)),
         StoredType::F16 => bytemuck::cast_slice::<u8, f16>(bytes).convert_to_f32_slice(to),
         StoredType::Bf16 => bytemuck::cast_slice::<u8, bf16>(bytes).convert_to_f32_slice(to),
+        StoredType::Q2K => dequantize::<BlockQ2K>(bytes, to),
+        StoredType::Q3K => dequantize::<BlockQ3K>(bytes, to),
         StoredType::Q4_0 => dequantize::<BlockQ4_0>(bytes, to),
         StoredType::Q4_1 => dequantize::<BlockQ4_1>(bytes, to),
         StoredType::Q4K => dequantize::<BlockQ4K>(bytes, to),

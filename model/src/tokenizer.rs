@@ -25,7 +25,7 @@ impl Tokenizer {
             return Err(ModelError::NoTokenizer { path: folder.dir.clone(), expected: FILE.to_owned() });
         }
         let bytes = std::fs::read(&path).map_err(ModelError::io("read", &path))?;
-        let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| ModelError::tokenizer(&path, e))?;
+        let inner = parse(&path, &bytes)?;
         let mut tokenizer = Self::new(inner, &path, config)?;
         let named = |key: &str| folder.special_token(key).and_then(|text| tokenizer.token_id(&text));
         let (bos, eos) = (named("bos_token"), named("eos_token"));
@@ -118,6 +118,15 @@ impl Tokenizer {
 
     fn text(&self, ids: &[u32], skip_special: bool) -> Result<String, ModelError> {
         self.inner.decode(ids, skip_special).map_err(|e| ModelError::tokenizer(&self.path, e))
+    }
+}
+
+/// The library panics on some contents, so these are kept from it, and what remains is caught.
+fn parse(path: &Path, bytes: &[u8]) -> Result<tokenizers::Tokenizer, ModelError> {
+    serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(ModelError::json(path))?;
+    match std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(bytes)) {
+        Ok(parsed) => parsed.map_err(|e| ModelError::tokenizer(path, e)),
+        Err(_) => Err(ModelError::tokenizer(path, "the `tokenizers` library can't read its decoder, normalizer or splitter")),
     }
 }
 

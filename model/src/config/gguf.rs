@@ -82,11 +82,15 @@ pub(crate) fn from_metadata(path: &Path, map: &BTreeMap<String, Value>, facts: T
 
 fn architecture(path: &Path, map: &BTreeMap<String, Value>) -> Result<Architecture, ModelError> {
     const KEY: &str = "general.architecture";
-    let known = Architecture::ALL.map(Architecture::as_str).join(", ");
+    // Mistral's files say llama.
+    const KNOWN: &str = "gpt2, llama, qwen2, qwen3";
     match map.get(KEY).map(|v| (v, v.text())) {
-        Some((value, Some(name))) => Architecture::from_name(name).ok_or_else(|| ModelError::unsupported(path, KEY, value.shown(), &known)),
-        Some((value, None)) => Err(ModelError::config(path, KEY, value.shown(), format!("one of {known}"))),
-        None => Err(ModelError::config(path, KEY, "absent", format!("one of {known}"))),
+        Some((value, Some(name))) => {
+            let found = Architecture::from_name(name).filter(|found| *found != Architecture::Mistral);
+            found.ok_or_else(|| ModelError::unsupported(path, KEY, value.shown(), KNOWN))
+        }
+        Some((value, None)) => Err(ModelError::config(path, KEY, value.shown(), format!("one of {KNOWN}"))),
+        None => Err(ModelError::config(path, KEY, "absent", format!("one of {KNOWN}"))),
     }
 }
 
@@ -127,7 +131,7 @@ impl Metadata<'_> {
         };
         let kind = self.value("rope.scaling.type").map(|v| v.text().unwrap_or_default());
         let linear = match (kind, factor) {
-            (None, factor) | (Some("linear"), factor) => factor.filter(|f| *f > 1.0 || *f < 1.0),
+            (None, factor) | (Some("linear"), factor) => factor.filter(|f| (f - 1.0).abs() > 0.0),
             (Some("none"), _) => None,
             _ => return Err(self.unsupported("rope.scaling.type", "none, linear")),
         };

@@ -96,7 +96,7 @@ impl ModelConfig {
     /// Number of parameters; a tied output layer counts once.
     pub fn parameters(&self) -> u64 {
         let roles = crate::role::expected(self);
-        roles.iter().map(|&(_, ref shape)| shape.iter().map(|&d| d as u64).product::<u64>()).sum()
+        roles.iter().map(|(_, shape)| shape.iter().map(|&d| d as u64).product::<u64>()).sum()
     }
 }
 

@@ -118,7 +118,7 @@ fn byte_level(
     Ok(tokenizer)
 }
 
-/// SentencePiece's BPE, whose merges follow from the scores of the pieces.
+/// `SentencePiece`'s BPE, whose merges follow from the scores of the pieces.
 fn sentence_piece(
     path: &Path,
     bytes: &[u8],

@@ -36,12 +36,13 @@ fn both_spellings_of_rope_agree() {
     parameters["rope_theta"] = json!(5e5);
     let new = parse(llama(), json!({"rope_parameters": parameters})).unwrap();
     assert_eq!(old.position, new.position);
-    assert_eq!(old.rope().unwrap().theta, 5e5);
+    assert!(old.rope().unwrap().theta.total_cmp(&5e5).is_eq());
     assert_eq!(
         parse(llama(), json!({"rope_scaling": {"type": "linear", "factor": 2.0}})).unwrap().rope().unwrap().scaling,
         RopeScaling::Linear { factor: 2.0 }
     );
-    assert_eq!(parse(llama(), json!({})).unwrap().rope().unwrap().theta, 10_000.0);
+    let absent = parse(llama(), json!({})).unwrap();
+    assert_eq!(absent.position, Position::Rope(Rope { theta: 10_000.0, scaling: RopeScaling::Default }));
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! What can't be loaded or served is refused by kind, with a message that says what would be right.
 
-mod common;
-
 use phase_backend_candle::{Candle, CandleConfig, CandleError};
 use phase_core::{Backend, CacheSpec, ErrorKind, Fact, Layer, LoadSpec, Logits, Model, PhaseError, Prefill, PromptBatch, TokenId};
 
@@ -20,7 +18,7 @@ fn a_missing_checkpoint() {
 
 #[test]
 fn settings_without_meaning() {
-    let spec = LoadSpec::new(common::dir(TINY));
+    let spec = LoadSpec::new(crate::common::dir(TINY));
     let error = refused(&Candle::cpu(), &spec.clone().with_threads(0));
     assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::InvalidInput, "threads is 0, expected 1 or more"));
     let error = refused(&Candle::new(CandleConfig::default().with_prefill_rows(0)), &spec);
@@ -40,7 +38,7 @@ fn an_unknown_architecture() {
 
 #[test]
 fn a_cache_of_another_model() {
-    let load = || Candle::cpu().load(&LoadSpec::new(common::dir(TINY))).unwrap();
+    let load = || Candle::cpu().load(&LoadSpec::new(crate::common::dir(TINY))).unwrap();
     let (mut one, mut other) = (load(), load());
     let mut cache = one.allocate(CacheSpec { batch: 1, capacity: 4 }).unwrap();
     let error = other.prefill(&mut cache, PromptBatch::single(&[TokenId(1)]).unwrap(), &mut Logits::new()).unwrap_err();
@@ -49,7 +47,7 @@ fn a_cache_of_another_model() {
 
 #[test]
 fn slots_that_do_not_fit_the_rows() {
-    let mut model = Candle::cpu().load(&LoadSpec::new(common::dir(TINY))).unwrap();
+    let mut model = Candle::cpu().load(&LoadSpec::new(crate::common::dir(TINY))).unwrap();
     let mut cache = model.allocate(CacheSpec { batch: 1, capacity: 4 }).unwrap();
     let error = model.prefill_greedy(&mut cache, PromptBatch::single(&[TokenId(1)]).unwrap(), &mut []).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
@@ -57,7 +55,7 @@ fn slots_that_do_not_fit_the_rows() {
 
 #[test]
 fn the_stack_is_known() {
-    let model = Candle::cpu().load(&LoadSpec::new(common::dir(TINY)).with_threads(2)).unwrap();
+    let model = Candle::cpu().load(&LoadSpec::new(crate::common::dir(TINY)).with_threads(2)).unwrap();
     let stack = &model.info().stack;
     assert!(stack.iter().all(|(_, _, fact)| matches!(fact, Fact::Known(_))), "{stack:?}");
     let facts = |layer| stack.iter().filter(|(l, ..)| *l == layer).map(|(_, key, _)| key).collect::<Vec<_>>();

@@ -7,41 +7,41 @@ use phase_core::TokenId;
 use serde::Deserialize;
 
 #[derive(Debug, Deserialize)]
-pub struct Golden {
-    pub cases: Vec<Case>,
+pub(crate) struct Golden {
+    pub(crate) cases: Vec<Case>,
 }
 
 #[derive(Debug, Deserialize)]
-pub struct Case {
-    pub name: String,
-    pub prompt: Vec<TokenId>,
-    pub then: Vec<TokenId>,
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) prompt: Vec<TokenId>,
+    pub(crate) then: Vec<TokenId>,
 }
 
 impl Case {
     /// Prompt and continuation.
-    pub fn tokens(&self) -> Vec<TokenId> {
+    pub(crate) fn tokens(&self) -> Vec<TokenId> {
         [&self.prompt[..], &self.then].concat()
     }
 }
 
-pub fn dir(name: &str) -> PathBuf {
+pub(crate) fn dir(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../model/tests/golden")).join(name)
 }
 
-pub fn read<T: serde::de::DeserializeOwned>(path: &str) -> T {
+pub(crate) fn read<T: serde::de::DeserializeOwned>(path: &str) -> T {
     serde_json::from_slice(&fs::read(dir(path)).expect("reference data")).expect("reference JSON")
 }
 
-pub fn tensors(path: &str) -> HashMap<String, Tensor> {
+pub(crate) fn tensors(path: &str) -> HashMap<String, Tensor> {
     candle_core::safetensors::load(dir(path), &Device::Cpu).expect("reference tensors")
 }
 
-pub fn rows(tensor: &Tensor) -> Vec<Vec<f32>> {
+pub(crate) fn rows(tensor: &Tensor) -> Vec<Vec<f32>> {
     tensor.to_vec2().expect("a matrix of f32")
 }
 
-pub fn difference(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }

@@ -1,12 +1,10 @@
 //! The contract's own checks, on a small Llama in each number format and on one model of every other family.
 
-mod common;
-
 use phase_backend_candle::{Candle, CandleModel};
 use phase_core::{Backend, DType, LoadSpec};
 
 fn load(name: &str, dtype: DType) -> CandleModel {
-    Candle::cpu().load(&LoadSpec::new(common::dir(name)).with_dtype(dtype).with_threads(2)).expect("a small checkpoint")
+    Candle::cpu().load(&LoadSpec::new(crate::common::dir(name)).with_dtype(dtype).with_threads(2)).expect("a small checkpoint")
 }
 
 mod llama_f32 {

@@ -2,9 +2,7 @@
 //!
 //! Its weights are not in the repository: `PHASE_TEST_MODEL` names a Hugging Face folder or GGUF file of it.
 
-mod common;
-
-use common::{Case, difference};
+use crate::common::{Case, difference};
 use phase_backend_candle::{Candle, CandleModel};
 use phase_core::{Backend, CacheSpec, DType, Decode, LoadSpec, Logits, Model, Prefill, PromptBatch, TokenId};
 use serde::Deserialize;
@@ -33,8 +31,8 @@ fn load(dtype: DType) -> Option<CandleModel> {
 
 fn check_logits(dtype: DType, tolerance: f32) {
     let Some(mut model) = load(dtype) else { return };
-    let golden: Golden = common::read("smollm2/golden.json");
-    let tensors = common::tensors("smollm2/golden.safetensors");
+    let golden: Golden = crate::common::read("smollm2/golden.json");
+    let tensors = crate::common::tensors("smollm2/golden.safetensors");
     let positions: Vec<i32> = tensors["positions"]
         .to_dtype(candle_core::DType::I64)
         .unwrap()
@@ -45,7 +43,7 @@ fn check_logits(dtype: DType, tolerance: f32) {
         .collect();
     let mut logits = Logits::new();
     for case in &golden.cases {
-        let subset = common::rows(&tensors[&format!("{}.subset", case.name)]);
+        let subset = crate::common::rows(&tensors[&format!("{}.subset", case.name)]);
         let whole: Vec<f32> = tensors[&format!("{}.prefill", case.name)].to_vec1().unwrap();
         let mut cache = model.allocate(CacheSpec { batch: 1, capacity: case.tokens().len() }).unwrap();
         model.prefill(&mut cache, PromptBatch::single(&case.prompt).unwrap(), &mut logits).unwrap();
@@ -73,7 +71,7 @@ fn logits_in_f16() {
 #[test]
 fn greedy_continuations_in_f32() {
     let Some(mut model) = load(DType::F32) else { return };
-    let golden: Golden = common::read("smollm2/golden.json");
+    let golden: Golden = crate::common::read("smollm2/golden.json");
     for Continuation { name, prompt, greedy } in &golden.continuations {
         let mut cache = model.allocate(CacheSpec { batch: 1, capacity: prompt.len() + greedy.len() }).unwrap();
         let mut next = [TokenId(0)];

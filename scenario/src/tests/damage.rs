@@ -1,7 +1,10 @@
 //! Complete runs that somebody touched.
 
 use super::*;
-use crate::files::list;
+use crate::{
+    dir::digests,
+    files::{json_text, list},
+};
 use std::fs;
 
 fn made() -> (tempfile::TempDir, Vec<String>) {
@@ -61,8 +64,8 @@ fn a_number_edited_with_all_digests_renewed_still_fails() {
     fs::write(&path, text.replacen("\"median_ns\": 1000.0", "\"median_ns\": 900.0", 1)).unwrap();
     let run_id = fs::read_to_string(dir.path().join("manifest.json")).unwrap().split('"').nth(7).unwrap().to_owned();
     let events = fs::read_to_string(dir.path().join("events.jsonl")).unwrap().lines().count();
-    let seal = crate::dir::digests(dir.path(), &run_id, events as u64).unwrap();
-    fs::write(dir.path().join("digests.json"), crate::files::json_text(&seal).unwrap()).unwrap();
+    let seal = digests(dir.path(), &run_id, events as u64).unwrap();
+    fs::write(dir.path().join("digests.json"), json_text(&seal).unwrap()).unwrap();
     let error = validate(dir.path()).unwrap_err().to_string();
     assert!(error.contains("cells.json line") && error.contains("900.0") && error.contains("1000.0"), "{error}");
 }

@@ -1,7 +1,7 @@
 //! Disks and backends that fail.
 
 use super::*;
-use crate::files::{Disk, RealDisk};
+use crate::files::{Disk, RealDisk, list};
 use std::io;
 
 /// A disk with room for so many bytes. What does not fit is written in part, as a real one does.
@@ -32,7 +32,7 @@ fn a_full_disk_is_said_and_the_run_can_go_on_later() {
     let (stage, dir) = (Stage2::new(), tempfile::tempdir().unwrap());
     let whole = dir.path().join("whole");
     let expected = outline(&stage.complete(Stage2::small(), &whole));
-    let total: u64 = crate::files::list(&whole).unwrap().iter().map(|f| std::fs::metadata(whole.join(f)).unwrap().len()).sum();
+    let total: u64 = list(&whole).unwrap().iter().map(|f| std::fs::metadata(whole.join(f)).unwrap().len()).sum();
     let total = usize::try_from(total).unwrap();
     for part in 0..20 {
         let at = dir.path().join(part.to_string());

@@ -7,7 +7,7 @@ mod failing;
 mod resume;
 mod whole;
 
-use crate::*;
+use crate::{files::list, *};
 use phase_core::{
     Backend, BackendId, CacheSpec, Capabilities, Clock, Decode, ErrorKind, Evidence, Layer, LoadSpec, Logits, ManualClock, Model,
     ModelInfo, PhaseError, PhaseTypes, Prefill, PromptBatch, Registry, StackInfo, TokenId,
@@ -240,14 +240,17 @@ impl Observer for StopAfter<'_> {
 }
 
 pub(crate) fn copy_dir(from: &Path, to: &Path) {
-    for name in crate::files::list(from).unwrap() {
+    for name in list(from).unwrap() {
         std::fs::create_dir_all(to.join(&name).parent().unwrap()).unwrap();
         std::fs::copy(from.join(&name), to.join(&name)).unwrap();
     }
 }
 
+/// Key, calls, failures and blocks of every steady cell.
+pub(crate) type Outline = Vec<(String, u64, u64, Vec<u32>)>;
+
 /// Cells without their times: what was measured, how often, in which blocks.
-pub(crate) fn outline(run: &Run) -> Vec<(String, u64, u64, Vec<u32>)> {
+pub(crate) fn outline(run: &Run) -> Outline {
     let cells = run.matrix().unwrap().cells();
     cells
         .iter()

@@ -79,8 +79,8 @@ fn a_boundary_that_changes_during_the_run_voids_it() {
 }
 
 /// A run with 3 of its 4 blocks done, made once.
-fn three_blocks() -> &'static (tempfile::TempDir, Vec<(String, u64, u64, Vec<u32>)>) {
-    static MADE: OnceLock<(tempfile::TempDir, Vec<(String, u64, u64, Vec<u32>)>)> = OnceLock::new();
+fn three_blocks() -> &'static (tempfile::TempDir, Outline) {
+    static MADE: OnceLock<(tempfile::TempDir, Outline)> = OnceLock::new();
     MADE.get_or_init(|| {
         let (stage, dir) = (Stage2::new(), tempfile::tempdir().unwrap());
         stage.stopped_after(3, &dir.path().join("run"));

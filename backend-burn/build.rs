@@ -1,0 +1,32 @@
+//! Tells the crate which versions of burn it is built with: the lock file is the only place that knows.
+
+use std::{env, fs, path::PathBuf};
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    let lock = lock_file();
+    if let Some(path) = &lock {
+        println!("cargo::rerun-if-changed={}", path.display());
+    }
+    let text = lock.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+    for (variable, package) in [("PHASE_BURN", "burn"), ("PHASE_BURN_FLEX", "burn-flex"), ("PHASE_GEMM", "gemm")] {
+        println!("cargo::rustc-env={variable}={}", version(&text, package).unwrap_or_default());
+    }
+}
+
+/// The nearest `Cargo.lock` above this crate.
+fn lock_file() -> Option<PathBuf> {
+    let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR")?);
+    manifest.ancestors().map(|dir| dir.join("Cargo.lock")).find(|path| path.is_file())
+}
+
+/// The version of the one package of that name; none when there are several, because then which one is a guess.
+fn version(lock: &str, package: &str) -> Option<String> {
+    let name = format!("name = \"{package}\"");
+    let mut versions = lock
+        .split("[[package]]")
+        .filter(|entry| entry.lines().any(|line| line.trim() == name))
+        .filter_map(|entry| entry.lines().find_map(|line| line.trim().strip_prefix("version = ")))
+        .map(|version| version.trim_matches('"').to_owned());
+    versions.next().filter(|_| versions.next().is_none())
+}

@@ -1,0 +1,52 @@
+//! What was seen: of the stack when a model is loaded, of kernels while it runs.
+
+use phase_core::{Evidence, Layer, StackInfo};
+
+use crate::{Config, cpu::Seen};
+
+/// The runtime's facts that don't depend on a model.
+pub(crate) fn runtime(config: &Config, threads: usize) -> StackInfo {
+    let mut stack = StackInfo::new()
+        .with(Layer::Runtime, "backend", crate::Burn::ID.as_str())
+        .with(Layer::Runtime, "crate", concat!("phase-backend-burn ", env!("CARGO_PKG_VERSION")))
+        .with(Layer::Runtime, "threads", threads.to_string())
+        .with(Layer::Runtime, "kernel_path", kernel_path())
+        .with(Layer::Runtime, "chunk_rows", config.chunk_rows.to_string())
+        .with(Layer::Runtime, "direct_rows", config.direct_rows.to_string());
+    let versions = [
+        ("library", "burn", env!("PHASE_BURN")),
+        ("device_library", "burn-flex", env!("PHASE_BURN_FLEX")),
+        ("product_library", "gemm", env!("PHASE_GEMM")),
+    ];
+    for (key, name, version) in versions {
+        stack = if version.is_empty() {
+            stack.with_unknown(Layer::Runtime, key, format!("the build found no lock file that names one version of {name}"))
+        } else {
+            stack.with(Layer::Runtime, key, format!("{name} {version}"))
+        };
+    }
+    stack
+}
+
+/// The vector instructions that gemm and phase-kernels choose by, as this processor reports them.
+fn kernel_path() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+        return if std::arch::is_x86_feature_detected!("f16c") { "avx2+fma+f16c" } else { "avx2+fma" };
+    }
+    "portable"
+}
+
+/// Kernels and their calls, and where their outputs were.
+pub(crate) fn evidence<'a>(seen: impl Iterator<Item = (&'a Seen, u64)> + Clone) -> Evidence {
+    let mut evidence = Evidence::new("devices of burn's outputs and a count of every kernel called");
+    let mut executors: Vec<(&str, u64)> = Vec::new();
+    for (kernel, calls) in seen {
+        evidence = evidence.with_kernel(format!("{}: {} x{calls}", kernel.executor, kernel.kernel));
+        match executors.iter_mut().find(|(name, _)| *name == kernel.executor) {
+            Some((_, sum)) => *sum += calls,
+            None => executors.push((&kernel.executor, calls)),
+        }
+    }
+    executors.into_iter().fold(evidence, |evidence, (name, calls)| evidence.with_placement(name, calls))
+}

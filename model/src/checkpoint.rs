@@ -1,6 +1,7 @@
 //! Opening a checkpoint: find its files, resolve its configuration, check every tensor. No weights are read yet.
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -32,7 +33,6 @@ use crate::{
 /// assert!(checkpoint.tokenizer().is_err(), "random weights have no tokenizer");
 /// # Ok::<(), ModelError>(())
 /// ```
-#[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
     config: ModelConfig,
@@ -196,6 +196,13 @@ impl Checkpoint {
         let weights = Weights::new(path, vec![file], header.tensors.clone(), slots, tied, |name| name == ROPE_FACTORS)?;
         let source = Source::Gguf(header);
         Ok(Self { path: path.to_owned(), config, weights, source, digest: OnceLock::new(), digest_cache: None })
+    }
+}
+
+impl fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Checkpoint");
+        shown.field("path", &self.path).field("format", &self.format()).field("config", &self.config).finish_non_exhaustive()
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use candle_core::quantized::k_quants::{BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, GgmlType};
+use candle_core::quantized::k_quants::{
+    BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, GgmlType,
+};
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 use phase_core::DType;
 
@@ -155,9 +157,17 @@ impl Element for bf16 {
 
     fn convert(from: &[f32], to: &mut [Self]) {
         for (to, from) in to.iter_mut().zip(from) {
-            *to = Self::from_f32(*from);
+            *to = Self::from_bits(upper_half(from.to_bits()));
         }
     }
+}
+
+/// [`bf16::from_f32`] without branches, so that it becomes vector code.
+#[expect(clippy::cast_possible_truncation, reason = "the lower half was shifted out")]
+const fn upper_half(bits: u32) -> u16 {
+    let rounded = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16;
+    let quiet_nan = bits >> 16 | 0x40;
+    (if bits & 0x7FFF_FFFF > 0x7F80_0000 { quiet_nan } else { rounded }) as u16
 }
 
 mod sealed {
@@ -228,4 +238,21 @@ fn dequantize<B: GgmlType>(bytes: &[u8], to: &mut [f32]) {
     // SAFETY: length and alignment were asserted; candle's blocks are `repr(C)` integers and halves without padding, valid for any bytes.
     let blocks = unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast::<B>(), blocks) };
     B::to_float(blocks, to);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brain_floats_round_as_half_does() {
+        let mut bits = 1u32;
+        for _ in 0..200_000 {
+            bits = bits.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            for bits in [bits, bits | 0x7F80_0000, bits & 0x807F_FFFF, bits & 0xFFFF_8000, bits | 0xFFFF] {
+                assert_eq!(upper_half(bits), bf16::from_f32(f32::from_bits(bits)).to_bits(), "{bits:#x}");
+            }
+        }
+        assert_eq!(upper_half(f32::MAX.to_bits()), bf16::INFINITY.to_bits());
+    }
 }

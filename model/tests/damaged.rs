@@ -1,4 +1,5 @@
 //! What is missing, damaged or contradictory is refused with a message that says what and where. Nothing panics.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking and names why it skips")]
 
 mod common;
 
@@ -86,7 +87,8 @@ fn damaged_safetensors() {
         refused(dir.path(), ErrorKind::Load, &["model.safetensors", "header"]);
     }
     let norm = "model.norm.weight";
-    let overlapping = |header: &mut serde_json::Value| header[norm]["data_offsets"] = json!([0, header[norm]["shape"][0].as_u64().unwrap() * 4]);
+    let overlapping =
+        |header: &mut serde_json::Value| header[norm]["data_offsets"] = json!([0, header[norm]["shape"][0].as_u64().unwrap() * 4]);
     let reversed = |header: &mut serde_json::Value| header[norm]["data_offsets"] = json!([128, 0]);
     let huge = |header: &mut serde_json::Value| header[norm]["shape"] = json!([u64::MAX, 2]);
     let negative = |header: &mut serde_json::Value| header[norm]["shape"] = json!([-1]);
@@ -161,7 +163,9 @@ fn damaged_shards() {
     edit_json(&index, |json| drop(json["weight_map"].as_object_mut().unwrap().remove(&tensor)));
     refused(dir.path(), ErrorKind::Load, &[&tensor]);
 
-    for damage in [json!({}), json!({"weight_map": []}), json!({"weight_map": {"a": 1}}), json!({"weight_map": {"a": "../model.safetensors"}})] {
+    for damage in
+        [json!({}), json!({"weight_map": []}), json!({"weight_map": {"a": 1}}), json!({"weight_map": {"a": "../model.safetensors"}})]
+    {
         fs::write(&index, damage.to_string()).unwrap();
         refused(dir.path(), ErrorKind::Load, &["model.safetensors.index.json", "weight_map"]);
     }

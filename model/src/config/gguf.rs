@@ -135,6 +135,12 @@ impl Metadata<'_> {
             (Some("none"), _) => None,
             _ => return Err(self.unsupported("rope.scaling.type", "none, linear")),
         };
+        if let Some(factors) = &factors
+            && (factors.len() != head_dim / 2 || !factors.iter().all(|f| f.is_finite() && *f > 0.0))
+        {
+            let reason = format!("tensor `rope_freqs.weight` has {} elements, expected {} positive ones", factors.len(), head_dim / 2);
+            return Err(ModelError::damaged(self.path, reason));
+        }
         let scaling = match (linear, factors) {
             (None, None) => RopeScaling::Default,
             (Some(factor), None) => RopeScaling::Linear { factor },

@@ -4,7 +4,7 @@
 
 use phase_core::{
     BackendId, CacheSpec, Clock, DType, Decode as _, ErrorKind, Evidence, LoadSpec, Logits, Measured, MeasurementBoundary, Model as _,
-    PhaseError as _, Prefill as _, PromptBatch, Registry, RingSink, TokenId,
+    MonotonicClock, PhaseError as _, Prefill as _, PromptBatch, Registry, RingSink, TokenId,
 };
 use phase_policy::Observation;
 use serde::{Deserialize, Serialize};
@@ -146,13 +146,19 @@ pub trait ColdLauncher: fmt::Debug {
 pub struct CommandLauncher {
     program: PathBuf,
     arguments: Vec<OsString>,
-    clock: SharedClock,
+    clock: MonotonicClock,
 }
 
 impl CommandLauncher {
-    /// `program arguments.. <request>`, its wall time taken with `clock`.
-    pub fn new(program: impl Into<PathBuf>, arguments: impl IntoIterator<Item = impl Into<OsString>>, clock: Arc<dyn Clock>) -> Self {
-        Self { program: program.into(), arguments: arguments.into_iter().map(Into::into).collect(), clock: SharedClock(clock) }
+    /// `program arguments.. <request>`.
+    pub fn new(program: impl Into<PathBuf>, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        Self { program: program.into(), arguments: arguments.into_iter().map(Into::into).collect(), clock: MonotonicClock::new() }
+    }
+}
+
+impl<L: ColdLauncher + ?Sized> ColdLauncher for Box<L> {
+    fn launch(&mut self, request: &ColdRequest) -> Result<ColdReport, ColdError> {
+        (**self).launch(request)
     }
 }
 

@@ -2,12 +2,13 @@
 //! so here the intervals are those of two independent samples (Welch, on the logarithms of the blocks' medians).
 
 use crate::{Run, ScenarioError, table::Table};
-use phase_core::{BackendId, BoundaryMismatch};
+use phase_core::{BackendId, Difference};
 use phase_policy::{
     Cell, CellKey, RegimeClass,
     constants::{CONFIDENCE, MIN_BLOCKS, ROPE},
     stats::{Verdict, student_t_quantile},
 };
+use serde::Serialize;
 use std::fmt;
 
 /// What to do about numbers of different boundaries.
@@ -22,7 +23,7 @@ pub enum Foreign {
 }
 
 /// Run B against run A.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Comparison {
     /// The run that is the base.
@@ -30,13 +31,23 @@ pub struct Comparison {
     /// The run that is compared with it.
     pub run_b: String,
     /// Differences of the boundaries that were accepted.
-    pub foreign: Vec<(BackendId, BoundaryMismatch)>,
+    pub foreign: Vec<ForeignBackend>,
     /// One row for each cell of either run.
     pub rows: Vec<Row>,
 }
 
+/// A path whose numbers were compared although its boundaries differ.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct ForeignBackend {
+    /// The path.
+    pub backend: BackendId,
+    /// The fields that differ.
+    pub fields: Vec<Difference>,
+}
+
 /// One cell of either run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Row {
     /// The cell.
@@ -46,7 +57,8 @@ pub struct Row {
 }
 
 /// What can be said about one cell of two runs.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RowOutcome {
     /// Time of B over time of A, with an interval.
@@ -98,7 +110,7 @@ pub fn compare(a: &Run, b: &Run, foreign: Foreign) -> Result<Comparison, Scenari
         {
             match foreign {
                 Foreign::Refuse => return Err(ScenarioError::NotComparable(mismatch)),
-                Foreign::Accept => accepted.push((id.clone(), mismatch)),
+                Foreign::Accept => accepted.push(ForeignBackend { backend: id.clone(), fields: mismatch.fields }),
             }
         }
     }
@@ -199,8 +211,9 @@ impl fmt::Display for Comparison {
             self.run_a,
             CONFIDENCE * 100.0
         )?;
-        for (backend, mismatch) in &self.foreign {
-            writeln!(f, "**Foreign numbers**, {backend}: {mismatch}\n")?;
+        for ForeignBackend { backend, fields } in &self.foreign {
+            let fields: Vec<_> = fields.iter().map(ToString::to_string).collect();
+            writeln!(f, "**Foreign numbers**, {backend}: {}\n", fields.join("; "))?;
         }
         let mut table = Table::new(&["cell", "ratio", "low", "high", "verdict"]);
         for row in &self.rows {

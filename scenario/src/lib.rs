@@ -62,13 +62,14 @@ mod record;
 mod report;
 mod results;
 mod run;
+mod runs;
 mod set;
 mod stable;
 mod table;
 mod task;
 
 pub use cold::{ColdCall, ColdError, ColdLauncher, ColdReport, ColdRequest, CommandLauncher, StoredLoad, cold_start};
-pub use compare::{Comparison, Foreign, Row, RowOutcome, Summary, compare};
+pub use compare::{Comparison, Foreign, ForeignBackend, Row, RowOutcome, Summary, compare};
 pub use dir::{DIGESTS_SCHEMA, RunState, run_state};
 pub use error::ScenarioError;
 pub use evidence::{EVIDENCE_SCHEMA, EvidenceFile};
@@ -82,6 +83,7 @@ pub use record::{BLOCK_SCHEMA, BlockRecord, EVENT_SCHEMA, FailureRecord, LoadPro
 pub use report::{ReportOptions, report};
 pub use results::{CELLS_SCHEMA, LOADS_SCHEMA, LoadSummary};
 pub use run::{Finish, Runner};
+pub use runs::{Runs, load_runs, write_atomically};
 pub use set::{BenchCells, Effort, ParitySpec, SET_SCHEMA, ScenarioSet, Size, Workload, WorkloadKind};
 
 #[cfg(test)]

@@ -144,6 +144,19 @@ pub enum Stage {
     Parity,
 }
 
+impl std::fmt::Display for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Allocate => "allocate",
+            Self::Call => "call",
+            Self::ColdStart => "cold start",
+            Self::Evidence => "evidence",
+            Self::Load => "load",
+            Self::Parity => "parity",
+        })
+    }
+}
+
 /// Something that should have run did not.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]

@@ -12,9 +12,16 @@ use std::fmt::Write as _;
 pub struct ReportOptions {
     /// The path that ties and doubts go to; by default the reference of the agreement check.
     pub default_safe: Option<BackendId>,
+    /// Nothing but the decision card.
+    pub card_only: bool,
 }
 
 impl ReportOptions {
+    /// Nothing but the decision card.
+    pub fn card() -> Self {
+        Self { card_only: true, ..Self::default() }
+    }
+
     /// Sends ties and doubts to `backend`.
     #[must_use]
     pub fn with_default_safe(mut self, backend: BackendId) -> Self {
@@ -25,6 +32,9 @@ impl ReportOptions {
 
 /// The report: decision card, matrix, agreement, cold against steady, energy, boundary, other load, failures, limits.
 pub fn report(run: &Run, options: &ReportOptions) -> String {
+    if options.card_only {
+        return card(run, options);
+    }
     let sections = [
         head(run),
         card(run, options),
@@ -303,7 +313,7 @@ fn failures(run: &Run) -> String {
         table.row([
             failure.backend.to_string(),
             failure.cell.clone().unwrap_or_default(),
-            format!("{:?}", failure.stage).to_lowercase(),
+            failure.stage.to_string(),
             failure.error_kind.to_string(),
             times.to_string(),
             failure.message.clone(),

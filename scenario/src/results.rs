@@ -97,7 +97,7 @@ pub(crate) fn matrix(
     manifest: &Manifest,
     admit: impl Fn(&BackendId) -> bool,
 ) -> Result<Option<ScenarioMatrix>, ScenarioError> {
-    let seen: Vec<Observation> = records.iter().filter_map(|r| counted(r).filter(|o| admit(&o.backend))).cloned().collect();
+    let seen: Vec<Observation> = policy_observations(records, admit).cloned().collect();
     let mut matrix = match ScenarioMatrix::build(&seen, &manifest.boundaries) {
         Ok(matrix) => matrix,
         Err(MatrixError::Empty) => return Ok(None),
@@ -113,6 +113,11 @@ pub(crate) fn matrix(
 /// The matrix a policy may be made of: only backends whose scores agree with the reference's.
 pub(crate) fn policy_matrix(records: &[Record], manifest: &Manifest, parity: &Parity) -> Result<Option<ScenarioMatrix>, ScenarioError> {
     matrix(records, manifest, |backend| parity.passed(backend))
+}
+
+/// The calls that enter a matrix, of the backends that `admit` lets in.
+pub(crate) fn policy_observations(records: &[Record], admit: impl Fn(&BackendId) -> bool) -> impl Iterator<Item = &Observation> {
+    records.iter().filter_map(counted).filter(move |seen| admit(&seen.backend))
 }
 
 fn counted(record: &Record) -> Option<&Observation> {

@@ -38,9 +38,9 @@ pub enum Finish {
     /// It was cancelled: the directory can be resumed.
     Stopped {
         /// Blocks done.
-        done: usize,
+        blocks_done: usize,
         /// Blocks planned.
-        total: usize,
+        blocks_total: usize,
     },
 }
 
@@ -58,7 +58,7 @@ pub enum Finish {
 /// let clock = Arc::new(ManualClock::ticking(Duration::from_millis(1)));
 /// let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
 /// let dir = folder.path().join("run");
-/// let mut runner = Runner::create(&registry, Plan::new(&spec)?, &LoadSpec::new("none"), clock, &dir)?;
+/// let mut runner = Runner::create(&registry, Plan::new(&spec)?, LoadSpec::new("none"), clock, &dir)?;
 /// let finish = runner.run(&mut (), &AtomicBool::new(false))?;
 /// assert!(matches!(finish, Finish::Complete { failures: 0, .. }));
 /// assert!(validate(&dir)?.events > 0);
@@ -86,11 +86,12 @@ impl<'a> Runner<'a> {
     /// # Errors
     /// [`ScenarioError::Resumable`], [`ScenarioError::AlreadyComplete`], [`ScenarioError::NotEmpty`] for a directory in
     /// use; [`ScenarioError::Plan`] for a backend the registry has not; [`ScenarioError::Io`].
-    pub fn create(registry: &'a Registry, plan: Plan, load: &LoadSpec, clock: Arc<dyn Clock>, dir: &Path) -> Result<Self, ScenarioError> {
+    pub fn create(registry: &'a Registry, plan: Plan, load: LoadSpec, clock: Arc<dyn Clock>, dir: &Path) -> Result<Self, ScenarioError> {
         for id in &plan.backends {
             registry.get(id.as_str()).map_err(|e| ScenarioError::plan(e.to_string()))?;
         }
-        let load = load.clone().with_max_batch(load.max_batch.max(plan.max_batch()));
+        let rows = load.max_batch.max(plan.max_batch());
+        let load = load.with_max_batch(rows);
         let manifest = Manifest::new(&plan, StoredLoad::from(&load), "unnamed", 0);
         Ok(Self::assemble(registry, SharedClock(clock), RunDir::create(dir)?, manifest, false))
     }
@@ -195,7 +196,7 @@ impl<'a> Runner<'a> {
     }
 
     fn stopped(&self) -> Finish {
-        Finish::Stopped { done: self.dir.blocks_done(), total: self.plan().blocks.len() }
+        Finish::Stopped { blocks_done: self.dir.blocks_done(), blocks_total: self.plan().blocks.len() }
     }
 
     fn segment(&self) -> u32 {

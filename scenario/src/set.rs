@@ -206,16 +206,18 @@ impl ScenarioSet {
     }
 
     /// Cells in the manner of `llama-bench`: a prefill cell for each batch and prompt length, a decode cell for each
-    /// batch and number of new tokens, after `depth` cached tokens; each repeated `repetitions` times.
+    /// batch and number of new tokens, after each depth of cached tokens; each repeated `repetitions` times.
     ///
     /// # Errors
     /// [`ScenarioError::Set`] when a list makes no cell or a size is zero.
     pub fn bench(cells: &BenchCells) -> Result<Self, ScenarioError> {
-        let BenchCells { prompt_tokens, decode_steps, batches, depth, repetitions } = cells;
+        let BenchCells { prompt_tokens, decode_steps, batches, depths, repetitions } = cells;
         let mut workloads = Vec::new();
         for batch in batches {
             workloads.extend(prompt_tokens.iter().filter(|p| **p > 0).map(|p| Workload::steady(*batch, *p, 0)));
-            workloads.extend(decode_steps.iter().filter(|n| **n > 0).map(|n| Workload::steady(*batch, *depth, *n)));
+            for depth in depths {
+                workloads.extend(decode_steps.iter().filter(|n| **n > 0).map(|n| Workload::steady(*batch, (*depth).max(1), *n)));
+            }
         }
         let size = Size { blocks: *repetitions, workloads };
         let efforts = BTreeMap::from([(Effort::Full, size.clone()), (Effort::Short, size)]);
@@ -286,15 +288,15 @@ pub struct BenchCells {
     pub decode_steps: Vec<usize>,
     /// Sequences, for both.
     pub batches: Vec<usize>,
-    /// Cached tokens before the decode steps.
-    pub depth: usize,
+    /// Cached tokens before the decode steps; 0 counts as 1, because a cache is filled by a prefill.
+    pub depths: Vec<usize>,
     /// Samples of each cell, each in a block of its own.
     pub repetitions: u32,
 }
 
 impl Default for BenchCells {
     fn default() -> Self {
-        Self { prompt_tokens: vec![512], decode_steps: vec![128], batches: vec![1], depth: 1, repetitions: 5 }
+        Self { prompt_tokens: vec![512], decode_steps: vec![128], batches: vec![1], depths: vec![1], repetitions: 5 }
     }
 }
 
@@ -342,7 +344,7 @@ mod tests {
 
     #[test]
     fn bench_cells_are_prefill_and_decode_apart() {
-        let cells = BenchCells { prompt_tokens: vec![64], decode_steps: vec![16, 0], batches: vec![1, 2], depth: 4, repetitions: 2 };
+        let cells = BenchCells { prompt_tokens: vec![64], decode_steps: vec![16, 0], batches: vec![1, 2], depths: vec![4], repetitions: 2 };
         let set = ScenarioSet::bench(&cells).unwrap();
         let ids: Vec<_> = set.size("cpu", Effort::Full).unwrap().workloads.iter().map(|w| w.id.as_str()).collect();
         assert_eq!(ids, ["b1-p64", "b1-p4-d16", "b2-p64", "b2-p4-d16"]);

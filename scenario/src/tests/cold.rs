@@ -96,7 +96,7 @@ fn a_program_is_started_with_the_request_and_its_last_line_is_the_report() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("report.json");
     std::fs::write(&file, serde_json::to_string(&report).unwrap()).unwrap();
-    let shell = |script: String| CommandLauncher::new("/bin/sh", ["-c".to_owned(), script, "sh".to_owned()], stage.clock());
+    let shell = |script: String| CommandLauncher::new("/bin/sh", ["-c".to_owned(), script, "sh".to_owned()]);
     let check = format!("case \"$1\" in *'\"backend\":\"a\"'*) echo noise; cat '{}';; *) exit 3;; esac", file.display());
     let got = shell(check).launch(&request).unwrap();
     assert_eq!((got.calls, got.load_ns), (report.calls, report.load_ns));
@@ -104,5 +104,5 @@ fn a_program_is_started_with_the_request_and_its_last_line_is_the_report() {
     let failed = shell("echo broken >&2; exit 4".to_owned()).launch(&request).unwrap_err();
     assert!(failed.message.contains("broken") && failed.message.contains('4'), "{failed}");
     assert!(shell("echo hello".to_owned()).launch(&request).unwrap_err().message.contains("`hello`"));
-    assert!(CommandLauncher::new("/no/such/program", ["x"], stage.clock()).launch(&request).is_err());
+    assert!(CommandLauncher::new("/no/such/program", ["x"]).launch(&request).is_err());
 }

@@ -37,6 +37,7 @@ fn other_calls_are_refused_with_the_field_unless_asked_for() {
     assert!(matches!(error, ScenarioError::NotComparable(_)) && error.to_string().contains("includes"), "{error}");
     let accepted = compare(&scores, &greedy, Foreign::Accept).unwrap();
     assert_eq!(accepted.foreign.len(), 2);
+    assert!(serde_json::to_string(&accepted).unwrap().contains("\"outcome\":{\"status\":\"compared\""));
     assert!(accepted.to_string().contains("**Foreign numbers**"));
     let (a, b) = (BackendId::new("a"), BackendId::new("b"));
     let boundary = |run: &Run, id| MeasurementBoundary::clone(run.boundary(id).unwrap());
@@ -52,4 +53,23 @@ fn cells_of_one_run_only_are_said() {
     let alone = comparison.rows.iter().filter(|r| matches!(&r.outcome, RowOutcome::NotComparable { why } if why.contains("only in run")));
     // Steady and warm-up, two backends, in each run.
     assert_eq!(alone.count(), 8);
+}
+
+#[test]
+fn runs_are_joined_with_their_blocks_apart() {
+    let (stage, dir) = (Stage2::new(), tempfile::tempdir().unwrap());
+    let dirs = [dir.path().join("1"), dir.path().join("2")];
+    stage.complete(Stage2::small(), &dirs[0]);
+    stage.complete(Stage2::small(), &dirs[1]);
+    let runs = load_runs(&dirs).unwrap();
+    let matrix = runs.matrix().unwrap();
+    assert!(matrix.cells().iter().filter(|c| c.key.regime == phase_policy::RegimeClass::Steady).all(|c| c.blocks.len() == 8));
+    assert_eq!((runs.backends().len(), runs.run_ids().len()), (2, 2));
+    assert!(load_runs(&[dirs[0].clone(), dirs[0].clone()]).is_err() && load_runs(&[]).is_err());
+    stage.b.wrong.store(true, Ordering::Relaxed);
+    let third = dir.path().join("3");
+    stage.complete(Stage2::small(), &third);
+    let runs = load_runs(&[dirs[0].clone(), third]).unwrap();
+    assert_eq!(runs.backends(), [BackendId::new("a")]);
+    assert!(runs.matrix().unwrap().cells().iter().all(|c| c.key.backend.as_str() == "a"));
 }

@@ -202,7 +202,7 @@ impl Stage2 {
     }
 
     pub(crate) fn create(&self, plan: Plan, dir: &Path) -> Result<Runner<'_>, ScenarioError> {
-        let runner = Runner::create(&self.registry, plan, &LoadSpec::new("none"), self.clock(), dir)?;
+        let runner = Runner::create(&self.registry, plan, LoadSpec::new("none"), self.clock(), dir)?;
         Ok(runner.with_load_probe(NoLoad).with_created(1_795_492_392).with_program("test 1"))
     }
 
@@ -222,7 +222,7 @@ impl Stage2 {
         let cancel = AtomicBool::new(blocks == 0);
         let mut observer = StopAfter { blocks, cancel: &cancel };
         let finish = self.create(Self::small(), dir).unwrap().run(&mut observer, &cancel).unwrap();
-        assert_eq!(finish, Finish::Stopped { done: blocks, total: 4 });
+        assert_eq!(finish, Finish::Stopped { blocks_done: blocks, blocks_total: 4 });
     }
 }
 

@@ -35,7 +35,7 @@ fn cancelling_within_a_block_keeps_nothing_of_it() {
     let (stage, dir) = (Stage2::new(), tempfile::tempdir().unwrap());
     let cancel = AtomicBool::new(false);
     let finish = stage.create(Stage2::small(), dir.path()).unwrap().run(&mut AtVisit(&cancel), &cancel).unwrap();
-    assert_eq!(finish, Finish::Stopped { done: 1, total: 4 });
+    assert_eq!(finish, Finish::Stopped { blocks_done: 1, blocks_total: 4 });
     stage.resume(dir.path()).unwrap().run(&mut (), &AtomicBool::new(false)).unwrap();
     let run = Run::open(dir.path()).unwrap();
     assert!(outline(&run).iter().all(|(_, _, failures, blocks)| *failures == 0 && blocks == &[0, 1, 2, 3]));

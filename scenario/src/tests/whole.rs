@@ -75,7 +75,7 @@ fn one_resident_model_is_loaded_once_for_every_block() {
 #[test]
 fn bench_cells_run_like_any_set() {
     let (stage, dir) = (Stage2::new(), tempfile::tempdir().unwrap());
-    let cells = BenchCells { prompt_tokens: vec![8, 16], decode_steps: vec![4], batches: vec![1, 2], depth: 2, repetitions: 3 };
+    let cells = BenchCells { prompt_tokens: vec![8, 16], decode_steps: vec![4], batches: vec![1, 2], depths: vec![2], repetitions: 3 };
     let spec = PlanSpec::new(vec![ScenarioSet::bench(&cells).unwrap()], vec![BackendId::new("a")]);
     let run = stage.complete(Plan::new(&spec).unwrap(), dir.path());
     let steady = outline(&run);

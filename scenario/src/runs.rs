@@ -1,0 +1,82 @@
+//! Several runs as one source for a policy.
+
+use crate::{
+    Run, ScenarioError,
+    files::{Disk as _, RealDisk, io_error},
+    results::policy_observations,
+};
+use phase_core::{BackendId, Energy, MeasurementBoundary};
+use phase_policy::{Observation, ScenarioMatrix};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+/// Complete, checked runs whose events may go into one matrix.
+#[derive(Debug)]
+pub struct Runs(Vec<Run>);
+
+/// Opens and checks the runs in `dirs`.
+///
+/// # Errors
+/// As [`validate`](crate::validate); [`ScenarioError::Plan`] for no directory, or one run twice.
+pub fn load_runs(dirs: &[PathBuf]) -> Result<Runs, ScenarioError> {
+    let runs = dirs.iter().map(|dir| Run::open(dir)).collect::<Result<Vec<_>, _>>()?;
+    let ids: BTreeSet<_> = runs.iter().map(Run::run_id).collect();
+    if runs.is_empty() || ids.len() != runs.len() {
+        return Err(ScenarioError::plan("no run, or the same run twice"));
+    }
+    Ok(Runs(runs))
+}
+
+impl Runs {
+    /// Their ids, in the order given.
+    pub fn run_ids(&self) -> Vec<String> {
+        self.0.iter().map(|run| run.run_id().to_owned()).collect()
+    }
+
+    /// Seconds since 1970 at the start of the newest run: the age of a policy is that of its newest measurement.
+    pub fn created_unix_s(&self) -> u64 {
+        self.0.iter().map(|run| run.manifest().created_unix_seconds).max().unwrap_or(0)
+    }
+
+    /// The backends that passed the agreement check of every run they were part of, ordered.
+    pub fn backends(&self) -> Vec<BackendId> {
+        let all: BTreeSet<_> = self.0.iter().flat_map(|run| &run.manifest().plan.backends).collect();
+        all.into_iter().filter(|id| self.admits(id)).cloned().collect()
+    }
+
+    /// One matrix of the backends that [`backends`](Self::backends) lists. Blocks of different runs stay different blocks.
+    ///
+    /// # Errors
+    /// [`ScenarioError::Matrix`], also when no call of such a backend was made, and when the runs' boundaries differ.
+    pub fn matrix(&self) -> Result<ScenarioMatrix, ScenarioError> {
+        let (mut seen, mut boundaries) = (Vec::<Observation>::new(), BTreeMap::<String, MeasurementBoundary>::new());
+        let mut first_block = 0;
+        for run in &self.0 {
+            seen.extend(policy_observations(run.records(), |id| self.admits(id)).map(|o| o.clone().with_block(o.block + first_block)));
+            boundaries.extend(run.boundaries().clone());
+            first_block += u32::try_from(run.blocks().len()).unwrap_or(u32::MAX);
+        }
+        let mut matrix = ScenarioMatrix::build(&seen, &boundaries).map_err(ScenarioError::Matrix)?;
+        let keys: Vec<_> = matrix.cells().iter().map(|cell| cell.key.clone()).collect();
+        for key in keys {
+            let reason = self.0[0].manifest().energy_reason;
+            matrix.set_energy(&key, Energy::NoData { reason }).map_err(ScenarioError::Matrix)?;
+        }
+        Ok(matrix)
+    }
+
+    fn admits(&self, id: &BackendId) -> bool {
+        let mut part_of = self.0.iter().filter(|run| run.manifest().plan.backends.contains(id)).peekable();
+        part_of.peek().is_some() && part_of.all(|run| run.parity().passed(id))
+    }
+}
+
+/// Writes a file whole or not at all: a temporary file beside it, flushed to the disk, then renamed.
+///
+/// # Errors
+/// [`ScenarioError::Io`]; what was there before is still there.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ScenarioError> {
+    RealDisk.replace(path, bytes).map_err(io_error("write", path))
+}

@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 /// New tokens from which a request counts as decode-heavy. Source: decision matrix of the TR117-TR122 whitepaper
-/// ("gen_tokens >= 64"); TR121 measured a decode fraction of 0.98 there.
+/// (`gen_tokens >= 64`); TR121 measured a decode fraction of 0.98 there.
 pub const DECODE_HEAVY_NEW_TOKENS: usize = 64;
 
-/// Share of phase time above which a request counts as decode-heavy. Source: the same row ("decode_fraction > 0.9").
+/// Share of phase time above which a request counts as decode-heavy. Source: the same row (`decode_fraction > 0.9`).
 pub const DECODE_HEAVY_FRACTION: f64 = 0.9;
 
 /// Most new tokens that still count as "minimal" in the whitepaper's prefill-heavy row, which gives no number. 8 is the

@@ -1,7 +1,20 @@
 #![doc = include_str!("../README.md")]
 
 pub mod constants;
+pub mod cost;
+mod matrix;
 mod observation;
+mod policy;
+mod router;
+mod rules;
 pub mod stats;
+#[cfg(test)]
+mod testing;
+mod validity;
 
+pub use matrix::{Cell, CellKey, Contexts, MatrixError, RegimeClass, ScenarioMatrix, TimeSummary};
 pub use observation::{DEFAULT_MODE, Observation};
+pub use policy::{CheckError, Comparison, Policy, PolicyError, PolicyOptions, SCHEMA};
+pub use router::{Basis, Choice, Decision, Estimate, Explanation, Prediction, Router, WarmupAdvice, Workload};
+pub use rules::{Class, CompileAdvice, CompileReason, Outside, Reason, Standing, Warmth, Warmup};
+pub use validity::{BackendValidity, Validity};

@@ -6,6 +6,7 @@ mod ratio;
 mod student;
 
 pub use ordered::{Interval, Ordered, needed_for_quantile};
+pub(crate) use ratio::common_blocks;
 pub use ratio::{BlockMedian, RatioInterval, Verdict, paired_ratio};
 pub use student::student_t_quantile;
 

@@ -120,6 +120,7 @@ pub fn needed_for_quantile(p: f64) -> Option<usize> {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "the expected values are exact")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -114,8 +114,7 @@ pub fn paired_ratio(ours: &[BlockMedian], theirs: &[BlockMedian], confidence: f6
     let mean = logs.iter().sum::<f64>() / real_size(n);
     let variance = logs.iter().map(|l| (l - mean).powi(2)).sum::<f64>() / real_size(n - 1);
     let half = student_t_quantile(0.5 + confidence / 2.0, real_size(n - 1))? * (variance / real_size(n)).sqrt();
-    let interval =
-        RatioInterval { ratio: mean.exp(), low: (mean - half).exp(), high: (mean + half).exp(), confidence, blocks: n };
+    let interval = RatioInterval { ratio: mean.exp(), low: (mean - half).exp(), high: (mean + half).exp(), confidence, blocks: n };
     interval.check().is_ok().then_some(interval)
 }
 

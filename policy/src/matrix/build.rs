@@ -1,0 +1,118 @@
+//! Grouping and summarising.
+
+use super::{Cell, CellKey, Contexts, MatrixError, RegimeClass, ScenarioMatrix, TimeSummary, check_boundaries};
+use crate::{
+    Observation, constants,
+    stats::{BlockMedian, Ordered, real},
+};
+use phase_core::{Energy, MeasurementBoundary, NoData, Outcome, Phase};
+use std::collections::BTreeMap;
+
+struct Group<'a> {
+    /// All boundaries of one backend, mode and kind of phase are the same: the first name stands for them.
+    boundary: &'a str,
+    ok: Vec<&'a Observation>,
+    failures: u64,
+    cancelled: u64,
+}
+
+pub(super) fn build(
+    observations: &[Observation],
+    boundaries: &BTreeMap<String, MeasurementBoundary>,
+) -> Result<ScenarioMatrix, MatrixError> {
+    if observations.is_empty() {
+        return Err(MatrixError::Empty);
+    }
+    check_boundaries(observations.iter().map(|o| (&o.backend, o.mode.as_str(), o.phase, o.boundary.as_str())), boundaries)?;
+    let mut groups: BTreeMap<CellKey, Group<'_>> = BTreeMap::new();
+    for seen in observations {
+        let key = key(seen)?;
+        let cell = || key.id();
+        let Observation { shape, outcome, duration_ns, block, .. } = *seen;
+        if !possible(seen) {
+            return Err(MatrixError::Shape { cell: cell(), shape });
+        }
+        if outcome == Outcome::Ok && duration_ns == 0 {
+            return Err(MatrixError::ZeroDuration { cell: cell(), block });
+        }
+        let group = groups.entry(key).or_insert_with(|| Group { boundary: &seen.boundary, ok: Vec::new(), failures: 0, cancelled: 0 });
+        match outcome {
+            Outcome::Ok => group.ok.push(seen),
+            Outcome::Cancelled => group.cancelled += 1,
+            Outcome::Failed(_) => group.failures += 1,
+            _ => return Err(MatrixError::UnknownVocabulary { backend: seen.backend.clone(), what: "outcome" }),
+        }
+    }
+    let cells: Vec<_> = groups.into_iter().map(|(key, group)| cell(key, group)).collect();
+    let used = |id: &String| cells.iter().any(|c| c.boundary == *id);
+    let boundaries = boundaries.iter().filter(|(id, _)| used(id)).map(|(id, b)| (id.clone(), b.clone())).collect();
+    Ok(ScenarioMatrix { boundaries, cells })
+}
+
+fn key(seen: &Observation) -> Result<CellKey, MatrixError> {
+    let unknown = |what| MatrixError::UnknownVocabulary { backend: seen.backend.clone(), what };
+    let regime = RegimeClass::of(seen.regime).ok_or_else(|| unknown("regime"))?;
+    if !matches!(seen.phase, Phase::Prefill | Phase::Decode | Phase::Request) {
+        return Err(unknown("phase"));
+    }
+    Ok(CellKey::new(seen.backend.clone(), seen.mode.clone(), seen.phase, seen.shape, regime))
+}
+
+fn possible(seen: &Observation) -> bool {
+    let shape = seen.shape;
+    let tokens = match seen.phase {
+        Phase::Decode => shape.new_tokens == 1,
+        // A request that failed in prefill, or that met a stop token at once, generated nothing.
+        Phase::Request => true,
+        _ => shape.new_tokens > 0,
+    };
+    shape.batch > 0 && tokens
+}
+
+fn cell(key: CellKey, Group { boundary, ok, failures, cancelled }: Group<'_>) -> Cell {
+    let blocks = blocks(&ok);
+    Cell {
+        boundary: boundary.to_owned(),
+        n: ok.len() as u64,
+        failures,
+        cancelled,
+        contexts: contexts(&ok),
+        time: summary(&ok, &blocks),
+        blocks,
+        energy: Energy::NoData { reason: NoData::NotRecorded },
+        key,
+    }
+}
+
+fn blocks(ok: &[&Observation]) -> Vec<BlockMedian> {
+    let mut times: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
+    for seen in ok {
+        times.entry(seen.block).or_default().push(real(seen.duration_ns));
+    }
+    let median = |(block, times): (u32, Vec<f64>)| {
+        let n = times.len() as u64;
+        Ordered::new(times).map(|times| BlockMedian::new(block, n, times.median()))
+    };
+    times.into_iter().filter_map(median).collect()
+}
+
+fn contexts(ok: &[&Observation]) -> Option<Contexts> {
+    let mut all: Vec<_> = ok.iter().map(|o| o.shape.context).collect();
+    all.sort_unstable();
+    Some(Contexts::new(*all.first()?, all[(all.len() - 1) / 2], *all.last()?))
+}
+
+fn summary(ok: &[&Observation], blocks: &[BlockMedian]) -> Option<TimeSummary> {
+    let medians = Ordered::new(blocks.iter().map(|b| b.median_ns))?;
+    let calls = Ordered::new(ok.iter().map(|o| real(o.duration_ns)))?;
+    let device: Option<Vec<_>> = ok.iter().map(|o| o.device_ns.map(real)).collect();
+    let durations = ok.iter().map(|o| o.duration_ns);
+    Some(TimeSummary {
+        median_ns: medians.median(),
+        interval: medians.median_interval(constants::CONFIDENCE).or_else(|| medians.widest_median_interval()),
+        min_ns: durations.clone().min()?,
+        max_ns: durations.max()?,
+        p95_ns: if blocks.len() < constants::MIN_BLOCKS { None } else { calls.quantile(0.95) },
+        device_median_ns: device.and_then(Ordered::new).map(|d| d.median()),
+    })
+}

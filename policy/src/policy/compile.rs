@@ -1,0 +1,113 @@
+//! From matrix to policy.
+
+use super::{Policy, PolicyError, PolicyOptions, SCHEMA, document};
+use crate::{
+    ScenarioMatrix,
+    constants::Constants,
+    matrix::{Cell, CellKey, RegimeClass},
+    rules::{Standing, may_route, warmups},
+    stats::{Verdict, common_blocks, paired_ratio, real, real_size},
+};
+use phase_core::{BackendId, Phase, Shape};
+use serde::{Deserialize, Serialize};
+
+/// Contexts of two decode cells may differ by this factor before the difference could pass for one between backends.
+const CONTEXT_TOLERANCE: f64 = 1.05;
+
+/// One challenger against the default-safe backend, in one bucket.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Comparison {
+    /// The phase.
+    pub phase: Phase,
+    /// The bucket.
+    pub shape: Shape,
+    /// Who is compared with the default-safe backend.
+    pub challenger: BackendId,
+    /// Its time over the default's, or why there is no such number.
+    pub standing: Standing,
+    /// What the interval says of the challenger; `None` without an interval.
+    pub verdict: Option<Verdict>,
+    /// Ids of the challenger's and the default's cell: the evidence.
+    pub cells: [String; 2],
+}
+
+impl Comparison {
+    pub(super) fn verdict_of(standing: &Standing, constants: &Constants) -> Option<Verdict> {
+        match standing {
+            Standing::Measured(ratio) => Some(ratio.verdict(constants.rope)),
+            _ => None,
+        }
+    }
+}
+
+pub(super) fn compile(matrix: &ScenarioMatrix, options: &PolicyOptions) -> Result<Policy, PolicyError> {
+    let PolicyOptions { default_safe, created_unix_s, runs, constants } = options.clone();
+    constants.check().map_err(PolicyError::Constants)?;
+    require_measured(matrix.cells(), &default_safe)?;
+    let mut policy = Policy {
+        schema: SCHEMA.to_owned(),
+        digest: String::new(),
+        created_unix_s,
+        comparisons: comparisons(matrix.cells(), &default_safe, &constants),
+        warmups: warmups(matrix.cells(), &constants),
+        default_safe,
+        runs,
+        constants,
+        boundaries: matrix.boundaries().clone(),
+        cells: matrix.cells().to_vec(),
+    };
+    policy.digest = document::digest(&policy);
+    Ok(policy)
+}
+
+pub(super) fn require_measured(cells: &[Cell], default_safe: &BackendId) -> Result<(), PolicyError> {
+    let mut measured: Vec<_> = cells.iter().filter(|c| routable(c) && c.time.is_some()).map(|c| c.key.backend.clone()).collect();
+    measured.dedup();
+    if measured.contains(default_safe) {
+        return Ok(());
+    }
+    Err(PolicyError::DefaultSafeNotMeasured { backend: default_safe.clone(), measured })
+}
+
+/// Steady phase calls of a mode that may take a route.
+fn routable(cell: &Cell) -> bool {
+    cell.key.regime == RegimeClass::Steady && cell.key.phase != Phase::Request && may_route(&cell.key.mode)
+}
+
+fn comparisons(cells: &[Cell], default_safe: &BackendId, constants: &Constants) -> Vec<Comparison> {
+    let challengers = cells.iter().filter(|c| routable(c) && c.key.backend != *default_safe);
+    challengers
+        .filter_map(|ours| {
+            let wanted = CellKey { backend: default_safe.clone(), ..ours.key.clone() };
+            let theirs = cells.iter().find(|c| c.key == wanted)?;
+            let standing = standing(ours, theirs, constants)?;
+            Some(Comparison {
+                phase: ours.key.phase,
+                shape: ours.key.shape,
+                challenger: ours.key.backend.clone(),
+                verdict: Comparison::verdict_of(&standing, constants),
+                standing,
+                cells: [ours.key.id(), theirs.key.id()],
+            })
+        })
+        .collect()
+}
+
+/// `None` when the default-safe backend has no time to compare with.
+fn standing(ours: &Cell, theirs: &Cell, constants: &Constants) -> Option<Standing> {
+    let theirs_contexts = theirs.contexts?;
+    let calls = ours.n + ours.failures;
+    if calls > 0 && real(ours.failures) / real(calls) > constants.max_failure_share {
+        return Some(Standing::Failures { failed: ours.failures, calls });
+    }
+    let contexts = ours.contexts?;
+    let (a, b) = (real_size(contexts.median + 1), real_size(theirs_contexts.median + 1));
+    if a.max(b) / a.min(b) > CONTEXT_TOLERANCE {
+        return Some(Standing::ContextsDiffer { ours: contexts.median, theirs: theirs_contexts.median });
+    }
+    let blocks = common_blocks(&ours.blocks, &theirs.blocks).count();
+    let ratio = if blocks < constants.min_blocks { None } else { paired_ratio(&ours.blocks, &theirs.blocks, constants.confidence) };
+    Some(ratio.map_or(Standing::TooFewBlocks { blocks }, Standing::Measured))
+}

@@ -1,0 +1,261 @@
+//! The compiled policy: a document with everything it rests on, and what makes it void.
+
+mod compile;
+mod document;
+
+pub use compile::Comparison;
+pub use document::SCHEMA;
+
+use crate::{
+    MatrixError, ScenarioMatrix, Validity,
+    constants::Constants,
+    matrix::Cell,
+    rules::{Warmup, may_route},
+};
+use phase_core::{BackendId, BoundaryMismatch, MeasurementBoundary, Phase};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How to compile a policy.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct PolicyOptions {
+    /// The backend that gets every request for which nothing better is known.
+    pub default_safe: BackendId,
+    /// When, in seconds since 1970, by the caller's clock.
+    pub created_unix_s: u64,
+    /// Ids of the runs that the matrix was built from: the evidence.
+    pub runs: Vec<String>,
+    /// Thresholds.
+    pub constants: Constants,
+}
+
+impl PolicyOptions {
+    /// The named constants, no runs.
+    pub fn new(default_safe: BackendId, created_unix_s: u64) -> Self {
+        Self { default_safe, created_unix_s, runs: Vec::new(), constants: Constants::default() }
+    }
+
+    /// Differences below this share don't move a route.
+    #[must_use]
+    pub fn with_rope(mut self, rope: f64) -> Self {
+        self.constants.rope = rope;
+        self
+    }
+
+    /// Confidence of the ratios.
+    #[must_use]
+    pub fn with_confidence(mut self, confidence: f64) -> Self {
+        self.constants.confidence = confidence;
+        self
+    }
+
+    /// The runs that the matrix was built from.
+    #[must_use]
+    pub fn with_runs(mut self, runs: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.runs.extend(runs.into_iter().map(Into::into));
+        self
+    }
+}
+
+/// A policy: cells, comparisons against the default-safe backend, warm-ups, boundaries and constants, under a digest.
+///
+/// ```
+/// # use phase_core::{BackendId, MeasurementBoundary, Phase, Shape, StackInfo};
+/// # use phase_policy::{Observation, Policy, PolicyOptions, ScenarioMatrix};
+/// # let shape = Shape { batch: 1, new_tokens: 32, context: 0 };
+/// # let sim = BackendId::new("sim");
+/// # let seen = [Observation::new(sim.clone(), Phase::Prefill, shape, 1_000).with_boundary("b")];
+/// # let matrix = ScenarioMatrix::build(&seen, &[("b".to_owned(), MeasurementBoundary::call(StackInfo::new()))].into())?;
+/// let policy = Policy::compile(&matrix, &PolicyOptions::new(sim, 1_760_000_000).with_runs(["run-7"]))?;
+/// let json = policy.to_json();
+/// assert_eq!(Policy::from_json(&json)?, policy);
+/// assert!(Policy::from_json(&json.replace("1000", "1001")).is_err(), "an edited file is refused");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Policy {
+    schema: String,
+    digest: String,
+    created_unix_s: u64,
+    default_safe: BackendId,
+    runs: Vec<String>,
+    constants: Constants,
+    boundaries: BTreeMap<String, MeasurementBoundary>,
+    cells: Vec<Cell>,
+    comparisons: Vec<Comparison>,
+    warmups: Vec<Warmup>,
+}
+
+impl Policy {
+    /// Compares every challenger with the default-safe backend, bucket by bucket.
+    ///
+    /// # Errors
+    /// [`PolicyError::DefaultSafeNotMeasured`]; [`PolicyError::Constants`] for an option that makes no sense.
+    pub fn compile(matrix: &ScenarioMatrix, options: &PolicyOptions) -> Result<Self, PolicyError> {
+        compile::compile(matrix, options)
+    }
+
+    /// Reads a policy.
+    ///
+    /// # Errors
+    /// Not JSON, not a policy, another schema, edited since it was written, or inconsistent in itself. Never panics.
+    pub fn from_json(json: &str) -> Result<Self, PolicyError> {
+        document::read(json)
+    }
+
+    /// The document, indented, the same for equal policies.
+    pub fn to_json(&self) -> String {
+        document::write(self)
+    }
+
+    /// Names this policy: BLAKE3 over the document without this field, in canonical form. It shows an edit, accidental
+    /// or not; it proves no author.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// When it was compiled, in seconds since 1970.
+    pub fn created_unix_s(&self) -> u64 {
+        self.created_unix_s
+    }
+
+    /// The backend for everything that is not decided by measurement.
+    pub fn default_safe(&self) -> &BackendId {
+        &self.default_safe
+    }
+
+    /// Ids of the runs it rests on.
+    pub fn runs(&self) -> &[String] {
+        &self.runs
+    }
+
+    /// The thresholds it was compiled with.
+    pub fn constants(&self) -> &Constants {
+        &self.constants
+    }
+
+    /// The boundaries it holds under, by name.
+    pub fn boundaries(&self) -> &BTreeMap<String, MeasurementBoundary> {
+        &self.boundaries
+    }
+
+    /// All cells, ordered by key.
+    pub fn cells(&self) -> &[Cell] {
+        &self.cells
+    }
+
+    /// Every challenger against the default-safe backend.
+    pub fn comparisons(&self) -> &[Comparison] {
+        &self.comparisons
+    }
+
+    /// Cold against steady.
+    pub fn warmups(&self) -> &[Warmup] {
+        &self.warmups
+    }
+
+    /// The backends with phase cells, ordered.
+    pub fn backends(&self) -> impl Iterator<Item = &BackendId> {
+        self.phase_cells().map(|c| &c.key.backend).collect::<BTreeSet<_>>().into_iter()
+    }
+
+    /// The boundary of `backend`'s phase calls.
+    pub fn boundary(&self, backend: &BackendId) -> Option<&MeasurementBoundary> {
+        let cell = self.phase_cells().find(|c| c.key.backend == *backend)?;
+        self.boundaries.get(&cell.boundary)
+    }
+
+    /// Whether `live`, the boundary of `backend` in the running process, is the one this policy was measured under.
+    ///
+    /// # Errors
+    /// [`CheckError::UnknownBackend`], or [`CheckError::Changed`] with every field that differs or is unknown.
+    pub fn check(&self, backend: &BackendId, live: &MeasurementBoundary) -> Result<(), CheckError> {
+        let measured = self.boundary(backend).ok_or_else(|| CheckError::UnknownBackend { backend: backend.clone() })?;
+        measured.same(live).map_err(|mismatch| CheckError::Changed { backend: backend.clone(), mismatch })
+    }
+
+    /// How each backend's live boundary compares with the measured one.
+    pub fn validity(&self, live: &[(BackendId, MeasurementBoundary)]) -> Validity {
+        Validity::of(self, live)
+    }
+
+    /// Cells that may take a route.
+    pub(crate) fn phase_cells(&self) -> impl Iterator<Item = &Cell> {
+        self.cells.iter().filter(|c| c.key.phase != Phase::Request && may_route(&c.key.mode))
+    }
+}
+
+/// A policy that can't be compiled or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// A threshold that makes no sense.
+    #[error("{0}")]
+    Constants(String),
+    /// Nothing can be called better than a default that was never measured here.
+    #[error("the default-safe backend `{backend}` has no successful steady call in this matrix; measured: {}", names(.measured))]
+    DefaultSafeNotMeasured {
+        /// The backend asked for.
+        backend: BackendId,
+        /// Those that have one.
+        measured: Vec<BackendId>,
+    },
+    /// The file was changed after it was written.
+    #[error("the policy was edited: its content has digest {actual}, it states {stated}")]
+    Digest {
+        /// What the file says.
+        stated: String,
+        /// What its content gives.
+        actual: String,
+    },
+    /// Parts that contradict each other.
+    #[error("the policy contradicts itself: {0}")]
+    Inconsistent(String),
+    /// Not JSON, cut off, or not of the right form.
+    #[error("the policy can't be read")]
+    Json(#[from] serde_json::Error),
+    /// Cells that can't be used.
+    #[error("the policy's cells can't be used")]
+    Matrix(#[from] MatrixError),
+    /// JSON, but of something else.
+    #[error("this is not a policy: it has no `{field}`")]
+    NotAPolicy {
+        /// What is missing.
+        field: &'static str,
+    },
+    /// Written by a version with another idea of a policy.
+    #[error("policy schema `{found}` is not supported, this version reads `{SCHEMA}`: compile the policy again from its run")]
+    Schema {
+        /// What the file says.
+        found: String,
+    },
+}
+
+fn names(backends: &[BackendId]) -> String {
+    if backends.is_empty() {
+        return "none".to_owned();
+    }
+    backends.iter().map(BackendId::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// A policy does not hold for a backend.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckError {
+    /// Something it rests on is different now.
+    #[error("the policy does not hold for `{backend}` any more")]
+    Changed {
+        /// The backend.
+        backend: BackendId,
+        /// Every field that differs or is unknown.
+        #[source]
+        mismatch: BoundaryMismatch,
+    },
+    /// It was not measured.
+    #[error("the policy knows no backend `{backend}`")]
+    UnknownBackend {
+        /// The backend.
+        backend: BackendId,
+    },
+}

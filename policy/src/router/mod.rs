@@ -1,0 +1,97 @@
+//! Answers per request from a compiled policy: no lock, no allocation, no lookup by name.
+
+mod decide;
+mod explain;
+mod tables;
+
+pub use decide::{Choice, Decision, Prediction, WarmupAdvice};
+pub use explain::Explanation;
+pub use tables::{Basis, Estimate};
+
+use crate::{Policy, Validity, validity::BackendValidity};
+use phase_core::{BackendId, MeasurementBoundary, Phase, Shape};
+use serde::{Deserialize, Serialize};
+use tables::Tables;
+
+use crate::rules::Liveness;
+
+/// What a request asks for.
+///
+/// ```
+/// let chat = phase_policy::Workload::new(1, 256, 128);
+/// assert_eq!(chat.decode_steps(), 127, "the first token comes out of prefill");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Workload {
+    /// Sequences.
+    pub batch: usize,
+    /// Prompt tokens of each.
+    pub prompt_tokens: usize,
+    /// Tokens to generate for each.
+    pub new_tokens: usize,
+}
+
+impl Workload {
+    /// A request of `batch` sequences.
+    pub const fn new(batch: usize, prompt_tokens: usize, new_tokens: usize) -> Self {
+        Self { batch, prompt_tokens, new_tokens }
+    }
+
+    /// Decode calls it takes: `new_tokens - 1`, because prefill gives the scores of the first token.
+    pub const fn decode_steps(self) -> usize {
+        self.new_tokens.saturating_sub(1)
+    }
+}
+
+/// A policy made ready for requests.
+#[derive(Clone, Debug)]
+pub struct Router {
+    policy: Policy,
+    tables: Tables,
+    validity: Option<Validity>,
+}
+
+impl Router {
+    /// Trusts that the process runs every backend under the policy's boundaries; see [`with_live`](Self::with_live).
+    pub fn new(policy: Policy) -> Self {
+        Self { tables: Tables::new(&policy), policy, validity: None }
+    }
+
+    /// Holds the policy against the boundaries of the running process. A backend whose boundary changed is not routed
+    /// to and its numbers are not used; where it would have won, or where the default-safe backend itself changed, the
+    /// answer is default-safe. Backends that are not listed don't run here and are no candidates.
+    #[must_use]
+    pub fn with_live(mut self, live: &[(BackendId, MeasurementBoundary)]) -> Self {
+        let validity = self.policy.validity(live);
+        for (backend, liveness) in self.tables.backends.iter().zip(&mut self.tables.liveness) {
+            *liveness = match validity.of_backend(backend) {
+                Some(BackendValidity::Valid) => Liveness::Live,
+                Some(BackendValidity::Changed(_)) => Liveness::Changed,
+                Some(BackendValidity::NotLive) | None => Liveness::NotLive,
+            };
+        }
+        self.validity = Some(validity);
+        self
+    }
+
+    /// What it decides by.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// How the running process compares with the policy; `None` before [`with_live`](Self::with_live).
+    pub fn validity(&self) -> Option<&Validity> {
+        self.validity.as_ref()
+    }
+
+    /// Which backend takes the request, and what is known about it. Neither locks nor allocates.
+    pub fn decide(&self, workload: &Workload) -> Decision<'_> {
+        decide::decide(self, *workload)
+    }
+
+    /// Which backend is best at one call of `phase`. A request is decided as a whole: `shape.context` is its prompt.
+    pub fn decide_phase(&self, phase: Phase, shape: Shape) -> Choice<'_> {
+        decide::decide_phase(self, phase, shape)
+    }
+}

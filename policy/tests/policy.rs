@@ -1,0 +1,217 @@
+//! The document: what it is compiled from, and every way in which a file can be bad.
+
+mod common;
+
+use common::{BULK, FAST, SAFE, boundaries, boundary, boundary_of, matrix, observations, policy, prefill};
+use phase_core::{BackendId, ErrorKind, Outcome, Phase};
+use phase_policy::{
+    CheckError, Observation, Policy, PolicyError, PolicyOptions, ScenarioMatrix, Standing, constants::Constants, stats::Verdict,
+};
+use proptest::prelude::*;
+use std::error::Error;
+
+fn compile(seen: &[Observation]) -> Result<Policy, PolicyError> {
+    Policy::compile(&ScenarioMatrix::build(seen, &boundaries())?, &PolicyOptions::new(SAFE, 1))
+}
+
+#[test]
+fn every_challenger_is_compared_in_every_bucket_it_shares() {
+    let policy = policy();
+    assert_eq!(policy.comparisons().len(), 2 * 2 * 2 * 3);
+    let found = |id: &BackendId, phase| {
+        policy.comparisons().iter().filter(|c| c.challenger == *id && c.phase == phase).map(|c| c.verdict).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&FAST, Phase::Prefill), [Some(Verdict::Equivalent); 6]);
+    assert_eq!(found(&FAST, Phase::Decode), [Some(Verdict::Faster); 6]);
+    assert_eq!(found(&BULK, Phase::Prefill), [Some(Verdict::Faster); 6]);
+    assert_eq!(found(&BULK, Phase::Decode), [Some(Verdict::Slower); 6]);
+    assert_eq!(policy.warmups().len(), 3);
+    assert!(policy.warmups().iter().all(|w| w.required && (w.ratio - 40.0).abs() < 1e-9));
+    assert_eq!((policy.runs().len(), policy.backends().count(), policy.created_unix_s()), (2, 3, 1_760_000_000));
+}
+
+#[test]
+fn what_was_not_measured_enough_has_a_standing_without_a_number() {
+    let two_blocks: Vec<_> = (0..2).flat_map(|b| [prefill(&SAFE, 1, 32, b), prefill(&FAST, 1, 32, b)]).collect();
+    assert_eq!(compile(&two_blocks).unwrap().comparisons()[0].standing, Standing::TooFewBlocks { blocks: 2 });
+    let mut failing = observations(&[SAFE, FAST]);
+    failing.push(prefill(&FAST, 1, 32, 9).with_outcome(Outcome::Failed(ErrorKind::OutOfMemory)));
+    let policy = compile(&failing).unwrap();
+    let hit: Vec<_> = policy.comparisons().iter().filter(|c| c.verdict.is_none()).map(|c| c.standing).collect();
+    assert_eq!(hit, [Standing::Failures { failed: 1, calls: 6 }]);
+    let apart: Vec<_> = (0..4).flat_map(|b| [common::decode(&SAFE, 1, 128, b), common::decode(&FAST, 1, 250, b)]).collect();
+    assert_eq!(compile(&apart).unwrap().comparisons()[0].standing, Standing::ContextsDiffer { ours: 250, theirs: 128 });
+}
+
+#[test]
+fn a_default_that_was_not_measured_is_refused_by_name() {
+    let error = Policy::compile(&matrix(&[FAST, BULK]), &PolicyOptions::new(SAFE, 0)).unwrap_err();
+    let words = error.to_string();
+    assert!(words.contains("`safe`") && words.contains("bulk, fast"), "{words}");
+    let failed: Vec<_> = observations(&[SAFE]).into_iter().map(|o| o.with_outcome(Outcome::Failed(ErrorKind::Other))).collect();
+    assert!(compile(&failed).unwrap_err().to_string().contains("measured: none"));
+}
+
+#[test]
+fn thresholds_without_sense_are_refused() {
+    let matrix = matrix(&[SAFE]);
+    for options in [
+        PolicyOptions::new(SAFE, 0).with_rope(f64::NAN),
+        PolicyOptions::new(SAFE, 0).with_rope(-0.1),
+        PolicyOptions::new(SAFE, 0).with_confidence(1.0),
+        PolicyOptions::new(SAFE, 0).with_confidence(f64::INFINITY),
+    ] {
+        assert!(matches!(Policy::compile(&matrix, &options), Err(PolicyError::Constants(_))));
+    }
+}
+
+#[test]
+fn another_mode_is_kept_and_never_compared() {
+    let mut seen = observations(&[SAFE]);
+    seen.extend(observations(&[FAST]).into_iter().map(|o| o.with_mode("graph")));
+    let policy = compile(&seen).unwrap();
+    assert!(policy.cells().iter().any(|c| c.key.mode == "graph"));
+    assert_eq!((policy.comparisons().len(), policy.backends().count()), (0, 1));
+}
+
+#[test]
+fn a_written_policy_reads_back_whatever_its_layout() {
+    let policy = policy();
+    let json = policy.to_json();
+    assert_eq!(Policy::from_json(&json).unwrap(), policy);
+    assert_eq!(Policy::from_json(&json).unwrap().to_json(), json);
+    let compact = serde_json::to_string(&serde_json::from_str::<serde_json::Value>(&json).unwrap()).unwrap();
+    assert_eq!(Policy::from_json(&compact).unwrap(), policy);
+    assert_eq!(common::policy().digest(), policy.digest());
+}
+
+#[test]
+fn an_edit_another_version_and_another_file_are_told_apart() {
+    let json = policy().to_json();
+    let edited = json.replacen(r#""verdict": "slower""#, r#""verdict": "faster""#, 1);
+    assert_ne!(edited, json);
+    assert!(matches!(Policy::from_json(&edited), Err(PolicyError::Digest { .. })));
+    let added = json.replacen('{', r#"{"note": "trust me","#, 1);
+    assert!(matches!(Policy::from_json(&added), Err(PolicyError::Digest { .. })));
+    let newer = json.replacen("phase.policy/1", "phase.policy/2", 1);
+    let error = Policy::from_json(&newer).unwrap_err();
+    assert!(matches!(&error, PolicyError::Schema { found } if found == "phase.policy/2"));
+    assert!(error.to_string().contains("phase.policy/1"), "{error}");
+    assert!(matches!(Policy::from_json("{}"), Err(PolicyError::NotAPolicy { field: "schema" })));
+    assert!(matches!(Policy::from_json("[1]"), Err(PolicyError::NotAPolicy { .. })));
+    assert!(matches!(Policy::from_json(""), Err(PolicyError::Json(_))));
+}
+
+/// The document after `edit`, under a digest that fits: what somebody could write by hand.
+fn forged(edit: impl FnOnce(&mut serde_json::Value)) -> Result<Policy, PolicyError> {
+    let mut value = serde_json::from_str(&policy().to_json())?;
+    edit(&mut value);
+    let Err(PolicyError::Digest { actual, .. }) = Policy::from_json(&value.to_string()) else { panic!("the edit changed nothing") };
+    value["digest"] = actual.into();
+    Policy::from_json(&value.to_string())
+}
+
+#[test]
+fn a_fitting_digest_does_not_excuse_contradictions() {
+    assert!(forged(|v| v["created_unix_s"] = 5.into()).is_ok());
+    let inconsistent = |edit: fn(&mut serde_json::Value)| {
+        let error = forged(edit).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                PolicyError::Inconsistent(_) | PolicyError::Matrix(_) | PolicyError::Json(_) | PolicyError::DefaultSafeNotMeasured { .. }
+            ),
+            "{error}"
+        );
+    };
+    inconsistent(|v| v["boundaries"] = serde_json::json!({}));
+    inconsistent(|v| v["cells"] = serde_json::json!([]));
+    inconsistent(|v| v["cells"][0]["time"]["median_ns"] = (-1.0).into());
+    inconsistent(|v| v["cells"][0]["time"]["median_ns"] = serde_json::Value::Null);
+    inconsistent(|v| v["cells"][0]["time"]["interval"]["high"] = 1e300.into());
+    inconsistent(|v| v["cells"][0]["n"] = 1.into());
+    inconsistent(|v| v["cells"][0]["phase"] = "compile".into());
+    inconsistent(|v| v["cells"].as_array_mut().unwrap().reverse());
+    inconsistent(|v| v["default_safe"] = "nobody".into());
+    inconsistent(|v| v["constants"]["rope"] = 7.into());
+    inconsistent(|v| v["constants"]["rope"] = 0.5.into());
+    inconsistent(|v| v["comparisons"][0]["standing"]["ratio"] = (-1.0).into());
+    inconsistent(|v| v["comparisons"][0]["cells"][0] = "made/up".into());
+    inconsistent(|v| v["warmups"][0]["ratio"] = 2.into());
+}
+
+#[test]
+fn truncated_anywhere_it_is_an_error() {
+    let json = policy().to_json();
+    let end = json.trim_end().len();
+    for cut in (0..end).step_by(97) {
+        assert!(Policy::from_json(&json[..cut]).is_err(), "cut at {cut}");
+    }
+}
+
+#[test]
+fn holds_under_its_own_boundaries_and_names_what_changed() {
+    let policy = policy();
+    assert_eq!(policy.check(&SAFE, &boundary(&SAFE)), Ok(()));
+    let error = policy.check(&SAFE, &boundary_of("safe 2")).unwrap_err();
+    assert!(error.source().unwrap().to_string().contains("runtime.library: safe against safe 2"));
+    let nobody = BackendId::new("nobody");
+    assert!(matches!(policy.check(&nobody, &boundary(&SAFE)), Err(CheckError::UnknownBackend { backend }) if backend == nobody));
+    let validity = policy.validity(&[(SAFE, boundary(&SAFE)), (FAST, boundary_of("fast 2")), (nobody.clone(), boundary(&SAFE))]);
+    assert!(!validity.is_valid());
+    assert_eq!((validity.triggers(), validity.unknown.as_slice()), (vec!["runtime.library"], [nobody].as_slice()));
+    let words = validity.to_string();
+    for part in ["safe: as measured", "fast: runtime.library: fast against fast 2", "bulk: not running here", "nobody: never measured"] {
+        assert!(words.contains(part), "{words}");
+    }
+}
+
+#[test]
+fn the_readme_names_the_constants_as_they_are() {
+    let constants = serde_json::to_value(Constants::default()).unwrap();
+    let readme = include_str!("../README.md");
+    for (name, value) in constants.as_object().unwrap() {
+        let row = format!("| `{name}` | {} |", value.as_f64().unwrap());
+        assert!(readme.contains(&row), "the README lacks `{row}`");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn no_damage_makes_reading_panic(at in 0.0..1.0_f64, length in 0..40_usize, patch in "[ -~]{0,12}") {
+        let json = policy().to_json();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a position in a short text")]
+        let start = (at * json.len() as f64) as usize;
+        let end = (start + length).min(json.len());
+        let damaged = format!("{}{patch}{}", &json[..start], &json[end..]);
+        if let Ok(read) = Policy::from_json(&damaged) {
+            prop_assert_eq!(read, policy());
+        }
+    }
+
+    #[test]
+    fn no_text_makes_reading_panic(text in "\\PC{0,200}") {
+        prop_assert!(Policy::from_json(&text).is_err());
+    }
+
+    #[test]
+    fn any_measurement_compiles_reads_back_and_decides(times in prop::collection::vec((1..u64::MAX, 1..u64::MAX), 1..6), batch in 0..6_usize, prompt in 0..200_usize, new in 0..200_usize) {
+        let mut seen = Vec::new();
+        for (block, (ours, theirs)) in (0..).zip(&times) {
+            for (id, ns) in [(&SAFE, ours), (&FAST, theirs)] {
+                let mut calls = [prefill(id, 1, 32, block), common::decode(id, 1, 40, block)];
+                calls.iter_mut().for_each(|c| c.duration_ns = *ns);
+                seen.extend(calls);
+            }
+        }
+        let policy = compile(&seen).unwrap();
+        let read = Policy::from_json(&policy.to_json()).unwrap();
+        prop_assert_eq!(&read, &policy);
+        let router = phase_policy::Router::new(read);
+        let decision = router.decide(&phase_policy::Workload::new(batch, prompt, new));
+        prop_assert!(!decision.explain().to_string().is_empty());
+        prop_assert!(decision.to_json().is_object());
+    }
+}

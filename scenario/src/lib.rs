@@ -58,6 +58,7 @@ mod parity;
 mod plan;
 mod progress;
 mod random;
+mod rates;
 mod record;
 mod report;
 mod results;
@@ -77,8 +78,9 @@ pub use manifest::{BackendEntry, Change, Manifest, ModelEntry, RUN_SCHEMA, Segme
 pub use open::{Run, Validated, validate};
 pub use other_load::{CpuTicks, LoadProbe, NoLoad, OTHER_LOAD_LIMIT, ProcLoad};
 pub use parity::{PARITY_SCHEMA, Parity, ParityCheck, ParityVerdict};
-pub use plan::{Block, Calls, PLAN_SCHEMA, Plan, PlanSpec, PlannedCell, Rates, Residency, Task};
+pub use plan::{Block, Calls, PLAN_SCHEMA, Plan, PlanSpec, PlannedCell, Residency, Task};
 pub use progress::{Observer, Progress};
+pub use rates::Rates;
 pub use record::{BLOCK_SCHEMA, BlockRecord, EVENT_SCHEMA, FailureRecord, LoadProcess, LoadRecord, PhaseRecord, Record, Role, Stage};
 pub use report::{ReportOptions, report};
 pub use results::{CELLS_SCHEMA, LOADS_SCHEMA, LoadSummary};

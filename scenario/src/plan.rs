@@ -1,7 +1,7 @@
 //! What will be run, in which order: sets x backends, expanded into randomised blocks. The same inputs and seed give the
 //! same plan.
 
-use crate::{Effort, ParitySpec, ScenarioError, ScenarioSet, Workload, WorkloadKind, random::Random};
+use crate::{Effort, ParitySpec, ScenarioError, ScenarioSet, Workload, WorkloadKind, random::Random, rates::Rates};
 use phase_core::{BackendId, TokenId};
 use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
@@ -229,51 +229,6 @@ impl Plan {
         #[expect(clippy::cast_precision_loss, reason = "a handful of backends")]
         let backends = self.backends.len() as f64;
         Duration::from_secs_f64(tasks + loads * rates.load_seconds + warmup * backends)
-    }
-}
-
-/// Speeds that a plan's duration is estimated with before anything is measured.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Rates {
-    /// Prompt tokens per second, over all rows.
-    pub prefill_tokens_per_second: f64,
-    /// Decode steps per second at batch 1.
-    pub decode_steps_per_second: f64,
-    /// What each further row adds to a decode step, as a share of the step at batch 1.
-    pub row_share: f64,
-    /// Seconds to load a model.
-    pub load_seconds: f64,
-}
-
-impl Default for Rates {
-    /// A model of 135 million parameters in f32 on two cores.
-    fn default() -> Self {
-        Self { prefill_tokens_per_second: 450.0, decode_steps_per_second: 35.0, row_share: 0.15, load_seconds: 3.0 }
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
-impl Rates {
-    /// Seconds one backend takes for one visit of a workload, warm-up apart.
-    pub(crate) fn seconds(&self, w: &Workload) -> f64 {
-        let load = if w.kind == WorkloadKind::Cold { self.load_seconds } else { 0.0 };
-        f64::from(w.samples) * (load + self.prefill(w) + self.decode(w, w.decode_steps))
-    }
-
-    fn warmup_seconds(&self, w: &Workload) -> f64 {
-        match w.kind {
-            WorkloadKind::Cold => 0.0,
-            WorkloadKind::Steady => f64::from(w.warmup) * (self.prefill(w) + self.decode(w, w.decode_steps.min(crate::task::WARMUP_STEPS))),
-        }
-    }
-
-    fn prefill(&self, w: &Workload) -> f64 {
-        (w.batch * w.prompt_tokens) as f64 / self.prefill_tokens_per_second
-    }
-
-    fn decode(&self, w: &Workload, steps: usize) -> f64 {
-        steps as f64 / self.decode_steps_per_second * (1.0 + self.row_share * (w.batch - 1) as f64)
     }
 }
 

@@ -1,27 +1,28 @@
 //! Runs a plan into a run directory.
 
+mod finish;
+
 use crate::{
     ColdLauncher, LoadProbe, Manifest, Observer, Plan, Progress, Residency, ScenarioError, StoredLoad, WorkloadKind,
     clock::{SharedClock, rfc3339},
     cold::nanos,
     dir::{BlockEnd, MANIFEST, PARITY, RunDir},
-    manifest::{Change, Segment},
+    manifest::Segment,
     other_load::ProcLoad,
     parity::{PARITY_SCHEMA, Parity},
-    plan::Rates,
+    rates::remaining,
     record::{FailureRecord, Record, Stage},
     results,
     stable::{Slot, Stable},
-    task::{Stop, Visit, recapture},
+    task::{Stop, Visit},
 };
-use phase_core::{BackendId, Clock, ErrorKind, LoadSpec, MeasurementBoundary, PhaseError as _, Registry, StackInfo, Timestamp};
+use phase_core::{Clock, ErrorKind, LoadSpec, PhaseError as _, Registry, Timestamp};
 use std::{
     path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 /// How a run ended, when it did not fail.
@@ -411,45 +412,4 @@ impl<'a> Runner<'a> {
         }
         true
     }
-
-    fn finish(&mut self) -> Result<(), ScenarioError> {
-        self.stable.read_evidence();
-        for (id, evidence) in self.stable.evidence(&self.manifest.plan) {
-            let file = crate::evidence::file_name(&id);
-            let stored = crate::evidence::EvidenceFile::new(&self.manifest.run_id, &id, evidence);
-            self.dir.write_json(&file, &stored)?;
-        }
-        let (registry, stable, manifest) = (self.registry, &self.stable, &self.manifest);
-        let changes = manifest.backends.iter().enumerate().filter_map(|(at, entry)| {
-            let before = manifest.boundaries.get(entry.boundary.as_ref()?)?;
-            change(registry, &entry.backend, before, stable.facts(at)?)
-        });
-        self.manifest.changes = changes.collect();
-        self.manifest.captured_after = true;
-        self.dir.write_json(MANIFEST, &self.manifest)?;
-        let results = results::Results::read(self.dir.path(), &self.manifest)?;
-        for (file, text) in results.files(&self.manifest)? {
-            self.dir.write_text(file, &text)?;
-        }
-        self.dir.seal(&self.manifest.run_id)
-    }
-}
-
-fn change(registry: &Registry, id: &BackendId, before: &MeasurementBoundary, load_facts: &StackInfo) -> Option<Change> {
-    let probe = registry.get(id.as_str()).ok().and_then(|b| b.probe_dyn().ok()).unwrap_or_default();
-    let mismatch = before.same(&recapture(before, load_facts, &probe)).err()?;
-    Some(Change { backend: id.clone(), fields: mismatch.fields })
-}
-
-/// Estimate of what is left, scaled by how the visits so far compare with theirs.
-fn remaining(plan: &Plan, (first, number, task): (usize, usize, usize), elapsed: Duration) -> Duration {
-    let rates = Rates::default();
-    let seconds = |blocks: &[crate::Block]| -> f64 {
-        blocks.iter().flat_map(|b| &b.tasks).map(|t| rates.seconds(&plan.cells[t.cell].workload)).sum()
-    };
-    let part: f64 = plan.blocks[number].tasks[..task].iter().map(|t| rates.seconds(&plan.cells[t.cell].workload)).sum();
-    let done = seconds(&plan.blocks[first..number]) + part;
-    let left = seconds(&plan.blocks[number..]) - part;
-    let scale = if done > 0.0 { elapsed.as_secs_f64() / done } else { 1.0 };
-    Duration::try_from_secs_f64((left * scale).max(0.0)).unwrap_or_default()
 }

@@ -39,7 +39,7 @@ impl fmt::Display for Table {
         let columns: Vec<_> = (0..self.header.len())
             .map(|i| {
                 let wide = self.rows.iter().map(|r| width(&r[i])).chain([width(&self.header[i]), 3]).max().unwrap_or(3);
-                (wide, !self.rows.is_empty() && self.rows.iter().all(|r| numeric(&r[i])))
+                (wide, self.rows.iter().any(|r| !r[i].is_empty()) && self.rows.iter().all(|r| numeric(&r[i])))
             })
             .collect();
         let mut line = |cells: &[String]| {

@@ -1,0 +1,64 @@
+//! How ONNX Runtime is found and set up.
+
+use std::path::{Path, PathBuf};
+
+/// Settings of [`Ort`](crate::Ort).
+///
+/// ```
+/// use phase_backend_ort::{OrtConfig, Optimization};
+/// let config = OrtConfig::default().with_library("libs/libonnxruntime.so").with_optimization(Optimization::Basic);
+/// assert_eq!(config.optimization, Optimization::Basic);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OrtConfig {
+    /// The library file. `None` takes the one this process already runs, else asks the system's loader for
+    /// `libonnxruntime.so` and `libonnxruntime.so.1`; this crate reads no environment variable to find it.
+    pub library: Option<PathBuf>,
+    /// How far ONNX Runtime rewrites the graph at load.
+    pub optimization: Optimization,
+}
+
+impl OrtConfig {
+    /// Uses this library file.
+    #[must_use]
+    pub fn with_library(mut self, path: impl AsRef<Path>) -> Self {
+        self.library = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Sets how far ONNX Runtime rewrites the graph.
+    #[must_use]
+    pub fn with_optimization(mut self, optimization: Optimization) -> Self {
+        self.optimization = optimization;
+        self
+    }
+}
+
+/// How far ONNX Runtime rewrites a graph at load. The graph written here is already made of fused operators, so little is
+/// left to rewrite; exports by other tools gain more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Optimization {
+    /// Every rewrite.
+    #[default]
+    All,
+    /// Rewrites that keep the operators standard: constant folding, removal of what has no effect.
+    Basic,
+    /// As `Basic`, and fusion into ONNX Runtime's own operators.
+    Extended,
+    /// None.
+    Off,
+}
+
+impl Optimization {
+    /// The name used in files: `all`, `basic`, `extended`, `off`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Basic => "basic",
+            Self::Extended => "extended",
+            Self::Off => "off",
+        }
+    }
+}

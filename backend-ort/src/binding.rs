@@ -57,18 +57,9 @@ impl<T: Element> Memory<T> {
         Ok(Self { start: NonNull::new(start.cast()).ok_or_else(none)?, len })
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
     pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
         // SAFETY: zeroed plain numbers of this length, borrowed exclusively; ONNX Runtime touches them in `run` only.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
-    }
-
-    pub(crate) fn as_slice(&self) -> &[T] {
-        // SAFETY: zeroed plain numbers of this length; ONNX Runtime touches them in `run` only.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
 

@@ -92,6 +92,7 @@ impl AttributeProto {
         Self { name: Some(name.to_owned()), i: Some(value), kind: Some(2), ..Self::default() }
     }
 
+    #[cfg(test)]
     pub(crate) fn ints(name: &str, values: &[i64]) -> Self {
         Self { name: Some(name.to_owned()), ints: values.to_vec(), kind: Some(7), ..Self::default() }
     }

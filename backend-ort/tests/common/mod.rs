@@ -1,6 +1,6 @@
 //! What the tests share: the library, a folder for derived files, and reference data.
 
-#![allow(dead_code, reason = "every test binary uses another part")]
+#![allow(dead_code, unused_imports, reason = "every test binary uses another part")]
 
 use phase_backend_ort::{Ort, OrtConfig, OrtModel};
 use phase_core::{Backend, CacheSpec, Decode, LoadSpec, Logits, Model, Prefill, PromptBatch, TokenId};
@@ -13,7 +13,7 @@ use std::{
 
 /// The ONNX Runtime library to test with; says why when there is none.
 #[expect(clippy::disallowed_methods, reason = "where the library is, is the tester's to say")]
-pub fn library() -> Option<PathBuf> {
+pub(crate) fn library() -> Option<PathBuf> {
     let library = std::env::var_os("PHASE_ORT_LIBRARY").map(PathBuf::from);
     if library.is_none() {
         // Past the test harness, which shows the output of failed tests only.
@@ -23,33 +23,33 @@ pub fn library() -> Option<PathBuf> {
 }
 
 /// The backend on that library.
-pub fn backend() -> Option<Ort> {
+pub(crate) fn backend() -> Option<Ort> {
     library().map(|path| Ort::cpu().with_config(OrtConfig::default().with_library(path)))
 }
 
 /// As a test, with derived files in a folder of this test run.
-pub fn load(path: impl AsRef<Path>) -> Option<OrtModel> {
+pub(crate) fn load(path: impl AsRef<Path>) -> Option<OrtModel> {
     let spec = LoadSpec::new(path).with_cache_dir(derived());
     Some(backend()?.load(&spec).expect("the model loads"))
 }
 
 /// A folder for derived files inside of the build folder.
-pub fn derived() -> PathBuf {
+pub(crate) fn derived() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("derived")
 }
 
 /// A file of the reference data.
-pub fn golden(name: &str) -> PathBuf {
+pub(crate) fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden").join(name)
 }
 
 /// Reads JSON of the reference data.
-pub fn read<T: DeserializeOwned>(name: &str) -> T {
+pub(crate) fn read<T: DeserializeOwned>(name: &str) -> T {
     serde_json::from_slice(&std::fs::read(golden(name)).expect("reference data")).expect("reference data is JSON")
 }
 
 /// The f32 and i32 tensors of a safetensors file, widened to f32, each with its shape.
-pub fn tensors(name: &str) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
+pub(crate) fn tensors(name: &str) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
     let bytes = std::fs::read(golden(name)).expect("reference data");
     let (size, rest) = bytes.split_at(8);
     let (header, data) = rest.split_at(usize::try_from(u64::from_le_bytes(size.try_into().unwrap())).unwrap());
@@ -71,19 +71,19 @@ pub fn tensors(name: &str) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
 
 /// One prompt of the reference data.
 #[derive(Debug, serde::Deserialize)]
-pub struct Case {
-    pub name: String,
-    pub prompt: Vec<TokenId>,
-    pub then: Vec<TokenId>,
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) prompt: Vec<TokenId>,
+    pub(crate) then: Vec<TokenId>,
 }
 
-pub fn difference(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len(), "rows of equal length");
     a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
 }
 
 /// Scores after the prompt and after each further token.
-pub fn scores<M: Model>(model: &mut M, case: &Case) -> Vec<Vec<f32>> {
+pub(crate) fn scores<M: Model>(model: &mut M, case: &Case) -> Vec<Vec<f32>> {
     let mut cache = model.allocate(CacheSpec { batch: 1, capacity: case.prompt.len() + case.then.len() }).expect("a cache");
     let mut out = Logits::new();
     model.prefill(&mut cache, PromptBatch::single(&case.prompt).expect("a prompt"), &mut out).expect("prefill");

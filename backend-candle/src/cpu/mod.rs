@@ -112,7 +112,7 @@ impl Decoder {
 
     /// Writes keys and values of `prompt` behind the cache's length, which it leaves as it is, and the scores of each
     /// sequence's last position to `out` (`[batch, vocab]`).
-    pub(crate) fn forward(&mut self, cache: &mut CandleCache, prompt: PromptBatch<'_>, out: &mut [f32]) -> Result<(), CandleError> {
+    pub(crate) fn forward(&mut self, cache: &CandleCache, prompt: PromptBatch<'_>, out: &mut [f32]) -> Result<(), CandleError> {
         if self.ops.is_few(prompt.tokens().len()) {
             return self.pieces(cache, prompt, out);
         }
@@ -121,7 +121,7 @@ impl Decoder {
         pool.install(|| self.pieces(cache, prompt, out))
     }
 
-    fn pieces(&mut self, cache: &mut CandleCache, prompt: PromptBatch<'_>, out: &mut [f32]) -> Result<(), CandleError> {
+    fn pieces(&mut self, cache: &CandleCache, prompt: PromptBatch<'_>, out: &mut [f32]) -> Result<(), CandleError> {
         let batch = prompt.batch();
         let most = (self.prefill_rows / batch).max(1);
         let mut done = 0;

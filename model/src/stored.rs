@@ -123,7 +123,7 @@ impl fmt::Display for StoredType {
     }
 }
 
-/// A plain number that weights can be read as: `f32`, [`f16`] or [`bf16`].
+/// A plain number that weights can be read as: `f32`, [`f16`](struct@f16) or [`bf16`].
 ///
 /// Conversions go through `f32` and round to the nearest, ties to even.
 pub trait Element: sealed::Sealed + bytemuck::Pod + Default + Send + Sync {

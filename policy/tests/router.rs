@@ -84,7 +84,7 @@ fn within_it_the_nearest_bucket_by_ratio_decides() {
     let router = router();
     let bucket = |prompt| router.decide(&Workload::new(1, prompt, 1)).prefill.bucket.unwrap().new_tokens;
     // The geometric mean of 32 and 128 is 64, of 128 and 512 it is 256.
-    assert_eq!([16, 32, 63, 64, 255, 256, 1024].map(bucket), [32, 32, 32, 128, 128, 512, 512]);
+    assert_eq!([16, 32, 64, 65, 256, 257, 1024].map(bucket), [32, 32, 32, 128, 128, 512, 512]);
 }
 
 #[test]
@@ -142,6 +142,10 @@ fn a_changed_boundary_degrades_to_default_safe_and_names_the_field() {
     assert_eq!((d.route.backend, d.route.against, d.route.reason), (&SAFE, Some(&FAST), Reason::BoundaryChanged));
     assert_eq!(d.prefill.backend, &BULK, "what did not change still holds");
     assert!(d.explain().to_string().contains("runtime.library: fast against fast 2"), "{}", d.explain());
+    let tied = changed.decide(&Workload::new(1, 128, 1));
+    assert_eq!(tied.route.backend, &BULK);
+    let only_changed = router().with_live(&[(SAFE, boundary(&SAFE)), (FAST, boundary_of("fast 2"))]);
+    assert_eq!(only_changed.decide(&Workload::new(1, 128, 1)).route.reason, Reason::BoundaryChanged, "nobody else runs");
     let default_changed = router().with_live(&[(SAFE, boundary_of("safe 2")), (FAST, boundary(&FAST))]);
     let d = default_changed.decide(&chat);
     assert_eq!((d.route.backend, d.route.reason, d.predicted), (&SAFE, Reason::BoundaryChanged, None));
@@ -200,8 +204,8 @@ fn the_explanation_has_numbers_units_and_evidence() {
     let words = d.explain().to_string();
     for part in [
         "decode-heavy, because it generates 64 tokens or more",
-        "Route: fast, measured faster: 0.8",
-        "at 95% over 5 blocks of the time of safe",
+        "Route: fast, measured faster: its time over that of safe is 0.8",
+        "at 95% over 5 blocks]",
         "63 decode steps of",
         " ms",
         "Evidence: fast/default/decode/b1/n1/c128/steady",

@@ -6,7 +6,7 @@ use crate::{
     constants::Constants,
     matrix::{Cell, CellKey, RegimeClass},
     rules::{Standing, may_route, warmups},
-    stats::{Verdict, common_blocks, paired_ratio, real, real_size},
+    stats::{Edges, Verdict, common_blocks, paired_ratio, real, real_size},
 };
 use phase_core::{BackendId, Phase, Shape};
 use serde::{Deserialize, Serialize};
@@ -35,10 +35,7 @@ pub struct Comparison {
 
 impl Comparison {
     pub(super) fn verdict_of(standing: &Standing, constants: &Constants) -> Option<Verdict> {
-        match standing {
-            Standing::Measured(ratio) => Some(ratio.verdict(constants.rope)),
-            _ => None,
-        }
+        standing.verdict(Edges::of(constants.rope))
     }
 }
 

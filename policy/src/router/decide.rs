@@ -2,7 +2,8 @@
 
 use super::{
     Router, Workload,
-    tables::{Estimate, Place},
+    estimate::Estimate,
+    tables::{Place, Row},
 };
 use crate::{
     rules::{self, Candidate, Class, CompileAdvice, Liveness, Outside, Reason, Selection, Standing, Warmth, select},
@@ -58,7 +59,7 @@ pub struct Decision<'r> {
     #[serde(skip)]
     pub(super) router: &'r Router,
     #[serde(skip)]
-    pub(super) places: [Option<Place<'r>>; 2],
+    pub(super) rows: [Option<&'r Row>; 2],
     #[serde(skip)]
     pub(super) chosen: usize,
     /// What was asked.
@@ -69,9 +70,9 @@ pub struct Decision<'r> {
     pub decode_fraction: Option<f64>,
     /// The backend for the whole request.
     pub route: Choice<'r>,
-    /// The best backend in prefill.
+    /// The best backend in prefill, in the bucket that decides.
     pub prefill: Choice<'r>,
-    /// The best backend in decode.
+    /// The best backend in decode, in the bucket that decides.
     pub decode: Choice<'r>,
     /// Times on the routed backend; `None` outside of what was measured, or under another boundary.
     pub predicted: Option<Prediction>,
@@ -90,8 +91,8 @@ impl Decision<'_> {
     }
 
     fn energy_of(&self, phase: usize) -> Option<&Energy> {
-        let place = self.places[phase].as_ref().filter(|_| self.predicted.is_some())?;
-        let cell = &self.router.policy.cells()[place.nearest.arms[self.chosen].as_ref()?.cell];
+        let row = self.rows[phase].filter(|_| self.predicted.is_some())?;
+        let cell = &self.router.policy.cells()[row.arms[self.chosen].as_ref()?.cell];
         let Shape { new_tokens, .. } = cell.key.shape;
         let Workload { prompt_tokens, .. } = self.workload;
         let here = match cell.contexts {
@@ -118,7 +119,7 @@ impl Decision<'_> {
 
 impl fmt::Debug for Decision<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { router: _, places: _, chosen: _, workload, class, decode_fraction, route, prefill, decode, predicted, warmup, compile } =
+        let Self { router: _, rows: _, chosen: _, workload, class, decode_fraction, route, prefill, decode, predicted, warmup, compile } =
             self;
         f.debug_struct("Decision")
             .field("workload", workload)
@@ -145,32 +146,36 @@ pub(super) fn decide(router: &Router, workload: Workload) -> Decision<'_> {
         (Some(Err(Outside::Empty)), Some(Err(Outside::Empty)))
     } else {
         let last = prompt_tokens.saturating_add(steps.saturating_sub(1));
-        let mean = f64::midpoint(real_size(prompt_tokens), real_size(last));
-        let prefill = router.tables.prefill.place(batch, prompt_tokens, prompt_tokens, real_size(prompt_tokens), constants);
-        (prefill, router.tables.decode.place(batch, prompt_tokens, last, mean, constants))
+        let length = real_size(prompt_tokens);
+        let prefill = router.tables.prefill.place(batch, (prompt_tokens, prompt_tokens), length, constants);
+        let mean = f64::midpoint(length, real_size(last));
+        (prefill, router.tables.decode.place(batch, (prompt_tokens, last), mean, constants))
     };
-    let places = [prefill.and_then(Result::ok), decode.and_then(Result::ok)];
-    let sums = Sums { places, steps: real_size(steps) };
-    let default = sums.predict(0);
-    let decode_fraction = default.map(|p| p.decode_ns / p.total.ns);
+    let request = Request { prefill: found(&prefill), decode: found(&decode), steps: real_size(steps) };
+    let default = request.ns(0);
+    let decode_fraction = default.map(|ns| ns.decode / ns.total());
     let class = Class::of(batch, new_tokens, decode_fraction, constants);
-    let selection = route(router, class, prefill, decode, &sums);
+    let selection = match (&prefill, &decode) {
+        (Some(Err(outside)), _) => Selection::default_safe(Reason::OutsideEnvelope(*outside)),
+        (_, Some(Err(outside))) if steps > 0 => Selection::default_safe(Reason::OutsideEnvelope(*outside)),
+        _ => default.map_or(Selection::default_safe(Reason::NoCell), |default| request.route(router, class, default)),
+    };
     let chosen = selection.index;
-    let predicted = if router.tables.liveness[chosen] == Liveness::Changed { None } else { sums.predict(chosen) };
-    let warmth =
-        |place: Option<Place<'_>>| place.and_then(|p| p.nearest.arms[chosen].as_ref().map(|arm| arm.warmth)).unwrap_or(Warmth::NotMeasured);
+    let holds = router.tables.liveness[chosen] != Liveness::Changed;
+    let rows = [request.prefill, request.decode].map(|place| place.map(|p| p.nearest));
+    let warmth = |row: Option<&Row>| row.and_then(|r| r.arms[chosen].as_ref()).map_or(Warmth::NotMeasured, |arm| arm.warmth);
     Decision {
         router,
-        places,
+        rows,
         chosen,
         workload,
         class,
         decode_fraction,
         route: choice(router, selection, None),
-        prefill: best(router, prefill),
-        decode: best(router, decode),
-        predicted: predicted.map(|p| p.public(steps)),
-        warmup: WarmupAdvice { prefill: warmth(places[0]), decode: warmth(places[1]) },
+        prefill: best(router, &prefill),
+        decode: best(router, &decode),
+        predicted: if holds { request.predict(chosen, steps) } else { None },
+        warmup: WarmupAdvice { prefill: warmth(rows[0]), decode: warmth(rows[1]) },
         compile: rules::compile_advice(),
     }
 }
@@ -188,114 +193,104 @@ pub(super) fn decide_phase(router: &Router, phase: Phase, shape: Shape) -> Choic
     } else if phase == Phase::Prefill && context > 0 {
         Some(Err(Outside::LaterTurn))
     } else {
-        table.place(batch, length, length, real_size(length), constants)
+        table.place(batch, (length, length), real_size(length), constants)
     };
-    best(router, placed)
+    best(router, &placed)
 }
 
-fn choice<'r>(router: &'r Router, Selection { index, against, reason }: Selection, bucket: Option<Shape>) -> Choice<'r> {
+#[inline]
+fn choice(router: &Router, Selection { index, against, reason }: Selection, bucket: Option<Shape>) -> Choice<'_> {
     let name = |index: usize| &router.tables.backends[index];
     Choice { backend: name(index), against: against.map(name), reason, bucket }
 }
 
 /// The best backend at one phase.
-fn best<'r>(router: &'r Router, placed: Placed<'r>) -> Choice<'r> {
-    let place = match placed {
-        None => return choice(router, Selection::default_safe(Reason::NoCell), None),
-        Some(Err(outside)) => return choice(router, Selection::default_safe(Reason::OutsideEnvelope(outside)), None),
-        Some(Ok(place)) => place,
-    };
-    let bucket = Some(place.nearest.shape);
-    if place.nearest.arms[0].is_none() {
-        return choice(router, Selection::default_safe(Reason::NoCell), bucket);
+#[inline]
+fn best<'r>(router: &'r Router, placed: &Placed<'r>) -> Choice<'r> {
+    match placed {
+        None => choice(router, Selection::default_safe(Reason::NoCell), None),
+        Some(Err(outside)) => choice(router, Selection::default_safe(Reason::OutsideEnvelope(*outside)), None),
+        Some(Ok(place)) => choice(router, place.nearest.best, Some(place.nearest.shape)),
     }
-    let candidates = challengers(router).filter_map(|(index, liveness)| {
-        let standing = place.nearest.arms[index].as_ref()?.standing?;
-        Some(Candidate { index, ns: place.estimate(index)?.ns, standing, liveness })
-    });
-    choice(router, chosen(router, candidates), bucket)
 }
 
-/// The backend for a whole request.
-fn route<'r>(router: &'r Router, class: Class, prefill: Placed<'r>, decode: Placed<'r>, sums: &Sums<'r>) -> Selection {
-    let rope = router.policy.constants().rope;
-    let needed = if sums.steps > 0.0 { [prefill, decode] } else { [prefill, prefill] };
-    for placed in needed {
-        match placed {
-            None => return Selection::default_safe(Reason::NoCell),
-            Some(Err(outside)) => return Selection::default_safe(Reason::OutsideEnvelope(outside)),
-            Some(Ok(_)) => {}
-        }
-    }
-    let Some(default) = sums.predict(0) else { return Selection::default_safe(Reason::NoCell) };
-    let candidates = challengers(router).filter_map(|(index, liveness)| {
-        let (prefill, total) = sums.standings(index, &default)?;
-        let standing = if class == Class::PrefillHeavy { rules::prefill_heavy_standing(prefill, total, rope) } else { total };
-        Some(Candidate { index, ns: sums.predict(index)?.total.ns, standing, liveness })
-    });
-    chosen(router, candidates)
-}
-
-fn challengers(router: &Router) -> impl Iterator<Item = (usize, Liveness)> {
-    router.tables.liveness.iter().copied().enumerate().skip(1)
-}
-
-fn chosen(router: &Router, candidates: impl Iterator<Item = Candidate>) -> Selection {
-    let constants = router.policy.constants();
-    select(candidates, router.tables.liveness[0], constants.rope, constants.min_blocks)
+fn found<'p, 'r>(placed: &'p Placed<'r>) -> Option<&'p Place<'r>> {
+    placed.as_ref()?.as_ref().ok()
 }
 
 /// Both phases of a request, to be added up.
-struct Sums<'r> {
-    places: [Option<Place<'r>>; 2],
+#[derive(Clone, Copy)]
+struct Request<'p, 'r> {
+    prefill: Option<&'p Place<'r>>,
+    decode: Option<&'p Place<'r>>,
     steps: f64,
 }
 
-struct Predicted {
-    prefill: Estimate,
-    step: Option<Estimate>,
-    decode_ns: f64,
-    total: Estimate,
+/// What the phases of a request take.
+#[derive(Clone, Copy)]
+struct Nanos {
+    prefill: f64,
+    decode: f64,
 }
 
-impl Predicted {
-    fn public(self, decode_steps: usize) -> Prediction {
-        Prediction { prefill: self.prefill, decode_step: self.step, decode_steps, total: self.total }
+impl Nanos {
+    fn total(self) -> f64 {
+        self.prefill + self.decode
     }
 }
 
-impl Sums<'_> {
-    fn predict(&self, backend: usize) -> Option<Predicted> {
-        let prefill = self.places[0].as_ref()?.estimate(backend)?;
-        if self.steps == 0.0 {
-            return Some(Predicted { prefill, step: None, decode_ns: 0.0, total: prefill });
-        }
-        let step = self.places[1].as_ref()?.estimate(backend)?;
-        let decode = step.times(self.steps);
-        Some(Predicted { prefill, step: Some(step), decode_ns: decode.ns, total: prefill.plus(decode) })
+impl Request<'_, '_> {
+    #[inline]
+    fn ns(&self, backend: usize) -> Option<Nanos> {
+        let prefill = self.prefill?.ns(backend)?;
+        let decode = if self.steps > 0.0 { self.decode?.ns(backend)? * self.steps } else { 0.0 };
+        Some(Nanos { prefill, decode })
     }
 
-    /// How a challenger stands in prefill and over the whole request.
-    fn standings(&self, backend: usize, default: &Predicted) -> Option<(Standing, Standing)> {
-        let at = |place: Option<&Place<'_>>| place?.nearest.arms[backend].as_ref()?.standing;
-        let prefill = at(self.places[0].as_ref())?;
-        if self.steps == 0.0 {
-            return Some((prefill, prefill));
+    fn predict(&self, backend: usize, decode_steps: usize) -> Option<Prediction> {
+        let prefill = self.prefill?.estimate(backend)?;
+        if decode_steps == 0 {
+            return Some(Prediction { prefill, decode_step: None, decode_steps, total: prefill });
         }
-        let decode = at(self.places[1].as_ref())?;
+        let step = self.decode?.estimate(backend)?;
+        Some(Prediction { prefill, decode_step: Some(step), decode_steps, total: prefill.plus(step.times(self.steps)) })
+    }
+
+    /// The backend for the whole request.
+    #[inline]
+    fn route(&self, router: &Router, class: Class, default: Nanos) -> Selection {
+        let constants = router.policy.constants();
+        let prefill_share = default.prefill / default.total();
+        let standing = |index| self.standing(index, class, prefill_share, constants.rope);
+        let challengers = router.tables.liveness.iter().enumerate().skip(1);
+        let candidates = challengers.filter_map(|(index, liveness)| {
+            let verdict = standing(index)?.verdict(router.tables.edges);
+            Some(Candidate { index, ns: self.ns(index)?.total(), verdict, liveness: *liveness })
+        });
+        Selection::of(select(candidates, router.tables.liveness[0]), standing, constants.rope, constants.min_blocks)
+    }
+
+    /// How a challenger stands over the whole request.
+    #[inline]
+    fn standing(&self, backend: usize, class: Class, prefill_share: f64, rope: f64) -> Option<Standing> {
+        let prefill = *self.prefill?.standing(backend)?;
+        if self.steps == 0.0 {
+            return Some(prefill);
+        }
+        let decode = *self.decode?.standing(backend)?;
         let total = match (prefill, decode) {
-            (Standing::Measured(p), Standing::Measured(d)) => Standing::Measured(total_ratio(p, d, default)),
+            (Standing::Measured(p), Standing::Measured(d)) => Standing::Measured(total_ratio(p, d, prefill_share)),
             (Standing::Measured(_), other) | (other, _) => other,
         };
-        Some((prefill, total))
+        Some(if class == Class::PrefillHeavy { rules::prefill_heavy_standing(prefill, total, rope) } else { total })
     }
 }
 
 /// The ratio of whole requests: `w p + (1 - w) d`, where `w` is prefill's share of the default's time and `p`, `d` are
 /// the phases' ratios. Exact for the point; for the ends it takes both phases at their end at once, so that it holds
 /// whatever their correlation.
-fn total_ratio(prefill: RatioInterval, decode: RatioInterval, default: &Predicted) -> RatioInterval {
-    let w = default.prefill.ns / default.total.ns;
+#[inline]
+fn total_ratio(prefill: RatioInterval, decode: RatioInterval, w: f64) -> RatioInterval {
     let mix = |p: f64, d: f64| w * p + (1.0 - w) * d;
     RatioInterval {
         ratio: mix(prefill.ratio, decode.ratio),

@@ -2,7 +2,7 @@
 
 use super::{
     Choice, Decision,
-    tables::{Basis, Estimate, Place},
+    estimate::{Basis, Estimate},
 };
 use crate::{
     rules::{Class, Reason, Warmth},
@@ -70,7 +70,9 @@ impl Explanation<'_, '_> {
                         Nanos(cold_ns)
                     )?;
                 }
-                Warmth::NotMeasured => writeln!(f, "Warm-up: the first {phase} on {} was not measured here.", self.0.route.backend)?,
+                Warmth::NotMeasured => {
+                    writeln!(f, "Warm-up: no cold {phase} on {} was measured in this bucket.", self.0.route.backend)?;
+                }
             }
         }
         Ok(())
@@ -88,8 +90,7 @@ impl Explanation<'_, '_> {
 
     fn evidence(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let policy = self.0.router.policy();
-        let places = self.0.places.iter().flatten();
-        for arm in places.flat_map(|place: &Place<'_>| &place.nearest.arms).flatten() {
+        for arm in self.0.rows.iter().flatten().flat_map(|row| &row.arms).flatten() {
             let cell = &policy.cells()[arm.cell];
             let median = cell.time.map_or(f64::NAN, |t| t.median_ns);
             writeln!(
@@ -137,9 +138,9 @@ impl fmt::Display for Reasoned<'_, '_> {
         let Choice { backend, against, reason, .. } = self.0;
         let against = against.map_or("another", |id| id.as_str());
         match reason {
-            Reason::Winner { ratio } => write!(f, "{backend}, measured faster: {ratio} of the time of {against}"),
-            Reason::Tie { ratio } => write!(f, "{backend}, by default: a tie, {ratio} of the time of {against}"),
-            Reason::Ambiguous { ratio } => write!(f, "{backend}, by default: undecided, {ratio} of the time of {against}"),
+            Reason::Winner { ratio } => write!(f, "{backend}, measured faster: its time over that of {against} is {ratio}"),
+            Reason::Tie { ratio } => write!(f, "{backend}, by default: a tie, its time over that of {against} is {ratio}"),
+            Reason::Ambiguous { ratio } => write!(f, "{backend}, by default: undecided, its time over that of {against} is {ratio}"),
             Reason::TooFewBlocks { blocks, needed } => {
                 write!(f, "{backend}, by default: {against} shares {blocks} measured blocks with it, a comparison takes {needed}")
             }

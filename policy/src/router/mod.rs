@@ -1,19 +1,18 @@
 //! Answers per request from a compiled policy: no lock, no allocation, no lookup by name.
 
 mod decide;
+mod estimate;
 mod explain;
 mod tables;
 
 pub use decide::{Choice, Decision, Prediction, WarmupAdvice};
+pub use estimate::{Basis, Estimate};
 pub use explain::Explanation;
-pub use tables::{Basis, Estimate};
 
-use crate::{Policy, Validity, validity::BackendValidity};
+use crate::{Policy, Validity, rules::Liveness, validity::BackendValidity};
 use phase_core::{BackendId, MeasurementBoundary, Phase, Shape};
 use serde::{Deserialize, Serialize};
 use tables::Tables;
-
-use crate::rules::Liveness;
 
 /// What a request asks for.
 ///
@@ -64,13 +63,13 @@ impl Router {
     #[must_use]
     pub fn with_live(mut self, live: &[(BackendId, MeasurementBoundary)]) -> Self {
         let validity = self.policy.validity(live);
-        for (backend, liveness) in self.tables.backends.iter().zip(&mut self.tables.liveness) {
-            *liveness = match validity.of_backend(backend) {
-                Some(BackendValidity::Valid) => Liveness::Live,
-                Some(BackendValidity::Changed(_)) => Liveness::Changed,
-                Some(BackendValidity::NotLive) | None => Liveness::NotLive,
-            };
-        }
+        let liveness = |backend| match validity.of_backend(backend) {
+            Some(BackendValidity::Valid) => Liveness::Live,
+            Some(BackendValidity::Changed(_)) => Liveness::Changed,
+            Some(BackendValidity::NotLive) | None => Liveness::NotLive,
+        };
+        let liveness = self.tables.backends.iter().map(liveness).collect();
+        self.tables = self.tables.with_liveness(liveness, self.policy.constants());
         self.validity = Some(validity);
         self
     }

@@ -1,20 +1,21 @@
-//! The policy's steady cells, sorted for lookup.
+//! The policy's steady cells, sorted for lookup, with everything worked out that no request changes.
 
+use super::estimate::{Basis, Estimate};
 use crate::{
     Policy,
     constants::Constants,
     matrix::{Cell, RegimeClass},
-    rules::{Liveness, Outside, Standing, Warmth},
-    stats::{Interval, real_size},
+    rules::{Candidate, Liveness, Outside, Reason, Selection, Standing, Warmth, may_route, select},
+    stats::{Edges, Interval, real_size},
 };
 use phase_core::{BackendId, Phase, Shape};
-use serde::Serialize;
 
 #[derive(Clone, Debug)]
 pub(super) struct Tables {
     /// The default-safe backend is the first.
     pub(super) backends: Vec<BackendId>,
     pub(super) liveness: Vec<Liveness>,
+    pub(super) edges: Edges,
     pub(super) prefill: Table,
     pub(super) decode: Table,
 }
@@ -39,6 +40,8 @@ struct Grid {
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub(super) shape: Shape,
+    /// Who is best in this bucket.
+    pub(super) best: Selection,
     length: f64,
     pub(super) arms: Vec<Option<Arm>>,
 }
@@ -50,74 +53,32 @@ pub(super) struct Arm {
     length: f64,
     ns: f64,
     interval: Option<Interval>,
+    /// The way to this backend's next longer bucket.
+    slope: Option<Slope>,
     /// Against the default; `None` for the default itself, and where it was not measured.
     pub(super) standing: Option<Standing>,
     pub(super) warmth: Warmth,
 }
 
-/// A predicted time.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct Estimate {
-    /// The prediction.
-    pub ns: f64,
-    /// Where it lies if the cells' intervals hold; `None` when a cell has a single block.
-    pub interval: Option<Interval>,
-    /// How it came about.
-    pub basis: Basis,
-}
-
-/// How a prediction came about, from best to worst.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Basis {
-    /// This very length was measured.
-    Measured,
-    /// On the line between the two neighbouring lengths.
-    Interpolated,
-    /// The nearest length's time as it is.
-    Nearest,
-    /// The longest length's time, scaled per token: attention grows faster, so it may be too low.
-    Scaled,
-}
-
-impl Estimate {
-    pub(super) fn times(self, factor: f64) -> Self {
-        let interval = self.interval.map(|i| Interval { low: i.low * factor, high: i.high * factor, ..i });
-        Self { ns: self.ns * factor, interval, ..self }
-    }
-
-    pub(super) fn plus(self, other: Self) -> Self {
-        let interval = self.interval.zip(other.interval).map(|(a, b)| Interval {
-            low: a.low + b.low,
-            high: a.high + b.high,
-            confidence: a.confidence.min(b.confidence),
-        });
-        Self { ns: self.ns + other.ns, interval, basis: self.basis.max(other.basis) }
-    }
-
-    fn between(a: &Arm, b: &Arm, length: f64) -> Self {
-        let share = (length - a.length) / (b.length - a.length);
-        let mix = |x: f64, y: f64| x + share * (y - x);
-        let interval = a.interval.zip(b.interval).map(|(i, j)| Interval {
-            low: mix(i.low, j.low),
-            high: mix(i.high, j.high),
-            confidence: i.confidence.min(j.confidence),
-        });
-        Self { ns: mix(a.ns, b.ns), interval, basis: Basis::Interpolated }
-    }
+/// What one more token costs between two neighbouring buckets.
+#[derive(Clone, Copy, Debug)]
+struct Slope {
+    until: f64,
+    ns: f64,
+    /// The ends of the interval, and its confidence over the whole stretch.
+    interval: Option<Interval>,
 }
 
 /// Where a length falls in a grid.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'t> {
-    phase: Phase,
     length: f64,
+    /// Whether a longer call than measured is scaled per token.
+    scales: bool,
     /// The bucket that decides: the nearest by ratio.
     pub(super) nearest: &'t Row,
-    /// The buckets around it.
-    around: Option<(&'t Row, &'t Row)>,
+    /// The bucket at or below, where there is one.
+    below: Option<&'t Row>,
 }
 
 impl Tables {
@@ -125,12 +86,23 @@ impl Tables {
         let default = policy.default_safe();
         let challengers = policy.backends().filter(|id| *id != default);
         let backends: Vec<_> = std::iter::once(default).chain(challengers).cloned().collect();
-        Self {
+        let tables = Self {
             liveness: vec![Liveness::Live; backends.len()],
+            edges: Edges::of(policy.constants().rope),
             prefill: Table::new(policy, &backends, Phase::Prefill),
             decode: Table::new(policy, &backends, Phase::Decode),
             backends,
+        };
+        let everybody = tables.liveness.clone();
+        tables.with_liveness(everybody, policy.constants())
+    }
+
+    pub(super) fn with_liveness(mut self, liveness: Vec<Liveness>, constants: &Constants) -> Self {
+        for row in [&mut self.prefill, &mut self.decode].into_iter().flat_map(|t| &mut t.grids).flat_map(|g| &mut g.rows) {
+            row.best = row.select(&liveness, self.edges, constants);
         }
+        self.liveness = liveness;
+        self
     }
 }
 
@@ -139,17 +111,16 @@ impl Table {
         let mut rows: Vec<Row> = Vec::new();
         for (index, cell) in policy.cells().iter().enumerate() {
             let key = &cell.key;
-            let wanted = key.phase == phase && key.regime == RegimeClass::Steady && crate::rules::may_route(&key.mode);
+            let wanted = key.phase == phase && key.regime == RegimeClass::Steady && may_route(&key.mode);
             // Only prompts on an empty cache are one family; later turns are other work.
             if !wanted || (phase == Phase::Prefill && key.shape.context > 0) {
                 continue;
             }
-            let (Some(arm), Some(backend)) = (Arm::new(policy, index, cell), backends.iter().position(|b| *b == key.backend)) else {
-                continue;
-            };
+            let backend = backends.iter().position(|b| *b == key.backend);
+            let (Some(arm), Some(backend)) = (Arm::new(policy, index, cell), backend) else { continue };
             let row = match rows.iter().position(|r| r.shape == key.shape) {
                 Some(found) => &mut rows[found],
-                None => rows.push_mut(Row { shape: key.shape, length: arm.length, arms: vec![None; backends.len()] }),
+                None => rows.push_mut(Row::new(key.shape, arm.length, backends.len())),
             };
             if backend == 0 {
                 row.length = arm.length;
@@ -161,47 +132,58 @@ impl Table {
         Self { phase, grids }
     }
 
-    /// Finds `length`, the longest of the call or calls being `last` and the shortest `first`. `None` when this phase
-    /// was not measured at all.
+    /// Finds `length`, the mean of calls whose lengths run from `first` to `last`. `None` when this phase was not
+    /// measured at all.
+    #[inline]
     pub(super) fn place(
         &self,
         batch: usize,
-        first: usize,
-        last: usize,
+        (first, last): (usize, usize),
         length: f64,
         constants: &Constants,
     ) -> Option<Result<Place<'_>, Outside>> {
         if self.grids.is_empty() {
             return None;
         }
-        let Ok(found) = self.grids.binary_search_by_key(&batch, |g| g.batch) else { return Some(Err(Outside::BatchNotMeasured)) };
-        let grid = &self.grids[found];
+        let Some(grid) = self.grids.iter().find(|g| g.batch == batch) else { return Some(Err(Outside::BatchNotMeasured)) };
         let (smallest, largest) = grid.span;
         let prefill = self.phase == Phase::Prefill;
         if real_size(last) > real_size(largest) * constants.envelope_factor {
             return Some(Err(if prefill { Outside::PromptTooLong { largest } } else { Outside::ContextTooLong { largest } }));
         }
-        if real_size(first) < real_size(smallest) / constants.envelope_factor {
+        if real_size(first) * constants.envelope_factor < real_size(smallest) {
             return Some(Err(if prefill { Outside::PromptTooShort { smallest } } else { Outside::ContextTooShort { smallest } }));
         }
-        let rows = &grid.rows;
-        let above = rows.partition_point(|r| r.length < length);
-        let place = match (above.checked_sub(1).map(|i| &rows[i]), rows.get(above)) {
+        let above = grid.rows.partition_point(|r| r.length <= length);
+        let below = above.checked_sub(1).map(|i| &grid.rows[i]);
+        let nearest = match (below, grid.rows.get(above)) {
+            // The nearer one by ratio: length / low <= high / length, without a division by a context of 0.
             (Some(low), Some(high)) => {
-                // The nearer one by ratio: length / low < high / length, without a division by a context of 0.
-                let nearest = if length * length < low.length * high.length { low } else { high };
-                Place { phase: self.phase, length, nearest, around: Some((low, high)) }
+                if length * length <= low.length * high.length {
+                    low
+                } else {
+                    high
+                }
             }
-            (Some(only), None) | (None, Some(only)) => Place { phase: self.phase, length, nearest: only, around: None },
+            (Some(only), None) | (None, Some(only)) => only,
             (None, None) => return None,
         };
-        Some(Ok(place))
+        Some(Ok(Place { length, scales: prefill, nearest, below }))
     }
 }
 
 impl Grid {
-    fn new(policy: &Policy, rows: Vec<Row>) -> Self {
+    fn new(policy: &Policy, mut rows: Vec<Row>) -> Self {
         let batch = rows.first().map_or(0, |r| r.shape.batch);
+        for i in 0..rows.len() {
+            let (shorter, longer) = rows.split_at_mut(i + 1);
+            for (backend, arm) in shorter[i].arms.iter_mut().enumerate() {
+                let next = longer.first().and_then(|row| row.arms[backend]);
+                if let Some((arm, next)) = arm.as_mut().zip(next) {
+                    arm.slope = Slope::between(arm, &next);
+                }
+            }
+        }
         let arms = rows.iter().flat_map(|r| &r.arms).flatten();
         let measured = arms.map(|arm| {
             let cell = &policy.cells()[arm.cell];
@@ -212,6 +194,25 @@ impl Grid {
         });
         let span = measured.fold((usize::MAX, 0), |(low, high), (min, max)| (low.min(min), high.max(max)));
         Self { batch, rows, span }
+    }
+}
+
+impl Row {
+    fn new(shape: Shape, length: f64, backends: usize) -> Self {
+        Self { shape, best: Selection::default_safe(Reason::NoCell), length, arms: vec![None; backends] }
+    }
+
+    fn select(&self, liveness: &[Liveness], edges: Edges, constants: &Constants) -> Selection {
+        if self.arms[0].is_none() {
+            return Selection::default_safe(Reason::NoCell);
+        }
+        let challengers = self.arms.iter().zip(liveness).enumerate().skip(1);
+        let candidates = challengers.filter_map(|(index, (arm, liveness))| {
+            let arm = arm.as_ref()?;
+            Some(Candidate { index, ns: arm.ns, verdict: arm.standing?.verdict(edges), liveness: *liveness })
+        });
+        let pick = select(candidates, liveness[0]);
+        Selection::of(pick, |index| self.arms[index].as_ref()?.standing, constants.rope, constants.min_blocks)
     }
 }
 
@@ -226,32 +227,74 @@ impl Arm {
             length: real_size(if key.phase == Phase::Decode { contexts.median } else { key.shape.new_tokens }),
             ns: time.median_ns,
             interval: time.interval,
+            slope: None,
             standing: comparison.map(|c| c.standing),
             warmth: warmup.map_or(Warmth::NotMeasured, Warmth::from),
         })
     }
+}
 
-    fn estimate(&self, phase: Phase, length: f64) -> Estimate {
-        let as_is = Estimate { ns: self.ns, interval: self.interval, basis: Basis::Nearest };
-        #[expect(clippy::float_cmp, reason = "both are whole numbers")]
-        if length == self.length {
-            Estimate { basis: Basis::Measured, ..as_is }
-        } else if phase == Phase::Prefill && length > self.length {
-            Estimate { basis: Basis::Scaled, ..as_is.times(length / self.length) }
-        } else {
-            as_is
-        }
+impl Slope {
+    fn between(a: &Arm, b: &Arm) -> Option<Self> {
+        let tokens = b.length - a.length;
+        let interval = a.interval.zip(b.interval).map(|(i, j)| Interval {
+            low: (j.low - i.low) / tokens,
+            high: (j.high - i.high) / tokens,
+            confidence: i.confidence.min(j.confidence),
+        });
+        (tokens > 0.0).then(|| Self { until: b.length, ns: (b.ns - a.ns) / tokens, interval })
     }
 }
 
-impl Place<'_> {
-    /// The time of one call on `backend`; `None` where it was not measured.
-    pub(super) fn estimate(&self, backend: usize) -> Option<Estimate> {
-        let nearest = self.nearest.arms[backend].as_ref()?;
-        let around = self.around.and_then(|(low, high)| low.arms[backend].as_ref().zip(high.arms[backend].as_ref()));
-        match around.filter(|(low, high)| low.length < self.length && self.length < high.length) {
-            Some((low, high)) => Some(Estimate::between(low, high, self.length)),
-            None => Some(nearest.estimate(self.phase, self.length)),
+impl<'t> Place<'t> {
+    /// The line that a length between two buckets lies on, and how far along.
+    #[inline]
+    fn line(&self, backend: usize) -> Option<(&'t Arm, &'t Slope, f64)> {
+        let arm = self.below?.arms[backend].as_ref()?;
+        let slope = arm.slope.as_ref()?;
+        let along = self.length - arm.length;
+        (along > 0.0 && self.length < slope.until).then_some((arm, slope, along))
+    }
+
+    /// The bucket that stands for the length where no line does: the factor is 1 unless it is scaled.
+    #[inline]
+    fn single(&self, backend: usize) -> Option<(&'t Arm, f64, Basis)> {
+        let arm = self.nearest.arms[backend].as_ref()?;
+        #[expect(clippy::float_cmp, reason = "both are whole numbers or halves")]
+        let here = self.length == arm.length;
+        Some(match (here, self.scales && self.length > arm.length) {
+            (true, _) => (arm, 1.0, Basis::Measured),
+            (false, true) => (arm, self.length / arm.length, Basis::Scaled),
+            (false, false) => (arm, 1.0, Basis::Nearest),
+        })
+    }
+
+    /// The time of one call on `backend` in nanoseconds; `None` where it was not measured.
+    #[inline]
+    pub(super) fn ns(&self, backend: usize) -> Option<f64> {
+        match self.line(backend) {
+            Some((arm, slope, along)) => Some(arm.ns + slope.ns * along),
+            None => self.single(backend).map(|(arm, factor, _)| arm.ns * factor),
         }
+    }
+
+    /// As [`ns`](Self::ns), with where it comes from and how sure it is.
+    pub(super) fn estimate(&self, backend: usize) -> Option<Estimate> {
+        let Some((arm, slope, along)) = self.line(backend) else {
+            let (arm, factor, basis) = self.single(backend)?;
+            return Some(Estimate { ns: arm.ns, interval: arm.interval, basis }.times(factor));
+        };
+        let interval = arm.interval.zip(slope.interval).map(|(at, per_token)| Interval {
+            low: at.low + per_token.low * along,
+            high: at.high + per_token.high * along,
+            confidence: per_token.confidence,
+        });
+        Some(Estimate { ns: arm.ns + slope.ns * along, interval, basis: Basis::Interpolated })
+    }
+
+    /// How `backend` stands against the default in the bucket that decides.
+    #[inline]
+    pub(super) fn standing(&self, backend: usize) -> Option<&'t Standing> {
+        self.nearest.arms[backend].as_ref()?.standing.as_ref()
     }
 }

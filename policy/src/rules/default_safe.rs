@@ -1,7 +1,7 @@
 //! "Default-safe unless your matrix contradicts." A challenger takes a route when its interval lies beyond the tie
 //! region, and in no other case; every other case has a reason.
 
-use crate::stats::{RatioInterval, Verdict};
+use crate::stats::{Edges, RatioInterval, Verdict};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -31,6 +31,16 @@ pub enum Standing {
         /// How many there are.
         blocks: usize,
     },
+}
+
+impl Standing {
+    #[inline]
+    pub(crate) fn verdict(&self, edges: Edges) -> Option<Verdict> {
+        match self {
+            Self::Measured(ratio) => Some(edges.verdict(ratio.low, ratio.high)),
+            _ => None,
+        }
+    }
 }
 
 /// Why a choice is what it is. Every ratio is the time of the chosen backend over that of the one it is held
@@ -142,16 +152,31 @@ pub(crate) enum Liveness {
     NotLive,
 }
 
-/// A challenger with its predicted time.
+/// A challenger with its predicted time and what its interval says.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidate {
     pub(crate) index: usize,
     pub(crate) ns: f64,
-    pub(crate) standing: Standing,
+    pub(crate) verdict: Option<Verdict>,
     pub(crate) liveness: Liveness,
 }
 
-/// Who was chosen (index 0 is the default), against whom, and why.
+/// Who was chosen, before the reason is put together. Index 0 is the default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pick {
+    /// The default: this one (itself, perhaps) no longer runs under its boundary.
+    Changed(usize),
+    /// The default: this one does not beat it.
+    Held(usize),
+    /// The default, though it does not run here.
+    NotLive,
+    /// The default: there is nobody else.
+    Only,
+    /// This challenger.
+    Winner(usize),
+}
+
+/// Who was chosen, against whom, and why.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Selection {
     pub(crate) index: usize,
@@ -163,80 +188,69 @@ impl Selection {
     pub(crate) const fn default_safe(reason: Reason) -> Self {
         Self { index: 0, against: None, reason }
     }
-}
 
-/// Who matters among the challengers.
-#[derive(Default)]
-struct Field {
-    /// The fastest that beats the default.
-    winner: Option<(Candidate, RatioInterval)>,
-    /// The fastest that would, if its boundary had not changed.
-    changed: Option<Candidate>,
-    /// Whoever explains best why the default stays: whether it is surely slower, and who.
-    rival: Option<(bool, Candidate)>,
-}
-
-impl Field {
-    fn of(candidates: impl Iterator<Item = Candidate>, rope: f64) -> Self {
-        let mut field = Self::default();
-        for candidate in candidates {
-            let ratio = match candidate.standing {
-                Standing::Measured(ratio) => Some(ratio),
-                _ => None,
-            };
-            let verdict = ratio.map(|r| r.verdict(rope));
-            match (candidate.liveness, ratio.filter(|_| verdict == Some(Verdict::Faster))) {
-                (Liveness::Live, Some(ratio)) if field.winner.is_none_or(|(w, _)| candidate.ns < w.ns) => {
-                    field.winner = Some((candidate, ratio));
-                }
-                (Liveness::Changed, Some(_)) if field.changed.is_none_or(|c| candidate.ns < c.ns) => {
-                    field.changed = Some(candidate);
-                }
-                (Liveness::Live, None) => {
-                    // What is surely slower explains least, so it is named only when nothing else can be.
-                    let slower = verdict == Some(Verdict::Slower);
-                    if field.rival.is_none_or(|(s, r)| (slower, candidate.ns) < (s, r.ns)) {
-                        field.rival = Some((slower, candidate));
-                    }
-                }
-                _ => {}
-            }
-        }
-        field
+    /// Gives `pick` its reason; `standing` tells how a challenger stands against the default.
+    pub(crate) fn of(pick: Pick, standing: impl FnOnce(usize) -> Option<Standing>, rope: f64, needed: usize) -> Self {
+        let (index, against) = match pick {
+            Pick::Only => return Self::default_safe(Reason::OnlyBackend),
+            Pick::NotLive => return Self::default_safe(Reason::NotLive),
+            Pick::Changed(who) => return Self { index: 0, against: Some(who), reason: Reason::BoundaryChanged },
+            Pick::Held(rival) => (0, rival),
+            Pick::Winner(winner) => (winner, 0),
+        };
+        let reason = match standing(index.max(against)) {
+            Some(Standing::Measured(ratio)) => reason(if index == 0 { ratio.inverse() } else { ratio }, rope),
+            Some(Standing::TooFewBlocks { blocks }) => Reason::TooFewBlocks { blocks, needed },
+            Some(Standing::Failures { failed, calls }) => Reason::Failures { failed, calls },
+            Some(Standing::ContextsDiffer { ours, theirs }) => Reason::ContextsDiffer { ours, theirs },
+            None => Reason::NoCell,
+        };
+        Self { index, against: Some(against), reason }
     }
 }
+
+fn reason(ratio: RatioInterval, rope: f64) -> Reason {
+    match ratio.verdict(rope) {
+        Verdict::Faster => Reason::Winner { ratio },
+        Verdict::Equivalent => Reason::Tie { ratio },
+        Verdict::Ambiguous | Verdict::Slower => Reason::Ambiguous { ratio },
+    }
+}
+
+/// Class, time and index of the best candidate of one liveness.
+type Best = Option<(u8, f64, usize)>;
 
 /// The fastest challenger among those that beat the default, or the default and what held the challengers back.
-pub(crate) fn select(candidates: impl Iterator<Item = Candidate>, default: Liveness, rope: f64, needed: usize) -> Selection {
+pub(crate) fn select(candidates: impl Iterator<Item = Candidate>, default: Liveness) -> Pick {
     if default == Liveness::Changed {
-        return Selection { index: 0, against: Some(0), reason: Reason::BoundaryChanged };
+        return Pick::Changed(0);
     }
-    let Field { winner, changed, rival } = Field::of(candidates, rope);
-    let winner_ns = winner.map_or(f64::INFINITY, |(w, _)| w.ns);
-    if let Some(changed) = changed.filter(|c| c.ns < winner_ns) {
-        return Selection { index: 0, against: Some(changed.index), reason: Reason::BoundaryChanged };
-    }
-    if let Some((winner, ratio)) = winner {
-        return Selection { index: winner.index, against: Some(0), reason: Reason::Winner { ratio } };
-    }
-    if default == Liveness::NotLive {
-        return Selection::default_safe(Reason::NotLive);
-    }
-    let Some((_, rival)) = rival else { return Selection::default_safe(Reason::OnlyBackend) };
-    let reason = match rival.standing {
-        Standing::Measured(ratio) => {
-            let ratio = ratio.inverse();
-            match ratio.verdict(rope) {
-                Verdict::Faster => Reason::Winner { ratio },
-                Verdict::Equivalent => Reason::Tie { ratio },
-                Verdict::Ambiguous | Verdict::Slower => Reason::Ambiguous { ratio },
-            }
+    let (mut live, mut changed): (Best, Best) = (None, None);
+    for Candidate { index, ns, verdict, liveness } in candidates {
+        // A class of 0 is beyond the tie region. What is surely slower explains least why the default stays: it is 2.
+        let class = match verdict {
+            Some(Verdict::Faster) => 0,
+            Some(Verdict::Ambiguous | Verdict::Equivalent) | None => 1,
+            Some(Verdict::Slower) => 2,
+        };
+        let best = match liveness {
+            Liveness::Live => &mut live,
+            Liveness::Changed => &mut changed,
+            Liveness::NotLive => continue,
+        };
+        if best.is_none_or(|(c, t, _)| (class, ns) < (c, t)) {
+            *best = Some((class, ns, index));
         }
-        Standing::TooFewBlocks { blocks } => Reason::TooFewBlocks { blocks, needed },
-        Standing::Failures { failed, calls } => Reason::Failures { failed, calls },
-        Standing::ContextsDiffer { ours, theirs } => Reason::ContextsDiffer { ours, theirs },
-    };
-    Selection { index: 0, against: Some(rival.index), reason }
+    }
+    match (live, changed) {
+        (Some((0, ns, _)), Some((0, sooner, who))) if sooner < ns => Pick::Changed(who),
+        (Some((0, _, winner)), _) => Pick::Winner(winner),
+        (_, Some((0, _, who))) => Pick::Changed(who),
+        _ if default == Liveness::NotLive => Pick::NotLive,
+        (Some((_, _, rival)), _) => Pick::Held(rival),
+        (None, Some((_, _, who))) => Pick::Changed(who),
+        (None, None) => Pick::Only,
+    }
 }
 
 #[cfg(test)]
@@ -244,42 +258,53 @@ mod tests {
     use super::*;
     use crate::stats::{BlockMedian, paired_ratio};
 
-    fn candidate(index: usize, ns: f64, liveness: Liveness) -> Candidate {
+    fn standing(ns: f64) -> Standing {
         let blocks = |t: f64| (0..4).map(|b| BlockMedian::new(b, 1, t + f64::from(b))).collect::<Vec<_>>();
-        let standing = Standing::Measured(paired_ratio(&blocks(ns), &blocks(1e6), 0.95).unwrap());
-        Candidate { index, ns, standing, liveness }
+        Standing::Measured(paired_ratio(&blocks(ns), &blocks(1e6), 0.95).unwrap())
     }
 
-    fn chosen(candidates: &[Candidate], default: Liveness) -> Selection {
-        select(candidates.iter().copied(), default, 0.02, 3)
+    /// Challengers by time, against a default of 1e6 ns; index 0 of the slice is challenger 1.
+    fn chosen(challengers: &[(f64, Liveness)], default: Liveness) -> Selection {
+        let verdict = |ns| standing(ns).verdict(Edges::of(0.02));
+        let candidates =
+            (1..).zip(challengers).map(|(index, (ns, liveness))| Candidate { index, ns: *ns, verdict: verdict(*ns), liveness: *liveness });
+        Selection::of(select(candidates, default), |index| Some(standing(challengers[index - 1].0)), 0.02, 3)
     }
 
     #[test]
     fn the_fastest_of_those_beyond_the_tie_region_wins() {
         use Liveness::Live;
-        let s = chosen(&[candidate(1, 9e5, Live), candidate(2, 5e5, Live), candidate(3, 9.9e5, Live)], Live);
+        let s = chosen(&[(9e5, Live), (5e5, Live), (9.9e5, Live)], Live);
         assert!(matches!(s, Selection { index: 2, against: Some(0), reason: Reason::Winner { ratio } } if ratio.ratio < 0.51));
     }
 
     #[test]
     fn ties_and_lack_of_evidence_go_to_the_default() {
         use Liveness::Live;
-        assert!(matches!(chosen(&[candidate(1, 9.9e5, Live)], Live), Selection { index: 0, against: Some(1), reason: Reason::Tie { .. } }));
-        assert!(matches!(chosen(&[candidate(1, 2e6, Live)], Live).reason, Reason::Winner { ratio } if ratio.ratio < 0.6));
-        let few = Candidate { standing: Standing::TooFewBlocks { blocks: 2 }, ..candidate(1, 1.0, Live) };
-        assert_eq!(chosen(&[few, candidate(2, 2e6, Live)], Live).reason, Reason::TooFewBlocks { blocks: 2, needed: 3 });
+        assert!(matches!(chosen(&[(9.9e5, Live)], Live), Selection { index: 0, against: Some(1), reason: Reason::Tie { .. } }));
+        assert!(matches!(chosen(&[(2e6, Live)], Live).reason, Reason::Winner { ratio } if ratio.ratio < 0.6));
+        assert!(matches!(chosen(&[(2e6, Live), (1.01e6, Live)], Live), Selection { against: Some(2), reason: Reason::Tie { .. }, .. }));
         assert_eq!(chosen(&[], Live), Selection::default_safe(Reason::OnlyBackend));
+        for (standing, reason) in [
+            (Some(Standing::TooFewBlocks { blocks: 2 }), Reason::TooFewBlocks { blocks: 2, needed: 3 }),
+            (Some(Standing::Failures { failed: 1, calls: 9 }), Reason::Failures { failed: 1, calls: 9 }),
+            (Some(Standing::ContextsDiffer { ours: 1, theirs: 9 }), Reason::ContextsDiffer { ours: 1, theirs: 9 }),
+            (None, Reason::NoCell),
+        ] {
+            assert_eq!(Selection::of(Pick::Held(1), |_| standing, 0.02, 3), Selection { index: 0, against: Some(1), reason });
+        }
     }
 
     #[test]
     fn a_changed_winner_is_not_replaced_by_the_second_best() {
         use Liveness::{Changed, Live, NotLive};
-        let (second, best) = (candidate(1, 8e5, Live), candidate(2, 5e5, Changed));
-        assert_eq!(chosen(&[second, best], Live), Selection { index: 0, against: Some(2), reason: Reason::BoundaryChanged });
-        assert_eq!(chosen(&[second, candidate(2, 9e5, Changed)], Live).index, 1);
-        assert_eq!(chosen(&[second, candidate(2, 5e5, NotLive)], Live).index, 1);
+        let second = (8e5, Live);
+        assert_eq!(chosen(&[second, (5e5, Changed)], Live), Selection { index: 0, against: Some(2), reason: Reason::BoundaryChanged });
+        assert_eq!(chosen(&[second, (9e5, Changed)], Live).index, 1);
+        assert_eq!(chosen(&[second, (5e5, NotLive)], Live).index, 1);
         assert_eq!(chosen(&[second], Changed).reason, Reason::BoundaryChanged);
         assert_eq!(chosen(&[second], NotLive).index, 1);
-        assert_eq!(chosen(&[candidate(1, 1e6, Live)], NotLive).reason, Reason::NotLive);
+        assert_eq!(chosen(&[(1e6, Live)], NotLive).reason, Reason::NotLive);
+        assert_eq!(chosen(&[(1e6, Changed), (1e6, NotLive)], Live).reason, Reason::BoundaryChanged);
     }
 }

@@ -6,8 +6,8 @@ mod ratio;
 mod student;
 
 pub use ordered::{Interval, Ordered, needed_for_quantile};
-pub(crate) use ratio::common_blocks;
 pub use ratio::{BlockMedian, RatioInterval, Verdict, paired_ratio};
+pub(crate) use ratio::{Edges, common_blocks};
 pub use student::student_t_quantile;
 
 /// Counts as real numbers: exact, because no count here comes near 2^53.

@@ -58,16 +58,7 @@ impl RatioInterval {
     /// # Ok::<(), &str>(())
     /// ```
     pub fn verdict(self, rope: f64) -> Verdict {
-        let (bottom, top) = (1.0 / (1.0 + rope), 1.0 + rope);
-        if self.high < bottom {
-            Verdict::Faster
-        } else if self.low > top {
-            Verdict::Slower
-        } else if self.low >= bottom && self.high <= top {
-            Verdict::Equivalent
-        } else {
-            Verdict::Ambiguous
-        }
+        Edges::of(rope).verdict(self.low, self.high)
     }
 
     /// The first thing wrong with it, in words.
@@ -83,7 +74,34 @@ impl RatioInterval {
 impl fmt::Display for RatioInterval {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { ratio, low, high, confidence, blocks } = self;
-        write!(f, "{ratio:.3}x [{low:.3}, {high:.3}] at {:.0}% over {blocks} blocks", confidence * 100.0)
+        write!(f, "{ratio:.3} [{low:.3}, {high:.3} at {:.0}% over {blocks} blocks]", confidence * 100.0)
+    }
+}
+
+/// The region of practical equivalence, worked out once.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Edges {
+    bottom: f64,
+    top: f64,
+}
+
+impl Edges {
+    pub(crate) fn of(rope: f64) -> Self {
+        Self { bottom: 1.0 / (1.0 + rope), top: 1.0 + rope }
+    }
+
+    #[inline]
+    pub(crate) fn verdict(self, low: f64, high: f64) -> Verdict {
+        let Self { bottom, top } = self;
+        if high < bottom {
+            Verdict::Faster
+        } else if low > top {
+            Verdict::Slower
+        } else if low >= bottom && high <= top {
+            Verdict::Equivalent
+        } else {
+            Verdict::Ambiguous
+        }
     }
 }
 

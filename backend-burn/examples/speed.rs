@@ -1,4 +1,6 @@
-//! Prints how fast a checkpoint runs: `speed PATH [f32|f16|bf16] [direct_rows] [chunk_rows]`. Best of several, because machines are noisy.
+//! Prints how fast a checkpoint runs: `speed PATH [f32|f16|bf16] [direct_rows] [chunk_rows] [prefill|decode]`.
+//!
+//! Best of several rounds, because machines are noisy; an argument left out takes its default.
 
 #![expect(clippy::print_stdout, reason = "a program that prints a table")]
 #![expect(clippy::disallowed_methods, reason = "a bench reads the real clock")]
@@ -13,7 +15,7 @@ use phase_core::{Backend, CacheSpec, DType, Decode, KvCache, LoadSpec, Logits, M
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
-    let path = args.next().ok_or("usage: speed PATH [f32|f16|bf16] [direct_rows] [chunk_rows]")?;
+    let path = args.next().ok_or("usage: speed PATH [f32|f16|bf16] [direct_rows] [chunk_rows] [prefill|decode]")?;
     let dtype: DType = args.next().as_deref().unwrap_or("f32").parse()?;
     let mut config = Config::default();
     if let Some(rows) = args.next() {
@@ -22,6 +24,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if let Some(rows) = args.next() {
         config = config.with_chunk_rows(rows.parse()?);
     }
+    let only = args.next();
+    let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
 
     let start = Instant::now();
     let mut model = Burn::new(config).load(&LoadSpec::new(&path).with_dtype(dtype))?;
@@ -32,13 +36,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let bytes = model.info().weight_bytes;
     println!("weights {:.0} MB a step; machine reads {:.1} GB/s", bytes as f64 / 1e6, bandwidth());
-    for len in [16, 128, 512, 2048] {
+    for len in [16, 64, 128, 512, 2048].into_iter().filter(|_| wanted("prefill")) {
         let best = best(5, || prefill(&mut model, &prompt[..len], 1))?;
         let flops = model.info().flops_per_token as f64 * len as f64 / best.as_secs_f64() / 1e9;
         println!("prefill {len:>4}: {:>7.1} tok/s, {flops:.0} GFLOP/s in products", len as f64 / best.as_secs_f64());
     }
     let mut out = Logits::new();
-    for (batch, past) in [(1, 128), (1, 512), (2, 128), (4, 128), (8, 128), (16, 128), (64, 16)] {
+    let sizes = [(1, 128), (1, 512), (2, 128), (4, 128), (8, 128), (16, 128), (32, 32), (64, 16)];
+    for (batch, past) in sizes.into_iter().filter(|_| wanted("decode")) {
         let mut cache = model.allocate(CacheSpec { batch, capacity: past + 32 })?;
         let tokens: Vec<_> = prompt.iter().copied().cycle().take(past * batch).collect();
         model.prefill(&mut cache, PromptBatch::new(&tokens, batch)?, &mut out)?;
@@ -63,10 +68,7 @@ fn prefill(model: &mut BurnModel, prompt: &[TokenId], batch: usize) -> Result<()
     Ok(())
 }
 
-fn best(
-    rounds: usize,
-    mut run: impl FnMut() -> Result<(), Box<dyn std::error::Error>>,
-) -> Result<Duration, Box<dyn std::error::Error>> {
+fn best(rounds: usize, mut run: impl FnMut() -> Result<(), Box<dyn std::error::Error>>) -> Result<Duration, Box<dyn std::error::Error>> {
     let mut best = Duration::MAX;
     for _ in 0..rounds {
         let start = Instant::now();

@@ -21,7 +21,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { device: Device::Cpu, chunk_rows: 512, direct_rows: 8 }
+        Self { device: Device::Cpu, chunk_rows: 512, direct_rows: 64 }
     }
 }
 

@@ -3,7 +3,9 @@
 use std::{fs, path::PathBuf};
 
 use phase_backend_burn::{Burn, BurnError, Config};
-use phase_core::{Backend, CacheSpec, Decode, ErrorKind, KvCache, Layer, LoadSpec, Logits, Model, PhaseError, Prefill, PromptBatch, TokenId};
+use phase_core::{
+    Backend, CacheSpec, Decode, ErrorKind, KvCache, Layer, LoadSpec, Logits, Model, PhaseError, Prefill, PromptBatch, TokenId,
+};
 
 fn tiny(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../model/tests/golden/tiny")).join(name)
@@ -86,7 +88,8 @@ fn the_stack_is_captured() {
 
 #[test]
 fn evidence_names_burns_device_and_counts_kernels() {
-    let mut model = Burn::cpu().load(&LoadSpec::new(tiny("qwen2"))).unwrap();
+    let backend = Burn::new(Config::default().with_direct_rows(4));
+    let mut model = backend.load(&LoadSpec::new(tiny("qwen2"))).unwrap();
     assert!(model.evidence().unwrap().placement.is_empty(), "nothing ran yet");
     let layers = 2 * 4;
     let mut cache = model.allocate(CacheSpec { batch: 1, capacity: 16 }).unwrap();

@@ -57,14 +57,7 @@ impl Engine {
             products: Products::new(Device::flex(), config.direct_rows),
             attend: Attend::new(model),
             x: Vec::new(),
-            buffers: Buffers {
-                normed: buffer(),
-                qkv: buffer(),
-                attended: buffer(),
-                up: buffer(),
-                activated: buffer(),
-                delta: buffer(),
-            },
+            buffers: Buffers { normed: buffer(), qkv: buffer(), attended: buffer(), up: buffer(), activated: buffer(), delta: buffer() },
         })
     }
 

@@ -57,14 +57,7 @@ impl Products {
     }
 
     /// `out = x · Wᵀ + bias` for `rows` rows of `x`.
-    pub(crate) fn linear(
-        &mut self,
-        team: &Team,
-        linear: &Linear,
-        x: &Buffer,
-        rows: usize,
-        out: &mut Buffer,
-    ) -> Result<(), BurnError> {
+    pub(crate) fn linear(&mut self, team: &Team, linear: &Linear, x: &Buffer, rows: usize, out: &mut Buffer) -> Result<(), BurnError> {
         let (n, k) = (linear.matrix.rows(), linear.matrix.cols());
         if rows <= self.direct_rows {
             self.direct(team, linear, x.get(rows * k), rows, out.get_mut(rows * n));
@@ -106,15 +99,7 @@ impl Products {
         self.saw(KERNELS, kernel);
     }
 
-    fn blocks(
-        &mut self,
-        team: &Team,
-        matrix: &Matrix,
-        block: usize,
-        x: &Buffer,
-        rows: usize,
-        out: &mut [f32],
-    ) -> Result<(), BurnError> {
+    fn blocks(&mut self, team: &Team, matrix: &Matrix, block: usize, x: &Buffer, rows: usize, out: &mut [f32]) -> Result<(), BurnError> {
         let (n, k) = (matrix.rows(), matrix.cols());
         for first in (0..n).step_by(block) {
             let count = block.min(n - first);
@@ -127,14 +112,7 @@ impl Products {
     }
 
     /// burn's product of `x` with rows `first..first + count` of the matrix, transposed.
-    fn product(
-        &mut self,
-        team: &Team,
-        matrix: &Matrix,
-        first: usize,
-        count: usize,
-        x: FlexTensor,
-    ) -> Result<FlexTensor, BurnError> {
+    fn product(&mut self, team: &Team, matrix: &Matrix, first: usize, count: usize, x: FlexTensor) -> Result<FlexTensor, BurnError> {
         let k = matrix.cols();
         let right = if matrix.dtype() == DType::F32 {
             matrix.transposed(first, count)

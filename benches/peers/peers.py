@@ -18,6 +18,7 @@ import statistics
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -100,7 +101,7 @@ def run(command, args, env, timeout):
         record["error"] = f"no result within {timeout} s"
     elif p.returncode != 0:
         record["error"] = f"exit status {p.returncode}: {err.strip()[-400:]}"
-    return {**record, "stdout": out, "stderr": err}
+    return {**record, "stdout": out}
 
 
 def children_seconds():
@@ -111,17 +112,17 @@ def children_seconds():
 # --- reading each program's output -> [{"kind", "n", "samples"}], check ------------------------------------------
 
 
-def parse_llama_bench(text):
+def parse_llama_bench(outputs, _folder):
     rows = []
-    for r in json.loads(text):
+    for r in (r for text in outputs for r in json.loads(text)):
         kind = "pp" if r["n_prompt"] else "tg"
         rows.append({"kind": kind, "n": r["n_prompt"] or r["n_gen"], "samples": r["samples_ts"]})
     return rows, None
 
 
-def parse_driver(text):
+def parse_driver(outputs, _folder):
     rows, check = [], None
-    for line in text.splitlines():
+    for line in outputs[0].splitlines():
         r = json.loads(line)
         check = r.get("check", check)
         if "kind" in r:
@@ -129,39 +130,41 @@ def parse_driver(text):
     return rows, check
 
 
-def parse_phase(text):
-    """The one place that knows what `phase bench --json` prints.
+def parse_phase(_outputs, folder):
+    """The one place that knows what `phase bench` writes: the events of its run directory.
 
-    Understands a list (or JSON lines, or an object holding the list under `results`, `rows` or `cells`) of objects
-    spelled as llama-bench spells them: `n_prompt` and `n_gen`, one of them zero, and `samples_ts` or `avg_ts`;
-    and objects spelled as our drivers spell them. Others are skipped.
+    A prefill sample is one call of a cell without decode steps. A decode sample is all the steps of one sample of a
+    cell, added up, as the peers time them; medians of single steps would flatter whoever stutters.
     """
-    text = text.strip()
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = [json.loads(x) for x in text.splitlines() if x.lstrip().startswith("{")]
-    if isinstance(value, dict):
-        value = next((value[k] for k in ("results", "rows", "cells") if k in value), [value])
-    rows, check = [], None
-    for r in value:
-        check = r.get("check", check)
-        if "n_prompt" in r and "n_gen" in r and bool(r["n_prompt"]) != bool(r["n_gen"]):
-            samples = r.get("samples_ts") or [r["avg_ts"]]
-            rows.append({"kind": "pp" if r["n_prompt"] else "tg", "n": r["n_prompt"] or r["n_gen"], "samples": samples})
-        elif "kind" in r and "samples" in r:
-            rows.append({k: r[k] for k in ("kind", "n", "samples")})
+    prefill, decode = defaultdict(list), defaultdict(list)
+    for line in open(Path(folder) / "run/events.jsonl"):
+        e = json.loads(line)
+        if e["kind"] == "failure":
+            raise ValueError(f"{e['stage']}: {e['message']}")
+        if e["kind"] != "phase" or e["role"] != "sample":
+            continue
+        if e["outcome"] != "ok":
+            raise ValueError(f"a call of {e['cell']} ended with {e['outcome']}")
+        if e["phase"] == "decode":
+            decode[e["cell"], e["block"], e["sample"], e["session"]].append(e["duration_ns"])
+        elif re.search(r"-d[0-9]+$", e["cell"]) is None:
+            prefill[e["shape"]["new_tokens"]].append(e["duration_ns"])
+    rows = [{"kind": "pp", "n": n, "samples": [n * 1e9 / t for t in times]} for n, times in sorted(prefill.items())]
+    for n in sorted({len(steps) for steps in decode.values()}):
+        rows.append({"kind": "tg", "n": n, "samples": [n * 1e9 / sum(x) for x in decode.values() if len(x) == n]})
     if not rows:
-        raise ValueError("no row of `phase bench --json` was understood")
-    return rows, check
+        raise ValueError("no sample in the run directory")
+    return rows, None
 
 
 # --- what is measured --------------------------------------------------------------------------------------------
 
 
 class Runtime:
-    def __init__(self, name, weights, command, parse, decode_bytes):
-        self.name, self.weights, self.command, self.parse = name, weights, command, parse
+    """A program to measure: one or more commands (`{folder}` in them is an empty folder) and how to read them."""
+
+    def __init__(self, name, weights, commands, parse, decode_bytes):
+        self.name, self.weights, self.commands, self.parse = name, weights, commands, parse
         self.decode_bytes = decode_bytes  # weights read for one token
 
 
@@ -184,6 +187,7 @@ def runtimes(args):
     """Every runtime that is there. A folder without some peer simply has fewer rows."""
     found = []
     p, n, r, t = args.prompt, str(args.new), str(args.repeats), str(len(args.cpus))
+    depth = str(args.depth)
     f32 = safetensors_bytes(args.model)
 
     if args.phase:
@@ -191,8 +195,9 @@ def runtimes(args):
         for name, flags in variants:
             name, _, weights = name.partition("@")
             size = {"f16": f32 / 2, "bf16": f32 / 2}.get(weights, f32) if f32 else None
-            found.append(Runtime(f"phase {name}", weights or "f32", [
-                args.phase, "bench", "--model", args.model, *shlex.split(flags), "-p", p, "-n", n, "-r", r, "--json"],
+            found.append(Runtime(f"phase {name}", weights or "f32", [[
+                args.phase, "--threads", t, "bench", "--model", args.model, *shlex.split(flags), "-p", p, "-n", n, "-d", depth,
+                "-r", r, "--out", "{folder}/run", "--json"]],
                 parse_phase, size if weights in ("", "f32", "f16", "bf16") else None))
 
     if args.peers:
@@ -201,29 +206,31 @@ def runtimes(args):
         if bench:
             for weights in ("F32", "F16", "Q8_0", "Q4_1"):
                 for g in sorted((d / "gguf").glob(f"*{weights}.gguf")):
+                    # In one command the depth would hold for the prompts too.
+                    common = [str(bench), "-m", str(g), "-r", r, "-t", t, "-o", "json"]
                     found.append(Runtime(f"llama.cpp {weights}", weights.lower(), [
-                        str(bench), "-m", str(g), "-p", p, "-n", n, "-r", r, "-t", t, "-o", "json"],
+                        [*common, "-p", p, "-n", "0"], [*common, "-p", "0", "-n", n, "-d", depth]],
                         parse_llama_bench, g.stat().st_size))
         python = args.python or next(iter(d.glob("venv/bin/python")), None)
-        flags = ["-p", p, "-n", n, "-r", r, "-t", t]
+        flags = ["-p", p, "-n", n, "-D", depth, "-r", r, "-t", t]
         if python:
             for folder, name, weights in (("genai-fp32p", "onnxruntime-genai, pruned head", "f32"),
                                           ("genai-fp32", "onnxruntime-genai", "f32"),
                                           ("genai-int4", "onnxruntime-genai int4", "int4")):
                 if (d / folder / "genai_config.json").exists():
                     size = (d / folder / "model.onnx.data").stat().st_size
-                    found.append(Runtime(name, weights, [str(python), str(HERE / "drivers/genai.py"), str(d / folder), *flags],
+                    found.append(Runtime(name, weights, [[str(python), str(HERE / "drivers/genai.py"), str(d / folder), *flags]],
                                          parse_driver, f32 if weights == "f32" else size))
-            found.append(Runtime("transformers", "f32", [str(python), str(HERE / "drivers/hf.py"), args.model, *flags],
+            found.append(Runtime("transformers", "f32", [[str(python), str(HERE / "drivers/hf.py"), args.model, *flags]],
                                  parse_driver, f32))
         candle = d / "candle-target/release/candle-transformers-peer"
         if candle.exists():
-            flags = ["-p", p, "-n", n, "-r", r]
+            flags = ["-p", p, "-n", n, "-D", depth, "-r", r]
             for weights, model, size in (("f32", args.model, f32), ("f16", args.model, f32 and f32 / 2)):
                 found.append(Runtime(f"candle-transformers {weights}", weights,
-                                     [str(candle), model, "-d", weights, *flags], parse_driver, size))
+                                     [[str(candle), model, "-d", weights, *flags]], parse_driver, size))
             for g in sorted((d / "gguf").glob("*Q4_1.gguf")):
-                found.append(Runtime("candle-transformers Q4_1", "q4_1", [str(candle), str(g), *flags], parse_driver,
+                found.append(Runtime("candle-transformers Q4_1", "q4_1", [[str(candle), str(g), *flags]], parse_driver,
                                      g.stat().st_size))
     if args.only:
         found = [x for x in found if re.search(args.only, x.name)]
@@ -236,6 +243,11 @@ def environment(args):
     env = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "KMP_", "MKL_"))}
     env.update(OMP_NUM_THREADS=n, OMP_PROC_BIND="true", OMP_PLACES=",".join(f"{{{c}}}" for c in args.cpus),
                RAYON_NUM_THREADS=n, HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+    python = args.python or (args.peers and str(Path(args.peers) / "venv/bin/python"))
+    if python and "PHASE_ORT_LIBRARY" not in env:
+        # phase then runs the very library that the peers' packages bring.
+        libraries = Path(python).parent.parent.glob("lib/python*/site-packages/onnxruntime/capi/libonnxruntime.so*")
+        env.update({"PHASE_ORT_LIBRARY": str(x.resolve()) for x in sorted(libraries)})
     return env
 
 
@@ -248,19 +260,31 @@ def bandwidth(args, env):
     return {**json.loads(done["stdout"]), "other": done["other"]}
 
 
+def once(runtime, args, env):
+    """The runtime's commands, one after the other; the worst of what others used meanwhile."""
+    total, outputs = {"wall_s": 0.0, "other": 0.0, "steal": 0.0}, []
+    with tempfile.TemporaryDirectory() as folder:
+        for command in runtime.commands:
+            done = run([c.replace("{folder}", folder) for c in command], args, env, args.timeout)
+            total["wall_s"] += done["wall_s"]
+            total["other"] = max(total["other"], done["other"])
+            total["steal"] = max(total["steal"], done["steal"])
+            if "error" in done:
+                return {**total, "error": done["error"]}
+            outputs.append(done["stdout"])
+        try:
+            total["rows"], total["check"] = runtime.parse(outputs, folder)
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            total["error"] = f"output not understood: {type(e).__name__}: {e}"
+    return total
+
+
 def measure(runtime, args, env):
     """One run of one program, again while somebody else was busy."""
     for attempt in range(args.attempts):
         quiet = wait_until_quiet(args.max_load, args.patience)
-        done = run(runtime.command, args, env, args.timeout)
-        out, err = done.pop("stdout", ""), done.pop("stderr", "")
-        done.update(quiet_before=quiet, attempt=attempt)
-        if "error" not in done:
-            try:
-                done["rows"], done["check"] = runtime.parse(out)
-            except (ValueError, KeyError, TypeError) as e:
-                done["error"] = f"output not understood: {e}: {(out + err).strip()[-300:]}"
-        if "error" in done or (done["other"] <= args.max_load and done["steal"] <= args.max_load):
+        done = {**once(runtime, args, env), "quiet_before": quiet, "attempt": attempt}
+        if "error" in done or max(done["other"], done["steal"]) <= args.max_load:
             break
     return done
 
@@ -279,7 +303,7 @@ def main_run(args):
             f.write(json.dumps(line) + "\n")
             f.flush()
 
-        write(type="meta", machine=describe_machine(args.cpus), prompt=args.prompt, new=args.new, repeats=args.repeats,
+        write(type="meta", machine=describe_machine(args.cpus), prompt=args.prompt, new=args.new, depth=args.depth, repeats=args.repeats,
               max_load=args.max_load, max_drift=args.max_drift,
               runtimes=[{"name": x.name, "weights": x.weights, "decode_bytes": x.decode_bytes} for x in found])
         for rnd in range(args.rounds):
@@ -357,7 +381,7 @@ def report(log):
     tests = [("pp", int(n)) for n in meta["prompt"].split(",")] + [("tg", meta["new"])]
     reference = check.get("transformers")
     for kind, n in tests:
-        what = f"prefill of {n} tokens" if kind == "pp" else f"decode of {n} tokens from an empty context"
+        what = f"prefill of {n} tokens" if kind == "pp" else f"decode of {n} tokens after {meta['depth']}"
         columns = ["runtime", "weights", "tokens/s"] + (["of bandwidth"] if kind == "tg" and best else [])
         columns += [f"{o} ÷ it" for o in ours]
         rows = []
@@ -394,7 +418,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--phase", help="our release binary; left out, only the peers run")
     p.add_argument("--variant", action="append", default=[], metavar="NAME[@WEIGHTS]=FLAGS",
-                   help="a way to run phase, e.g. 'ort int4@int4=--backends ort --weights int4'; default: ort, candle and burn")
+                   help="a way to run phase, e.g. 'ort f16@f16=--backends ort --dtype f16'; default: ort, candle and burn")
     p.add_argument("--model", help="Hugging Face folder in float32")
     p.add_argument("--peers", help="folder that setup.sh filled")
     p.add_argument("--python", help="interpreter with the packages of requirements.txt; default: --peers' venv")
@@ -403,6 +427,7 @@ def main():
     p.add_argument("--only", help="regular expression on the names of runtimes")
     p.add_argument("-p", "--prompt", default="128,512")
     p.add_argument("-n", "--new", type=int, default=64)
+    p.add_argument("-d", "--depth", type=int, default=128, help="positions cached before decoding, 1 or more")
     p.add_argument("-r", "--repeats", type=int, default=3)
     p.add_argument("--cpus", help="CPUs to pin to, e.g. 0,1; default: the first two of those allowed")
     p.add_argument("--nice", type=int, default=0, help="added to the niceness of what is measured; below 0 needs root")

@@ -1,6 +1,6 @@
 """What every driver shares: the command line, the prompt, and the lines it prints.
 
-usage: DRIVER MODEL -p 128,512 -n 64 -r 3 -t 2
+usage: DRIVER MODEL -p 128,512 -n 64 -D 128 -r 3 -t 2
 
 Lines of JSON on standard output:
   {"runtime", "version", "threads"}
@@ -21,6 +21,7 @@ def arguments():
     p.add_argument("model")
     p.add_argument("-p", default="128,512")
     p.add_argument("-n", type=int, default=64)
+    p.add_argument("-D", type=int, default=128, help="positions cached before decoding")
     p.add_argument("-r", type=int, default=3)
     p.add_argument("-t", type=int, default=2)
     return p.parse_args()
@@ -46,7 +47,7 @@ def bench(a, prefill, decode):
         say(kind="pp", n=n, samples=samples[1:])
     samples = []
     for _ in range(a.r + 1):
-        state = prefill(prompt(1))
+        state = prefill(prompt(a.D))
         t = time.perf_counter()
         decode(state, a.n)
         samples.append(a.n / (time.perf_counter() - t))

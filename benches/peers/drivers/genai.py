@@ -10,7 +10,7 @@ a = arguments()
 config = og.Config(a.model)
 config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": a.t}}}}))
 model = og.Model(config)
-longest = max(int(x) for x in a.p.split(",")) + a.n + CHECK + 16
+longest = max(a.D, *(int(x) for x in a.p.split(","))) + a.n + CHECK + 16
 
 
 def prefill(ids):

@@ -1,6 +1,6 @@
 //! candle-transformers' own Llama (safetensors, or GGUF through `quantized_llama`), timed as `drivers/common.py` says.
 //!
-//! usage: candle-transformers-peer MODEL [-d f32|f16|bf16] [-p 128,512] [-n 64] [-r 3]
+//! usage: candle-transformers-peer MODEL [-d f32|f16|bf16] [-p 128,512] [-n 64] [-D 128] [-r 3]
 //! MODEL is a Hugging Face folder or a GGUF file. Threads: `RAYON_NUM_THREADS`.
 
 use std::error::Error;
@@ -43,9 +43,7 @@ impl Model {
         let config: LlamaConfig = serde_json::from_slice(&std::fs::read(folder.join("config.json"))?)?;
         let config = config.into_config(false);
         // SAFETY: nothing writes to the checkpoint while this program runs.
-        let vb = unsafe {
-            VarBuilder::from_mmaped_safetensors(&[folder.join("model.safetensors")], dtype, &Device::Cpu)?
-        };
+        let vb = unsafe { VarBuilder::from_mmaped_safetensors(&[folder.join("model.safetensors")], dtype, &Device::Cpu)? };
         Ok(Self::Plain(Llama::load(vb, &config)?, Box::new(config), dtype))
     }
 
@@ -87,8 +85,8 @@ fn prompt(n: usize) -> Vec<u32> {
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let path = arguments.next().ok_or("usage: MODEL [-d TYPE] [-p LENGTHS] [-n TOKENS] [-r TIMES]")?;
-    let (mut dtype, mut lengths, mut new, mut times) = (DType::F32, vec![128, 512], 64, 3);
+    let path = arguments.next().ok_or("usage: MODEL [-d TYPE] [-p LENGTHS] [-n TOKENS] [-D DEPTH] [-r TIMES]")?;
+    let (mut dtype, mut lengths, mut new, mut depth, mut times) = (DType::F32, vec![128, 512], 64, 128, 3);
     while let Some(flag) = arguments.next() {
         let value = arguments.next().ok_or_else(|| format!("{flag} wants a value"))?;
         match flag.as_str() {
@@ -102,15 +100,13 @@ fn main() -> Result<()> {
             }
             "-p" => lengths = value.split(',').map(str::parse).collect::<std::result::Result<_, _>>()?,
             "-n" => new = value.parse()?,
+            "-D" => depth = value.parse()?,
             "-r" => times = value.parse()?,
             other => return Err(format!("unknown flag {other}").into()),
         }
     }
     let mut model = Model::load(&path, dtype)?;
-    println!(
-        "{}",
-        json!({"runtime": "candle-transformers", "version": "0.11.1", "threads": candle_core::utils::get_num_threads()})
-    );
+    println!("{}", json!({"runtime": "candle-transformers", "version": "0.11.1", "threads": candle_core::utils::get_num_threads()}));
     let mut sequence = model.prefill(&SEED)?;
     println!("{}", json!({"check": model.decode(&mut sequence, CHECK - 1)?}));
 
@@ -127,7 +123,7 @@ fn main() -> Result<()> {
     }
     let mut samples = Vec::new();
     for _ in 0..=times {
-        let mut sequence = model.prefill(&prompt(1))?;
+        let mut sequence = model.prefill(&prompt(depth))?;
         let start = Instant::now();
         model.decode(&mut sequence, new)?;
         samples.push(new as f64 / start.elapsed().as_secs_f64());

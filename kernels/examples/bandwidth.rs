@@ -1,12 +1,13 @@
-//! Prints the memory bandwidth that [`matvec`](phase_kernels::matvec) reaches next to what plain reading reaches.
+//! Prints the memory bandwidth that [`matvec`] reaches next to what plain reading reaches, and the speed of [`attention`].
 //!
-//! `cargo run --release -p phase-kernels --example bandwidth [threads [rounds]]`. Shapes and element types are interleaved over
-//! several rounds and the best round is kept, because the machine may be shared. Each product is repeated over enough
-//! distinct weights that no cache helps.
+//! `cargo run --release -p phase-kernels --example bandwidth [threads [rounds]]`. The cases take turns, and a case shows
+//! the lower quartile of the times of its calls, because the machine may be shared. Calls walk through 512 MiB of weights,
+//! so that no cache helps.
 
 #![expect(clippy::print_stdout, reason = "a program that prints a table")]
 #![expect(clippy::disallowed_methods, reason = "a bench reads the real clock and its arguments")]
 
+use std::env::args;
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -14,130 +15,204 @@ use half::{bf16, f16};
 use phase_kernels::{AttentionShape, Element, Matrix, Team, attention, matvec, widen};
 
 const BYTES: usize = 512 << 20;
+/// Read between two cases, to leave nothing of the last one in a cache.
+const CACHE: usize = 64 << 20;
+const HEADS: usize = 9;
+const KV_HEADS: usize = 3;
+const HEAD_DIM: usize = 64;
+
+struct Bench {
+    team: Team,
+    f32s: Vec<f32>,
+    f16s: Vec<f16>,
+    bf16s: Vec<bf16>,
+    /// Where the next call reads, in bytes.
+    at: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Bf16,
+    F16,
+    F32,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Case {
+    /// Each thread reads from so many places of its part at once.
+    Read {
+        places: usize,
+    },
+    Widen,
+    Matvec {
+        n: usize,
+        k: usize,
+        m: usize,
+        kind: Kind,
+    },
+    Attention {
+        query_len: usize,
+        start: usize,
+        kind: Kind,
+    },
+}
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let threads = match std::env::args().nth(1) {
-        Some(threads) => threads.parse()?,
-        None => std::thread::available_parallelism()?,
-    };
-    let rounds: usize = std::env::args().nth(2).map_or(Ok(7), |rounds| rounds.parse())?;
-    let team = Team::new(threads)?;
+    let threads = args().nth(1).map_or_else(std::thread::available_parallelism, |n| n.parse().map_err(std::io::Error::other))?;
+    let rounds: usize = args().nth(2).map_or(Ok(5), |rounds| rounds.parse())?;
     let f32s: Vec<f32> = (0..BYTES / 4).map(|i| (i % 251) as f32 * 0.01 - 1.0).collect();
-    let f16s: Vec<f16> = f32s.iter().map(|&x| f16::from_f32(x)).collect();
-    let bf16s: Vec<bf16> = f32s.iter().map(|&x| bf16::from_f32(x)).collect();
-    let f16s = &f16s[..];
-    let bf16s = &bf16s[..];
+    let mut bench = Bench {
+        team: Team::new(threads)?,
+        f16s: f32s.iter().map(|&x| f16::from_f32(x)).collect(),
+        bf16s: f32s.iter().map(|&x| bf16::from_f32(x)).collect(),
+        f32s,
+        at: 0,
+    };
+    let kinds = [Kind::F32, Kind::F16, Kind::Bf16];
+    let mut cases = vec![Case::Read { places: 1 }, Case::Read { places: 4 }, Case::Widen];
+    for (n, k) in [(49_152, 576), (1_536, 576), (576, 576), (576, 1_536)] {
+        cases.extend(kinds.map(|kind| Case::Matvec { n, k, m: 1, kind }));
+    }
+    for m in [2, 4, 8] {
+        cases.extend(kinds.map(|kind| Case::Matvec { n: 1_536, k: 576, m, kind }));
+    }
+    for (query_len, start) in [(1, 128), (1, 512), (1, 2_048), (4, 512), (128, 0), (512, 0), (2_048, 0)] {
+        cases.extend(kinds.map(|kind| Case::Attention { query_len, start, kind }));
+    }
 
-    let shapes = [(49_152, 576, 1), (1_536, 576, 1), (576, 576, 1), (576, 1_536, 1), (1_536, 576, 2), (1_536, 576, 4), (1_536, 576, 8)];
-    // (query_len, start) of a model with 9 query heads, 3 key-value heads and a head of 64.
-    let steps = [(1, 128), (1, 512), (1, 2_048), (128, 0), (512, 0), (2_048, 0), (8, 512)];
-    let mut best = vec![0.0_f64; 3 + (shapes.len() + steps.len()) * 3];
+    let mut times = vec![Vec::new(); cases.len()];
     for _ in 0..rounds {
-        let mut row = 0;
-        let mut record = |rate: f64| {
-            best[row] = rate.max(best[row]);
-            row += 1;
-        };
-        record(read::<1>(&team, &f32s));
-        record(read::<4>(&team, &f32s));
-        record(widen_rate(&team, f16s));
-        for (n, k, m) in shapes {
-            record(matvec_rate(&team, n, k, m, f32s.len(), 4, |at| Matrix::F32(&f32s[at])));
-            record(matvec_rate(&team, n, k, m, f16s.len(), 2, |at| Matrix::F16(&f16s[at])));
-            record(matvec_rate(&team, n, k, m, bf16s.len(), 2, |at| Matrix::Bf16(&bf16s[at])));
-        }
-        for (query_len, start) in steps {
-            record(attention_rate(&team, query_len, start, &f32s));
-            record(attention_rate(&team, query_len, start, f16s));
-            record(attention_rate(&team, query_len, start, bf16s));
+        for (case, times) in cases.iter().zip(&mut times) {
+            bench.run(Case::Read { places: 4 }, CACHE, &mut Vec::new());
+            bench.run(*case, CACHE, times);
         }
     }
-    println!("{threads} threads, best of {rounds}");
-    println!("GB/s: read {:.1}, read at 4 places {:.1}, widen f16 {:.1} (read + written)", best[0], best[1], best[2]);
-    println!("matvec, GB/s of weights\n{:>8} {:>8} {:>4} {:>8} {:>8} {:>8}", "n", "k", "m", "f32", "f16", "bf16");
-    let (matvecs, attentions) = best[3..].split_at(shapes.len() * 3);
-    for ((n, k, m), rates) in shapes.into_iter().zip(matvecs.chunks(3)) {
-        println!("{n:>8} {k:>8} {m:>4} {:>8.1} {:>8.1} {:>8.1}", rates[0], rates[1], rates[2]);
-    }
-    println!("attention, us a layer\n{:>8} {:>8} {:>8} {:>8} {:>8} {:>8}", "queries", "start", "f32", "f16", "bf16", "GFLOP/s");
-    for ((query_len, start), rates) in steps.into_iter().zip(attentions.chunks(3)) {
-        let flops = 4.0 * 576.0 * (start * query_len + query_len * (query_len + 1) / 2) as f64;
-        let us: Vec<f64> = rates.iter().map(|rate| 1e6 / rate).collect();
-        println!("{query_len:>8} {start:>8} {:>8.1} {:>8.1} {:>8.1} {:>8.1}", us[0], us[1], us[2], flops * rates[0] / 1e9);
+    println!("{threads} threads, {rounds} rounds, lower quartile");
+    for (case, times) in cases.iter().zip(&mut times) {
+        times.sort_by(f64::total_cmp);
+        let time = times[times.len() / 4];
+        let (bytes, flops) = case.work();
+        println!("{:<62} {:>9.1} us {:>6.1} GB/s {:>6.1} GFLOP/s", format!("{case:?}"), time * 1e6, bytes / time / 1e9, flops / time / 1e9);
     }
     Ok(())
 }
 
-/// Layers per second, over distinct caches as a model has them.
-fn attention_rate<E: Element>(team: &Team, query_len: usize, start: usize, data: &[E]) -> f64 {
-    let shape =
-        AttentionShape { batch: 1, query_len, heads: 9, kv_heads: 3, head_dim: 64, capacity: start + query_len, start, window: None };
-    let q = vec![0.5; shape.queries().len()];
-    let mut out = vec![0.0; q.len()];
-    let layers = (data.len() / shape.cache_len() / 2).min(if query_len > 8 { 4 } else { 200 });
-    let begin = Instant::now();
-    for layer in 0..layers {
-        let cache = &data[2 * layer * shape.cache_len()..][..2 * shape.cache_len()];
-        let (k, v) = cache.split_at(shape.cache_len());
-        attention(team, &q, k, v, &mut out, &shape, 0.125);
-        black_box(&mut out);
+impl Case {
+    /// Bytes read (and written, where that is the point), and floating-point operations, of one call.
+    fn work(self) -> (f64, f64) {
+        let (bytes, flops) = match self {
+            Self::Read { .. } => (1_536 * 576 * 4, 0),
+            Self::Widen => (1_536 * 576 * 6, 0),
+            Self::Matvec { n, k, m, kind } => (n * k * kind.bytes(), 2 * n * k * m),
+            Self::Attention { query_len, start, kind } => {
+                let pairs = start * query_len + query_len * (query_len + 1) / 2;
+                (2 * (start + query_len) * KV_HEADS * HEAD_DIM * kind.bytes(), 4 * pairs * HEADS * HEAD_DIM)
+            }
+        };
+        (bytes as f64, flops as f64)
     }
-    layers as f64 / begin.elapsed().as_secs_f64()
 }
 
-/// Reads all of `data`, each thread from `STREAMS` places of its part at once.
-fn read<const STREAMS: usize>(team: &Team, data: &[f32]) -> f64 {
-    let part = data.len() / team.threads();
-    let start = Instant::now();
-    team.run(team.threads(), |task| {
-        let data = &data[task * part..(task + 1) * part];
-        let mut streams = [data; STREAMS].map(|data| data.as_chunks::<16>().0);
-        let len = streams[0].len() / STREAMS;
-        for (i, stream) in streams.iter_mut().enumerate() {
-            *stream = &stream[i * len..(i + 1) * len];
+impl Kind {
+    fn bytes(self) -> usize {
+        if matches!(self, Self::F32) { 4 } else { 2 }
+    }
+}
+
+impl Bench {
+    /// Calls the case over `bytes` of the data, at least once.
+    fn run(&mut self, case: Case, bytes: usize, times: &mut Vec<f64>) {
+        let mut done = 0.0;
+        while done < bytes as f64 {
+            times.push(match case {
+                Case::Read { places: 4 } => self.read::<4>(),
+                Case::Read { .. } => self.read::<1>(),
+                Case::Widen => self.widen(),
+                Case::Matvec { n, k, m, kind } => self.matvec(n, k, m, kind),
+                Case::Attention { query_len, start, kind: Kind::Bf16 } => self.attention(query_len, start, |bench| &bench.bf16s),
+                Case::Attention { query_len, start, kind: Kind::F16 } => self.attention(query_len, start, |bench| &bench.f16s),
+                Case::Attention { query_len, start, kind: Kind::F32 } => self.attention(query_len, start, |bench| &bench.f32s),
+            });
+            // A prompt's attention reads little and takes long.
+            done += case.work().0.max(case.work().1 / 16.0);
         }
-        let mut sums = [[0_u32; 16]; STREAMS];
-        for i in 0..len {
-            for (sums, stream) in sums.iter_mut().zip(streams) {
-                for (sum, x) in sums.iter_mut().zip(&stream[i]) {
-                    *sum ^= x.to_bits();
+    }
+
+    /// The elements of the next call, as a range of elements of `size` bytes.
+    fn next(&mut self, len: usize, size: usize) -> std::ops::Range<usize> {
+        if self.at + len * size > BYTES / 4 * size {
+            self.at = 0;
+        }
+        let first = self.at / size;
+        self.at += len * size;
+        first..first + len
+    }
+
+    fn read<const PLACES: usize>(&mut self) -> f64 {
+        let range = self.next(1_536 * 576, 4);
+        let data = &self.f32s[range];
+        let part = data.len() / self.team.threads();
+        let start = Instant::now();
+        self.team.run(self.team.threads(), |task| {
+            let data = data[task * part..(task + 1) * part].as_chunks::<16>().0;
+            let len = data.len() / PLACES;
+            let mut sums = [[0_u32; 16]; PLACES];
+            for i in 0..len {
+                for (place, sums) in sums.iter_mut().enumerate() {
+                    for (sum, x) in sums.iter_mut().zip(&data[place * len + i]) {
+                        *sum ^= x.to_bits();
+                    }
                 }
             }
-        }
-        black_box(sums);
-    });
-    size_of_val(data) as f64 / start.elapsed().as_secs_f64() / 1e9
-}
-
-fn widen_rate(team: &Team, data: &[f16]) -> f64 {
-    const BLOCK: usize = 1_536 * 576;
-    let mut wide = vec![0.0; BLOCK];
-    let start = Instant::now();
-    let mut bytes = 0;
-    for block in data.chunks_exact(BLOCK) {
-        widen(team, Matrix::from(block), &mut wide);
-        bytes += BLOCK * 6;
+            black_box(sums);
+        });
+        start.elapsed().as_secs_f64()
     }
-    black_box(&wide);
-    bytes as f64 / start.elapsed().as_secs_f64() / 1e9
-}
 
-fn matvec_rate<'a>(
-    team: &Team,
-    n: usize,
-    k: usize,
-    m: usize,
-    len: usize,
-    bytes: usize,
-    weights: impl Fn(std::ops::Range<usize>) -> Matrix<'a>,
-) -> f64 {
-    let x = vec![0.5; m * k];
-    let mut y = vec![0.0; m * n];
-    let products = len / (n * k);
-    let start = Instant::now();
-    for i in 0..products {
-        matvec(team, weights(i * n * k..(i + 1) * n * k), n, k, &x, m, None, &mut y);
-        black_box(&mut y);
+    fn widen(&mut self) -> f64 {
+        let range = self.next(1_536 * 576, 2);
+        let mut wide = vec![1.0; range.len()];
+        let start = Instant::now();
+        widen(&self.team, Matrix::F16(&self.f16s[range]), &mut wide);
+        let time = start.elapsed().as_secs_f64();
+        black_box(wide);
+        time
     }
-    (products * n * k * bytes) as f64 / start.elapsed().as_secs_f64() / 1e9
+
+    fn matvec(&mut self, n: usize, k: usize, m: usize, kind: Kind) -> f64 {
+        let range = self.next(n * k, kind.bytes());
+        let w = match kind {
+            Kind::Bf16 => Matrix::Bf16(&self.bf16s[range]),
+            Kind::F16 => Matrix::F16(&self.f16s[range]),
+            Kind::F32 => Matrix::F32(&self.f32s[range]),
+        };
+        let (x, mut y) = (vec![0.5; m * k], vec![1.0; m * n]);
+        let start = Instant::now();
+        matvec(&self.team, w, n, k, &x, m, None, &mut y);
+        let time = start.elapsed().as_secs_f64();
+        black_box(y);
+        time
+    }
+
+    fn attention<E: Element>(&mut self, query_len: usize, start: usize, data: fn(&Self) -> &Vec<E>) -> f64 {
+        let shape = AttentionShape {
+            batch: 1,
+            query_len,
+            heads: HEADS,
+            kv_heads: KV_HEADS,
+            head_dim: HEAD_DIM,
+            capacity: start + query_len,
+            start,
+            window: None,
+        };
+        let range = self.next(2 * shape.cache_len(), size_of::<E>());
+        let (k, v) = data(self)[range].split_at(shape.cache_len());
+        let q = vec![0.5; shape.queries().len()];
+        let mut out = vec![1.0; q.len()];
+        let start = Instant::now();
+        attention(&self.team, &q, k, v, &mut out, &shape, 0.125);
+        let time = start.elapsed().as_secs_f64();
+        black_box(out);
+        time
+    }
 }

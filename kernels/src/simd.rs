@@ -77,8 +77,6 @@ pub trait Simd: Copy {
     fn sum(self, x: Self::V) -> f32;
     /// The sums of four vectors.
     fn sum4(self, x: [Self::V; 4]) -> [f32; 4];
-    /// Hints that the line at `at` is soon read; `at` may point anywhere.
-    fn prefetch<T>(self, at: *const T);
 
     /// `e^x` to about 2 units in the last place; exactly 0 below -87.3 and infinity above 88.3. Keeps NaN.
     #[inline(always)]
@@ -182,8 +180,6 @@ impl Simd for Portable {
     fn sum4(self, x: [Self::V; 4]) -> [f32; 4] {
         x.map(|x| self.sum(x))
     }
-    #[inline(always)]
-    fn prefetch<T>(self, _: *const T) {}
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -298,10 +294,6 @@ mod avx2 {
                 _mm_storeu_ps(out.as_mut_ptr(), sums);
                 out
             })
-        }
-        #[inline(always)]
-        fn prefetch<T>(self, at: *const T) {
-            have!(_mm_prefetch::<_MM_HINT_T0>(at.cast()));
         }
     }
 }

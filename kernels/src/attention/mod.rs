@@ -23,9 +23,7 @@ use crate::team::Team;
 
 /// Queries of one key-value head up to this many go to [`few`].
 const FEW: usize = 8;
-/// Keys in a part for [`few`]: some microseconds of reading.
-const FEW_KEYS: usize = 64;
-/// Keys in a part for [`panel`], when the keys are split.
+/// Keys in a part for [`panel`] at most, when the keys are split; one for [`few`] is a block.
 const PANEL_KEYS: usize = 1024;
 /// With fewer tasks than this the keys are split as well.
 const ENOUGH_TASKS: usize = 16;
@@ -118,14 +116,13 @@ impl<'a> Plan<'a> {
         let positions = shape.start + shape.query_len;
         let span = shape.window.map_or(positions, |window| positions.min(window.saturating_add(tile_rows)));
         let enough = tiles * shape.kv_heads * shape.batch >= ENOUGH_TASKS;
-        let split_keys = if few {
-            FEW_KEYS
-        } else if enough {
-            usize::MAX
-        } else {
-            PANEL_KEYS
+        let most = match (few, enough) {
+            (true, _) => few::BLOCK,
+            (false, false) => PANEL_KEYS,
+            (false, true) => usize::MAX,
         };
-        Self { shape, few, tile_rows, tiles, split_keys, splits: span.div_ceil(split_keys) }
+        let splits = span.div_ceil(most);
+        Self { shape, few, tile_rows, tiles, split_keys: span.div_ceil(splits), splits }
     }
 
     fn groups(&self) -> usize {

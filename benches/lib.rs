@@ -2,7 +2,7 @@
 
 use phase_backend_burn::Burn;
 use phase_backend_candle::Candle;
-use phase_backend_ort::Ort;
+use phase_backend_ort::{Ort, OrtConfig};
 use phase_core::{BoxModel, DType, DynBackend, LoadSpec, Registry};
 use phase_model::{Architecture, random};
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ pub fn checkpoint() -> PathBuf {
 /// Every backend that can be used here, with the checkpoint loaded; says on standard error which can't.
 pub fn models() -> Vec<(String, BoxModel)> {
     let ort = match std::env::var_os("PHASE_ORT_LIBRARY").filter(|v| !v.is_empty()) {
-        Some(library) => Ort::cpu().with_library(library),
+        Some(library) => Ort::cpu().with_config(OrtConfig::default().with_library(library)),
         None => Ort::cpu(),
     };
     let registry = Registry::new().with(ort).with(Candle::cpu()).with(Burn::cpu());

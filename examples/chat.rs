@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut answer = String::new();
         let mut tokens = session.generate(&tokenizer.encode_rendered(new)?, options, Greedy)?;
         for token in tokens.by_ref() {
-            let piece = text.push(token?).unwrap_or_default();
+            let piece = text.push(token?)?.unwrap_or_default();
             print!("{piece}");
             std::io::stdout().flush()?;
             answer += &piece;

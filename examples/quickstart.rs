@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut session = Session::new(&mut model, 64)?;
     let mut text = tokenizer.stream();
     for token in session.generate(&prompt, GenerateOptions::new(16), Greedy)? {
-        print!("{}", text.push(token?).unwrap_or_default());
+        print!("{}", text.push(token?)?.unwrap_or_default());
         std::io::stdout().flush()?;
     }
     println!("\n");

@@ -3,7 +3,7 @@
 use crate::{argument::Global, exit::Failure};
 use phase_backend_burn::Burn;
 use phase_backend_candle::Candle;
-use phase_backend_ort::Ort;
+use phase_backend_ort::{Ort, OrtConfig};
 use phase_core::{DynBackend, LoadSpec, Registry};
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ impl Setting {
         let cache = global.cache.clone().or_else(default_cache).ok_or_else(|| Failure::Usage("no place for derived files: set --cache or PHASE_CACHE".to_owned()))?;
         let ort_library = global.ort_library.clone().or_else(|| fetched_library(&cache));
         let ort = match &ort_library {
-            Some(path) => Ort::cpu().with_library(path),
+            Some(path) => Ort::cpu().with_config(OrtConfig::default().with_library(path)),
             None => Ort::cpu(),
         };
         let registry = Registry::new().with(ort).with(Candle::cpu()).with(Burn::cpu());

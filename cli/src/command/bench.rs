@@ -136,7 +136,7 @@ fn measure(setting: &Setting, arguments: &argument::Bench, runner: Runner<'_>, d
 }
 
 fn cells(run: &Run) -> Result<String, Failure> {
-    serde_json::to_string(run.matrix()).map_err(|e| Failure::work(&e))
+    serde_json::to_string(&run.matrix()).map_err(|e| Failure::work(&e))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the run's date comes from here")]

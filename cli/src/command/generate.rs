@@ -93,14 +93,14 @@ fn stream(
     let mut count = 0;
     while let Some(token) = tokens.next() {
         count += 1;
-        if let Some(piece) = text.push(token.map_err(|e| Failure::of(&e))?) {
+        if let Some(piece) = text.push(token.map_err(|e| Failure::of(&e))?).map_err(|e| Failure::of(&e))? {
             whole.push_str(&piece);
             if !arguments.json && !show(&piece)? {
                 break;
             }
         }
     }
-    let rest = text.finish().unwrap_or_default();
+    let rest = text.finish().map_err(|e| Failure::of(&e))?.unwrap_or_default();
     let finish = tokens.finish();
     drop(tokens);
     whole.push_str(&rest);

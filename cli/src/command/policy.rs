@@ -15,7 +15,7 @@ pub(crate) fn compile(arguments: &argument::Policy) -> Result<(), Failure> {
     let matrix = loaded.matrix().map_err(|e| Failure::work(&e))?;
     let policy = Policy::compile(&matrix, &options).map_err(|e| Failure::work(&e))?;
     phase_scenario::write_atomically(&arguments.out, policy.to_json().as_bytes()).map_err(|e| Failure::work(&e))?;
-    note(&format!("wrote {}: {} backends, {} cells, default-safe {}", arguments.out.display(), policy.backends().len(), policy.cells().len(), policy.default_safe()));
+    note(&format!("wrote {}: {} backends, {} cells, default-safe {}", arguments.out.display(), policy.backends().count(), policy.cells().len(), policy.default_safe()));
     Ok(())
 }
 

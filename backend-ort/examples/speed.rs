@@ -3,7 +3,7 @@
 #![expect(clippy::print_stdout, clippy::disallowed_methods, clippy::unwrap_used, reason = "a program that measures and prints")]
 
 use phase_backend_ort::{Ort, OrtConfig};
-use phase_core::{Backend, CacheSpec, KvCache, LoadSpec, Logits, Model, Decode, Prefill, PromptBatch, TokenId};
+use phase_core::{Backend, CacheSpec, Decode, KvCache, LoadSpec, Logits, Model, Prefill, PromptBatch, TokenId};
 use std::time::Instant;
 
 fn main() {
@@ -52,7 +52,12 @@ fn main() {
 
 fn peak() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    status.lines().filter(|l| l.starts_with("VmHWM") || l.starts_with("RssAnon") || l.starts_with("RssFile")).map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join(", ")
+    status
+        .lines()
+        .filter(|l| l.starts_with("VmHWM") || l.starts_with("RssAnon") || l.starts_with("RssFile"))
+        .map(|l| l.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// Two threads summing 512 MiB, best of five.
@@ -62,10 +67,12 @@ fn bandwidth() -> f64 {
         let start = Instant::now();
         std::thread::scope(|s| {
             for half in data.chunks(data.len() / 2) {
-                s.spawn(move || std::hint::black_box(half.as_chunks::<32>().0.iter().fold([0u64; 32], |mut acc, c| {
-                    acc.iter_mut().zip(c).for_each(|(a, v)| *a = a.wrapping_add(*v));
-                    acc
-                })));
+                s.spawn(move || {
+                    std::hint::black_box(half.as_chunks::<32>().0.iter().fold([0u64; 32], |mut acc, c| {
+                        acc.iter_mut().zip(c).for_each(|(a, v)| *a = a.wrapping_add(*v));
+                        acc
+                    }))
+                });
             }
         });
         start.elapsed().as_secs_f64()

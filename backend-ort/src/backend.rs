@@ -22,6 +22,9 @@ pub struct Ort {
     device: Device,
 }
 
+/// The binding's name and version, which its crate does not tell.
+const BINDING: &str = "ort 2.0.0-rc.15";
+
 /// Where it runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Device {
@@ -63,7 +66,7 @@ impl Ort {
         let stack = StackInfo::new()
             .with(Layer::Runtime, "backend", self.device.id())
             .with(Layer::Runtime, "library", format!("onnxruntime {}", library.version))
-            .with(Layer::Runtime, "binding", "ort 2.0.0-rc.15")
+            .with(Layer::Runtime, "binding", BINDING)
             .with(Layer::Runtime, "crate", concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")));
         let file = library.path.file_name().unwrap_or_default().to_string_lossy();
         let stack = stack.with(Layer::Runtime, "library_file", file);
@@ -90,7 +93,12 @@ impl Backend for Ort {
         if spec.dtype != DType::F32 {
             return Err(OrtError::DType(spec.dtype));
         }
-        let setup = Setup { library: self.library()?, optimization: self.config.optimization, threads: threads(spec) };
+        let setup = Setup {
+            library: self.library()?,
+            optimization: self.config.optimization,
+            waiting: self.config.waiting,
+            threads: threads(spec),
+        };
         match export::find(&spec.path) {
             Some(file) => self.load_export(spec, setup, file),
             None => self.load_checkpoint(spec, setup),
@@ -149,11 +157,7 @@ impl Ort {
     }
 
     fn stack_of(&self, setup: &Setup) -> StackInfo {
-        let stack = self
-            .stack(&setup.library)
-            .with(Layer::Runtime, "optimization", self.config.optimization.as_str())
-            .with(Layer::Runtime, "threads", setup.threads.to_string());
-        Setup::facts().fold(stack, |stack, (key, value)| stack.with(Layer::Runtime, key, value))
+        setup.facts().into_iter().fold(self.stack(&setup.library), |stack, (key, value)| stack.with(Layer::Runtime, key, value))
     }
 }
 
@@ -179,4 +183,16 @@ fn work(config: &ModelConfig) -> (u64, u64, u64) {
     let layer = config.hidden * (2 * config.q_dim() + 2 * config.kv_dim()) + gated * config.hidden * config.intermediate;
     let kv = (2 * config.layers * config.kv_dim()) as u64 * size;
     ((config.parameters() - looked_up) * size, kv, 2 * (config.layers * layer) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_binding_is_the_one_that_is_pinned() {
+        let manifest = include_str!("../../Cargo.toml");
+        let version = BINDING.trim_start_matches("ort ");
+        assert!(manifest.contains(&format!(r#"ort = {{ version = "={version}""#)));
+    }
 }

@@ -17,6 +17,8 @@ pub struct OrtConfig {
     pub library: Option<PathBuf>,
     /// How far ONNX Runtime rewrites the graph at load.
     pub optimization: Optimization,
+    /// What its threads do between two operators of one call.
+    pub waiting: Waiting,
 }
 
 impl OrtConfig {
@@ -32,6 +34,36 @@ impl OrtConfig {
     pub fn with_optimization(mut self, optimization: Optimization) -> Self {
         self.optimization = optimization;
         self
+    }
+
+    /// Sets what threads do between two operators of one call.
+    #[must_use]
+    pub fn with_waiting(mut self, waiting: Waiting) -> Self {
+        self.waiting = waiting;
+        self
+    }
+}
+
+/// What ONNX Runtime's threads do between two operators of one call. After a call they always sleep, because other
+/// runtimes of the process want the cores then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Waiting {
+    /// They sleep: better when other programs keep the cores busy.
+    Sleep,
+    /// They look for work without pause: better on cores of their own, because waking a thread takes as long as a small
+    /// operator.
+    #[default]
+    Spin,
+}
+
+impl Waiting {
+    /// The name used in files: `sleep`, `spin`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sleep => "sleep",
+            Self::Spin => "spin",
+        }
     }
 }
 

@@ -30,8 +30,8 @@ pub(crate) struct Growing {
 impl Growing {
     pub(crate) fn new(session: &Session, interface: &Interface, batch: usize, capacity: usize) -> Result<Self, OrtError> {
         let buffers = || {
-            let one = || Memory::new(interface.kv.elements(batch, capacity));
-            (0..2 * interface.kv.layers).map(|_| one()).collect::<Result<Vec<_>, _>>()
+            let one = || Ok(Memory::new(interface.kv.elements(batch, capacity))?.touched());
+            (0..2 * interface.kv.layers).map(|_| one()).collect::<Result<Vec<_>, OrtError>>()
         };
         let mut mask = Memory::new(batch * capacity)?;
         mask.as_mut_slice().fill(1);
@@ -85,22 +85,22 @@ impl Growing {
         let (batch, heads, width) = (self.batch, interface.kv.heads, interface.kv.head_dim);
         let ids = [batch, new].map(int);
         // SAFETY: all memory bound here lives as long as `self`, and the binding is dropped before it.
-        unsafe { self.binding.input(&c_name("input_ids"), &mut self.tokens, 0, &ids) }?;
+        unsafe { self.binding.input(&c_name("input_ids"), &self.tokens, 0, &ids) }?;
         if interface.has_mask {
             // SAFETY: as above.
-            unsafe { self.binding.input(&c_name("attention_mask"), &mut self.mask, 0, &[batch, len + new].map(int)) }?;
+            unsafe { self.binding.input(&c_name("attention_mask"), &self.mask, 0, &[batch, len + new].map(int)) }?;
         }
         if interface.has_positions {
             // SAFETY: as above.
-            unsafe { self.binding.input(&c_name("position_ids"), &mut self.positions, 0, &ids) }?;
+            unsafe { self.binding.input(&c_name("position_ids"), &self.positions, 0, &ids) }?;
         }
         let (past, present) = ([batch, heads, len, width].map(int), [batch, heads, len + new, width].map(int));
         for i in 0..2 * interface.kv.layers {
             let [past_name, present_name] = kv_names(i);
             // SAFETY: as above.
-            unsafe { self.binding.input(&past_name, &mut self.kv[self.current][i], 0, &past) }?;
+            unsafe { self.binding.input(&past_name, &self.kv[self.current][i], 0, &past) }?;
             // SAFETY: as above.
-            unsafe { self.binding.output(&present_name, &mut self.kv[1 - self.current][i], 0, &present) }?;
+            unsafe { self.binding.output(&present_name, &self.kv[1 - self.current][i], 0, &present) }?;
         }
         Ok(())
     }

@@ -81,7 +81,8 @@ fn interface(handle: &libloading::Library, name: &Path) -> Result<(String, usize
     type Entry = unsafe extern "C" fn() -> *const ort::sys::OrtApiBase;
     let fail = |reason: &str| OrtError::Library { library: name.to_owned(), reason: reason.to_owned() };
     // SAFETY: every ONNX Runtime exports this symbol with this type; a library without it is refused here.
-    let entry = unsafe { handle.get::<Entry>(b"OrtGetApiBase\0") }.map_err(|_| fail("it exports no OrtGetApiBase, so it is not ONNX Runtime"))?;
+    let entry =
+        unsafe { handle.get::<Entry>(b"OrtGetApiBase\0") }.map_err(|_| fail("it exports no OrtGetApiBase, so it is not ONNX Runtime"))?;
     // SAFETY: the entry point takes nothing and gives a static table or null.
     let base = unsafe { entry() };
     // SAFETY: a non-null table is valid for the library's life.

@@ -1,7 +1,7 @@
 //! Sessions with this crate's settings.
 
 use crate::{
-    config::Optimization,
+    config::{Optimization, Waiting},
     error::OrtError,
     library::Library,
 };
@@ -13,6 +13,7 @@ use std::path::Path;
 pub(crate) struct Setup {
     pub(crate) library: Library,
     pub(crate) optimization: Optimization,
+    pub(crate) waiting: Waiting,
     pub(crate) threads: usize,
 }
 
@@ -35,7 +36,8 @@ impl Setup {
             .map_err(fail())?
             .with_inter_threads(1)
             .map_err(fail())?;
-        for (key, value) in Self::ENTRIES {
+        let spin = if self.waiting == Waiting::Spin { "1" } else { "0" };
+        for (key, value) in [("session.intra_op.allow_spinning", spin), ("session.force_spinning_stop", "1")] {
             builder = builder.with_config_entry(key, value).map_err(fail())?;
         }
         if let Some(prefix) = profile {
@@ -44,12 +46,12 @@ impl Setup {
         builder.commit_from_file(model).map_err(|e| OrtError::Graph { path: model.to_owned(), message: e.to_string() })
     }
 
-    /// Threads spin while a graph runs, because waking one costs as much as a small operator, and stop when it has run,
-    /// because other runtimes share the processor.
-    const ENTRIES: [(&'static str, &'static str); 2] = [("session.intra_op.allow_spinning", "1"), ("session.force_spinning_stop", "1")];
-
     /// Settings that change speed, as facts.
-    pub(crate) fn facts() -> impl Iterator<Item = (&'static str, &'static str)> {
-        Self::ENTRIES.into_iter()
+    pub(crate) fn facts(&self) -> [(&'static str, String); 3] {
+        [
+            ("optimization", self.optimization.as_str().to_owned()),
+            ("threads", self.threads.to_string()),
+            ("waiting", self.waiting.as_str().to_owned()),
+        ]
     }
 }

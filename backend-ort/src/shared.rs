@@ -49,7 +49,8 @@ struct Bound {
 
 impl Shared {
     pub(crate) fn new(shape: KvShape, batch: usize, capacity: usize, chunk: usize, learned_positions: bool) -> Result<Self, OrtError> {
-        let kv = (0..2 * shape.layers).map(|_| Memory::new(shape.elements(batch, capacity))).collect::<Result<_, _>>()?;
+        let kv =
+            (0..2 * shape.layers).map(|_| Ok(Memory::new(shape.elements(batch, capacity))?.touched())).collect::<Result<_, OrtError>>()?;
         Ok(Self {
             bindings: Vec::new(),
             kv,
@@ -101,8 +102,8 @@ impl Shared {
         if bound.new != new {
             bound.new = 0;
             // SAFETY: the memory lives as long as `self`, and the bindings are dropped before it.
-            unsafe { bound.binding.input(&c_name(names::TOKENS), &mut self.tokens, 0, &[int(rows.len()), int(new)]) }?;
-            if let Some(positions) = &mut self.positions {
+            unsafe { bound.binding.input(&c_name(names::TOKENS), &self.tokens, 0, &[int(rows.len()), int(new)]) }?;
+            if let Some(positions) = &self.positions {
                 // SAFETY: as above.
                 unsafe { bound.binding.input(&c_name(names::POSITIONS), positions, 0, &[int(new)]) }?;
             }
@@ -115,7 +116,7 @@ impl Shared {
         let mut binding = Binding::new(session)?;
         let shape = [rows.len(), self.shape.heads, self.capacity, self.shape.head_dim].map(int);
         let at = self.shape.elements(rows.start, self.capacity);
-        for (i, kv) in self.kv.iter_mut().enumerate() {
+        for (i, kv) in self.kv.iter().enumerate() {
             let [past, present] = kv_names(i);
             // SAFETY: the memory lives as long as `self`, and the bindings are dropped before it.
             unsafe { binding.input(&past, kv, at, &shape) }?;
@@ -123,9 +124,9 @@ impl Shared {
             unsafe { binding.output(&present, kv, at, &shape) }?;
         }
         // SAFETY: as above.
-        unsafe { binding.input(&c_name(names::LENGTHS), &mut self.lengths, 0, &[int(rows.len())]) }?;
+        unsafe { binding.input(&c_name(names::LENGTHS), &self.lengths, 0, &[int(rows.len())]) }?;
         // SAFETY: as above.
-        unsafe { binding.input(&c_name(names::TOTAL), &mut self.total, 0, &[]) }?;
+        unsafe { binding.input(&c_name(names::TOTAL), &self.total, 0, &[]) }?;
         Ok(Bound { rows, new: 0, binding })
     }
 }

@@ -93,7 +93,9 @@ fn a_folder_that_cannot_be_written_is_named() {
 fn the_stack_names_what_was_loaded() {
     let Some(model) = common::load(common::golden("tiny/qwen2")) else { return };
     let facts: Vec<_> = model.info().stack.iter().map(|(layer, key, fact)| format!("{}.{key}={fact}", layer.as_str())).collect();
-    for fact in ["model.digest=", "model.architecture=qwen2", "model.dtype=f32", "runtime.library=onnxruntime 1.", "runtime.library_blake3="] {
+    for fact in
+        ["model.digest=", "model.architecture=qwen2", "model.dtype=f32", "runtime.library=onnxruntime 1.", "runtime.library_blake3="]
+    {
         assert!(facts.iter().any(|f| f.starts_with(fact)), "{fact} in {facts:?}");
     }
     assert!(facts.iter().all(|f| !f.contains("unknown")), "{facts:?}");

@@ -100,7 +100,8 @@ impl Export {
     pub(crate) fn digest(&self) -> Result<String, OrtError> {
         let folder = self.file.parent().unwrap_or(Path::new("."));
         let locations = self.graph.initializer.iter().flat_map(|t| &t.external_data);
-        let locations: BTreeSet<_> = locations.filter(|e| e.key.as_deref() == Some("location")).filter_map(|e| e.value.as_deref()).collect();
+        let locations: BTreeSet<_> =
+            locations.filter(|e| e.key.as_deref() == Some("location")).filter_map(|e| e.value.as_deref()).collect();
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"phase onnx export 1");
         for path in std::iter::once(self.file.clone()).chain(locations.iter().map(|l| folder.join(l))) {
@@ -127,7 +128,8 @@ impl Export {
             for part in ["key", "value"] {
                 let past = format!("past_key_values.{layer}.{part}");
                 let shape = inputs.get(past.as_str()).and_then(|t| kv_shape(t, layers));
-                let shape = shape.ok_or_else(|| fail(format!("{past} is not f32 [batch, heads, past, head_dim] of fixed heads and head_dim")))?;
+                let shape =
+                    shape.ok_or_else(|| fail(format!("{past} is not f32 [batch, heads, past, head_dim] of fixed heads and head_dim")))?;
                 if kv.replace(shape).is_some_and(|before| before != shape) {
                     return Err(fail(format!("{past} has another shape than those before")));
                 }

@@ -4,9 +4,7 @@ mod decoder;
 
 pub(crate) use decoder::{decoder, names};
 
-use crate::onnx::{
-    AttributeProto, Dim, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto, data_type,
-};
+use crate::onnx::{AttributeProto, Dim, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto, data_type};
 use phase_model::Role;
 
 /// Raised whenever the graph written for a checkpoint changes, so that older derived files are not used.

@@ -51,8 +51,8 @@ pub(crate) fn read<T: DeserializeOwned>(name: &str) -> T {
 /// The f32 and i32 tensors of a safetensors file, widened to f32, each with its shape.
 pub(crate) fn tensors(name: &str) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
     let bytes = std::fs::read(golden(name)).expect("reference data");
-    let (size, rest) = bytes.split_at(8);
-    let (header, data) = rest.split_at(usize::try_from(u64::from_le_bytes(size.try_into().unwrap())).unwrap());
+    let (size, rest) = bytes.split_first_chunk::<8>().expect("a safetensors header");
+    let (header, data) = rest.split_at(usize::try_from(u64::from_le_bytes(*size)).expect("a header that fits"));
     let header: BTreeMap<String, serde_json::Value> = serde_json::from_slice(header).expect("a safetensors header");
     let tensor = |(name, info): (String, serde_json::Value)| {
         let numbers = |key: &str| -> Vec<usize> { serde_json::from_value(info[key].clone()).unwrap_or_default() };

@@ -1,6 +1,6 @@
 //! Prints the memory bandwidth that [`matvec`] reaches next to what plain reading reaches, and the speed of [`attention`].
 //!
-//! `cargo run --release -p phase-kernels --example bandwidth [threads [rounds]]`. The cases take turns, and a case shows
+//! `cargo run --release -p phase-kernels --example bandwidth [threads [rounds [word]]]`, where only cases that contain the word are run. The cases take turns, and a case shows
 //! the lower quartile of the times of its calls, because the machine may be shared. Calls walk through 512 MiB of weights,
 //! so that no cache helps.
 
@@ -80,6 +80,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         cases.extend(kinds.map(|kind| Case::Attention { query_len, start, kind }));
     }
 
+    if let Some(word) = args().nth(3) {
+        cases.retain(|case| format!("{case:?}").contains(&word));
+    }
     let mut times = vec![Vec::new(); cases.len()];
     for _ in 0..rounds {
         for (case, times) in cases.iter().zip(&mut times) {

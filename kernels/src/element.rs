@@ -6,7 +6,7 @@ use crate::disjoint::Disjoint;
 use crate::simd::{Kernel, LANES, Simd, dispatch};
 use crate::team::Team;
 
-/// A type that weights and caches may be stored in: `f32`, [`f16`] or [`bf16`]. Arithmetic is always in f32.
+/// A type that weights and caches may be stored in: `f32`, [`half::f16`] or [`half::bf16`]. Arithmetic is always in f32.
 ///
 /// Sealed: the kernels know how to load each.
 pub trait Element: sealed::Load {}

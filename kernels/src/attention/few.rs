@@ -5,8 +5,9 @@ use crate::element::Element;
 use crate::scratch::Scratch;
 use crate::simd::{Kernel, LANES, Simd};
 
-/// Keys whose scores are kept at a time; keys and values of a block at a head of 64 fit the first-level cache in 16 bits.
-pub(super) const BLOCK: usize = 64;
+/// Keys whose scores are kept at a time: with fewer, the prefetcher has hardly begun when a block ends (64 cost a third
+/// more time); with more, a short context has too few tasks for the threads.
+pub(super) const BLOCK: usize = 256;
 /// Keys scored at a time, from places of the block that the prefetcher follows separately.
 const STREAMS: usize = 4;
 

@@ -1,5 +1,7 @@
 //! Every architecture against Hugging Face transformers: the logits of random checkpoints.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::{Case, difference};

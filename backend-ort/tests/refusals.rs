@@ -1,5 +1,7 @@
 //! What is refused, and with which words.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use phase_backend_ort::{Ort, OrtConfig, OrtError};

@@ -2,6 +2,8 @@
 //!
 //! Its weights are not in the repository: `PHASE_TEST_MODEL` names a Hugging Face folder or GGUF file of it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::{Case, difference};

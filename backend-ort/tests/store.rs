@@ -1,5 +1,7 @@
 //! Derived files: written once, checked, and written again when they are damaged.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use phase_core::{Backend, ErrorKind, LoadSpec, Model, PhaseError};

@@ -23,6 +23,7 @@ use std::{
 };
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests;
 
 const MODEL_FILE: &str = "model.onnx";

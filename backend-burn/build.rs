@@ -1,6 +1,9 @@
 //! Tells the crate which versions of burn it is built with: the lock file is the only place that knows.
 
-use std::{env, fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -16,8 +19,7 @@ fn main() {
 
 /// The nearest `Cargo.lock` above this crate.
 fn lock_file() -> Option<PathBuf> {
-    let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR")?);
-    manifest.ancestors().map(|dir| dir.join("Cargo.lock")).find(|path| path.is_file())
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|dir| dir.join("Cargo.lock")).find(|path| path.is_file())
 }
 
 /// The version of the one package of that name; none when there are several, because then which one is a guess.

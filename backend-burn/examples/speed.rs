@@ -1,4 +1,4 @@
-//! Prints how fast a checkpoint runs: `speed PATH [f32|f16|bf16] [direct_rows] [chunk_rows] [prefill|decode]`.
+//! Prints how fast a checkpoint runs: `speed PATH [f32|f16|bf16] [direct_rows] [prefill_rows] [prefill|decode]`.
 //!
 //! Best of several rounds, because machines are noisy; an argument left out takes its default.
 
@@ -10,19 +10,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use phase_backend_burn::{Burn, BurnModel, Config};
+use phase_backend_burn::{Burn, BurnConfig, BurnModel};
 use phase_core::{Backend, CacheSpec, DType, Decode, KvCache, LoadSpec, Logits, Model, Prefill, PromptBatch, TokenId};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
-    let path = args.next().ok_or("usage: speed PATH [f32|f16|bf16] [direct_rows] [chunk_rows] [prefill|decode]")?;
+    let path = args.next().ok_or("usage: speed PATH [f32|f16|bf16] [direct_rows] [prefill_rows] [prefill|decode]")?;
     let dtype: DType = args.next().as_deref().unwrap_or("f32").parse()?;
-    let mut config = Config::default();
+    let mut config = BurnConfig::default();
     if let Some(rows) = args.next() {
         config = config.with_direct_rows(rows.parse()?);
     }
     if let Some(rows) = args.next() {
-        config = config.with_chunk_rows(rows.parse()?);
+        config = config.with_prefill_rows(rows.parse()?);
     }
     let only = args.next();
     let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);

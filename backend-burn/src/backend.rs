@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, sync::Arc, thread};
 use phase_core::{Backend, BackendId, CallError, Capabilities, Layer, LoadSpec, ModelInfo, StackInfo};
 use phase_model::Checkpoint;
 
-use crate::{BurnError, BurnModel, Config, cache::CacheShape, cpu::Decoder, evidence};
+use crate::{BurnConfig, BurnError, BurnModel, cache::CacheShape, cpu::Decoder, evidence};
 
 /// burn on one device.
 ///
@@ -17,7 +17,7 @@ use crate::{BurnError, BurnModel, Config, cache::CacheShape, cpu::Decoder, evide
 /// ```
 #[derive(Clone, Debug)]
 pub struct Burn {
-    config: Config,
+    config: BurnConfig,
 }
 
 impl Burn {
@@ -25,11 +25,11 @@ impl Burn {
 
     /// burn-flex on the processor.
     pub fn cpu() -> Self {
-        Self::new(Config::default())
+        Self::new(BurnConfig::default())
     }
 
     /// The device and the settings of `config`.
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: BurnConfig) -> Self {
         Self { config }
     }
 }
@@ -50,8 +50,8 @@ impl Backend for Burn {
         if spec.max_batch == 0 || spec.max_batch > MAX_BATCH {
             return Err(CallError::Batch { got: spec.max_batch, max: MAX_BATCH }.into());
         }
-        if self.config.chunk_rows == 0 {
-            return Err(BurnError::Setting { setting: "chunk_rows", found: 0, expected: "1 or more" });
+        if self.config.prefill_rows == 0 {
+            return Err(BurnError::Setting { setting: "prefill_rows", found: 0, expected: "1 or more" });
         }
         let threads = threads(spec.threads)?;
         let mut checkpoint = Checkpoint::open(&spec.path)?;

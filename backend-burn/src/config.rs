@@ -3,33 +3,34 @@
 /// How the backend runs.
 ///
 /// ```
-/// use phase_backend_burn::Config;
-/// let config = Config::default().with_chunk_rows(256);
-/// assert_eq!(config.chunk_rows, 256);
+/// use phase_backend_burn::BurnConfig;
+/// let config = BurnConfig::default().with_prefill_rows(256);
+/// assert_eq!(config.prefill_rows, 256);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Config {
+pub struct BurnConfig {
     /// Where the model runs.
     pub device: Device,
-    /// Rows (sequences times positions) that pass the layers together: bounds the memory for activations. At least 1.
-    pub chunk_rows: usize,
-    /// Matrix products of up to so many rows are read once at memory bandwidth by our own kernel instead of going
-    /// through burn's product, which runs them on one core. 0 sends every product through burn.
+    /// Most positions, over all sequences, that pass the layers together, but never less than one of each sequence: it
+    /// bounds the memory of a long prompt. At least 1; the default is 512.
+    pub prefill_rows: usize,
+    /// Products of up to so many rows go through phase-kernels instead of burn's own product, which takes one row on one
+    /// core. 0 sends every product through burn. The default, 64, is every decode step and short prompts.
     pub direct_rows: usize,
 }
 
-impl Default for Config {
+impl Default for BurnConfig {
     fn default() -> Self {
-        Self { device: Device::Cpu, chunk_rows: 512, direct_rows: 64 }
+        Self { device: Device::Cpu, prefill_rows: 512, direct_rows: 64 }
     }
 }
 
-impl Config {
-    /// Lets up to `rows` rows pass the layers together.
+impl BurnConfig {
+    /// Lets up to `rows` positions pass the layers together.
     #[must_use]
-    pub fn with_chunk_rows(mut self, rows: usize) -> Self {
-        self.chunk_rows = rows;
+    pub fn with_prefill_rows(mut self, rows: usize) -> Self {
+        self.prefill_rows = rows;
         self
     }
 

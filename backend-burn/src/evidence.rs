@@ -2,21 +2,22 @@
 
 use phase_core::{Evidence, Layer, StackInfo};
 
-use crate::{Config, cpu::Seen};
+use crate::{BurnConfig, cpu::Seen};
 
 /// The runtime's facts that don't depend on a model.
-pub(crate) fn runtime(config: &Config, threads: usize) -> StackInfo {
+pub(crate) fn runtime(config: &BurnConfig, threads: usize) -> StackInfo {
     let mut stack = StackInfo::new()
         .with(Layer::Runtime, "backend", crate::Burn::ID.as_str())
         .with(Layer::Runtime, "crate", concat!("phase-backend-burn ", env!("CARGO_PKG_VERSION")))
         .with(Layer::Runtime, "threads", threads.to_string())
         .with(Layer::Runtime, "kernel_path", kernel_path())
-        .with(Layer::Runtime, "chunk_rows", config.chunk_rows.to_string())
+        .with(Layer::Runtime, "cache_dtype", "f32")
+        .with(Layer::Runtime, "prefill_rows", config.prefill_rows.to_string())
         .with(Layer::Runtime, "direct_rows", config.direct_rows.to_string());
     let versions = [
         ("library", "burn", env!("PHASE_BURN")),
-        ("device_library", "burn-flex", env!("PHASE_BURN_FLEX")),
-        ("product_library", "gemm", env!("PHASE_GEMM")),
+        ("burn_flex", "burn-flex", env!("PHASE_BURN_FLEX")),
+        ("gemm", "gemm", env!("PHASE_GEMM")),
     ];
     for (key, name, version) in versions {
         stack = if version.is_empty() {

@@ -16,6 +16,6 @@ mod model;
 
 pub use backend::Burn;
 pub use cache::BurnCache;
-pub use config::{Config, Device};
+pub use config::{BurnConfig, Device};
 pub use error::BurnError;
 pub use model::BurnModel;

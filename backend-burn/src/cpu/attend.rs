@@ -31,6 +31,8 @@ pub(super) struct Chunk {
     pub(super) new: usize,
     pub(super) capacity: usize,
     pub(super) spread: Spread,
+    /// Whether scores are wanted after it.
+    pub(super) last: bool,
 }
 
 impl Chunk {
@@ -67,7 +69,7 @@ impl Attend {
         (keys, values): (&mut [f32], &mut [f32]),
         out: &mut Buffer,
     ) {
-        let Chunk { batch, past, new, capacity, spread } = chunk;
+        let Chunk { batch, past, new, capacity, spread, .. } = chunk;
         let (q_dim, kv_dim) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
         let shape = AttentionShape {
             batch,

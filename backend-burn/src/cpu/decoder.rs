@@ -7,7 +7,7 @@ use phase_kernels::Team;
 use phase_model::Checkpoint;
 
 use super::{engine::Engine, rows::Spread, weights::ModelWeights};
-use crate::{BurnCache, BurnError, Config};
+use crate::{BurnCache, BurnConfig, BurnError};
 
 /// One loaded model with its threads.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    pub(crate) fn load(checkpoint: &Checkpoint, dtype: DType, threads: NonZeroUsize, config: &Config) -> Result<Self, BurnError> {
+    pub(crate) fn load(checkpoint: &Checkpoint, dtype: DType, threads: NonZeroUsize, config: &BurnConfig) -> Result<Self, BurnError> {
         let refused = |source: Box<dyn std::error::Error + Send + Sync>| BurnError::Threads { threads: threads.get(), source };
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads.get())

@@ -13,7 +13,7 @@ use super::{
     storage::Buffer,
     weights::ModelWeights,
 };
-use crate::{BurnCache, BurnError, Config};
+use crate::{BurnCache, BurnConfig, BurnError};
 
 /// Weights and working memory.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(crate) struct Engine {
     plan: Plan,
     weights: ModelWeights,
     rope: Option<RopeTables>,
-    chunk_rows: usize,
+    prefill_rows: usize,
     team: Team,
     products: Products,
     attend: Attend,
@@ -45,14 +45,14 @@ struct Buffers {
 }
 
 impl Engine {
-    pub(super) fn new(model: &ModelConfig, weights: ModelWeights, team: Team, config: &Config) -> Result<Self, BurnError> {
+    pub(super) fn new(model: &ModelConfig, weights: ModelWeights, team: Team, config: &BurnConfig) -> Result<Self, BurnError> {
         let buffer = Buffer::new;
         Ok(Self {
             model: model.clone(),
             plan: Plan::new(model)?,
             weights,
             rope: None,
-            chunk_rows: config.chunk_rows,
+            prefill_rows: config.prefill_rows,
             team,
             products: Products::new(Device::flex(), config.direct_rows),
             attend: Attend::new(model),
@@ -85,15 +85,15 @@ impl Engine {
         out: &mut [f32],
     ) -> Result<(), BurnError> {
         let len = tokens.len() / batch;
-        let step = (self.chunk_rows / batch).max(1);
+        let step = (self.prefill_rows / batch).max(1);
         let (past, capacity) = (cache.len(), cache.capacity());
         for first in (0..len).step_by(step) {
-            let chunk = Chunk { batch, past: past + first, new: step.min(len - first), capacity, spread };
+            let chunk = Chunk { batch, past: past + first, new: step.min(len - first), capacity, spread, last: first + step >= len };
             self.embed(tokens.chunks_exact(len).map(|row| &row[first..first + chunk.new]), chunk);
             for layer in 0..self.model.layers {
                 self.layer(layer, cache, chunk)?;
             }
-            if first + chunk.new == len {
+            if chunk.last {
                 self.head(chunk, out)?;
             }
         }
@@ -119,13 +119,24 @@ impl Engine {
         let Self { plan, rope, team, products, attend, x, .. } = self;
         let Buffers { normed, qkv, attended, up, activated, delta } = &mut self.buffers;
         let layer = &self.weights.layers[index];
-        let rows = chunk.rows();
-        let stream = rows * self.model.hidden;
+        let hidden = self.model.hidden;
+        let mut rows = chunk.rows();
 
-        plan.norm(team, &layer.attn_norm, x, normed.get_mut(stream));
+        plan.norm(team, &layer.attn_norm, x, normed.get_mut(rows * hidden));
         products.linear(team, &layer.qkv, normed, rows, qkv)?;
         attend.run(team, layer, rope.as_ref(), chunk, qkv, cache.layer(index), attended);
         products.saw(KERNELS, "attention f32");
+        if index + 1 == self.model.layers {
+            if !chunk.last {
+                return Ok(());
+            }
+            // Nothing reads what the last layer would give at the other positions.
+            keep_last(x, hidden, chunk);
+            keep_last(attended.get_mut(rows * self.model.q_dim()), self.model.q_dim(), chunk);
+            rows = chunk.batch;
+        }
+        let stream = rows * hidden;
+        let x = &mut x[..stream];
         products.linear(team, &layer.o, attended, rows, delta)?;
         rows::add(chunk.spread, x, delta.get(stream));
 
@@ -137,14 +148,20 @@ impl Engine {
         Ok(())
     }
 
-    /// Scores of each sequence's last position only.
+    /// Scores of each sequence's last position, which is all that the last layer left.
     fn head(&mut self, chunk: Chunk, out: &mut [f32]) -> Result<(), BurnError> {
         let Self { plan, weights, team, products, x, buffers, .. } = self;
         let hidden = self.model.hidden;
-        let last = x.chunks_exact(chunk.new * hidden).map(|rows| &rows[(chunk.new - 1) * hidden..]);
-        for (row, out) in last.zip(buffers.normed.get_mut(chunk.batch * hidden).chunks_exact_mut(hidden)) {
-            plan.norm(team, &weights.final_norm, row, out);
-        }
+        let stream = chunk.batch * hidden;
+        plan.norm(team, &weights.final_norm, &x[..stream], buffers.normed.get_mut(stream));
         products.head(team, weights.head(), &buffers.normed, chunk.batch, out)
+    }
+}
+
+/// Moves the row of each sequence's last position to the front.
+fn keep_last(values: &mut [f32], width: usize, chunk: Chunk) {
+    for sequence in 0..chunk.batch {
+        let row = (sequence + 1) * chunk.new - 1;
+        values.copy_within(row * width..(row + 1) * width, sequence * width);
     }
 }

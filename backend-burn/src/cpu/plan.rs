@@ -1,7 +1,7 @@
 //! The model's structure, reduced to what this decoder implements.
 
 use phase_kernels::{Team, gelu_tanh, layer_norm, rms_norm, silu_mul};
-use phase_model::{Activation, Mlp, ModelConfig, Norm};
+use phase_model::{Activation, Mlp, ModelConfig, Norm, Position};
 
 use super::{
     rows::{self, Spread},
@@ -40,6 +40,9 @@ impl Plan {
     /// [`BurnError::Unsupported`] for what was added to phase-model after this was written.
     pub(super) fn new(config: &ModelConfig) -> Result<Self, BurnError> {
         let unknown = |what: String| BurnError::Unsupported { what };
+        if !matches!(config.position, Position::Learned | Position::Rope(_)) {
+            return Err(unknown(format!("position {:?}", config.position)));
+        }
         Ok(Self {
             norm: match config.norm {
                 Norm::Layer => NormKind::Layer,

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use phase_backend_burn::{Burn, BurnError, Config};
+use phase_backend_burn::{Burn, BurnConfig, BurnError};
 use phase_core::{
     Backend, CacheSpec, Decode, ErrorKind, KvCache, Layer, LoadSpec, Logits, Model, PhaseError, Prefill, PromptBatch, TokenId,
 };
@@ -23,8 +23,8 @@ fn settings_outside_of_their_range() {
     for rows in [0, 65] {
         assert_eq!(refused(&spec.clone().with_max_batch(rows)).kind(), ErrorKind::InvalidInput);
     }
-    let error = Burn::new(Config::default().with_chunk_rows(0)).load(&spec).expect_err("refused");
-    assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::InvalidInput, "chunk_rows is 0, expected 1 or more"));
+    let error = Burn::new(BurnConfig::default().with_prefill_rows(0)).load(&spec).expect_err("refused");
+    assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::InvalidInput, "prefill_rows is 0, expected 1 or more"));
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn the_stack_is_captured() {
 
 #[test]
 fn evidence_names_burns_device_and_counts_kernels() {
-    let backend = Burn::new(Config::default().with_direct_rows(4));
+    let backend = Burn::new(BurnConfig::default().with_direct_rows(4));
     let mut model = backend.load(&LoadSpec::new(tiny("qwen2"))).unwrap();
     assert!(model.evidence().unwrap().placement.is_empty(), "nothing ran yet");
     let layers = 2 * 4;

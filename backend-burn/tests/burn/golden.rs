@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use phase_backend_burn::{Burn, BurnModel, Config};
+use phase_backend_burn::{Burn, BurnConfig, BurnModel};
 use phase_core::{Backend, CacheSpec, DType, Decode, LoadSpec, Logits, Model, Prefill, PromptBatch, TokenId};
 use serde::Deserialize;
 
@@ -91,7 +91,7 @@ fn greedy(model: &mut BurnModel, prompt: &[u32], new: usize) -> Vec<u32> {
     all
 }
 
-fn check_tiny(name: &str, config: Config, dtype: DType, tolerance: f32) {
+fn check_tiny(name: &str, config: BurnConfig, dtype: DType, tolerance: f32) {
     let folder = goldens().join("tiny").join(name);
     let (golden, tensors) = read(&folder);
     let mut model = Burn::new(config).load(&LoadSpec::new(&folder).with_dtype(dtype)).unwrap();
@@ -112,15 +112,15 @@ fn check_tiny(name: &str, config: Config, dtype: DType, tolerance: f32) {
 macro_rules! tiny {
     ($($test:ident $name:literal),+) => {
         /// The default: few rows through our kernels, more through burn.
-        mod both { $(#[test] fn $test() { super::check_tiny($name, super::Config::default(), super::DType::F32, 1e-3); })+ }
+        mod both { $(#[test] fn $test() { super::check_tiny($name, super::BurnConfig::default(), super::DType::F32, 1e-3); })+ }
         /// Every product through burn.
         mod burn_only {
-            $(#[test] fn $test() { super::check_tiny($name, super::Config::default().with_direct_rows(0), super::DType::F32, 1e-3); })+
+            $(#[test] fn $test() { super::check_tiny($name, super::BurnConfig::default().with_direct_rows(0), super::DType::F32, 1e-3); })+
         }
         /// No product through burn, and chunks that divide nothing.
         mod direct_only {
             $(#[test] fn $test() {
-                let config = super::Config::default().with_direct_rows(usize::MAX).with_chunk_rows(7);
+                let config = super::BurnConfig::default().with_direct_rows(usize::MAX).with_prefill_rows(7);
                 super::check_tiny($name, config, super::DType::F32, 1e-3);
             })+
         }
@@ -148,7 +148,7 @@ tiny!(
 #[test]
 fn half_weights_that_are_stored_so_give_the_same_logits() {
     for direct_rows in [0, 8] {
-        let config = || Config::default().with_direct_rows(direct_rows);
+        let config = || BurnConfig::default().with_direct_rows(direct_rows);
         check_tiny("llama-f16", config(), DType::F16, 1e-3);
         check_tiny("llama-bf16", config(), DType::Bf16, 1e-3);
     }

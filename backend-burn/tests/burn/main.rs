@@ -1,0 +1,7 @@
+//! One test binary: linking burn takes longer than running the tests.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
+mod conformance;
+mod golden;
+mod refusals;

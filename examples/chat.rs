@@ -57,7 +57,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     for event in events.drain() {
         match event.phase {
-            Phase::Prefill => println!("prefilled {} tokens on {} cached ones in {:?}", event.shape.new_tokens, event.shape.context, event.duration()),
+            Phase::Prefill => {
+                println!("prefilled {} tokens on {} cached ones in {:?}", event.shape.new_tokens, event.shape.context, event.duration())
+            }
             Phase::Request if event.outcome == Outcome::Cancelled => println!("cancelled after {} tokens", event.shape.new_tokens),
             _ => {}
         }

@@ -52,7 +52,8 @@ impl Backend for Plain {
     fn load(&self, spec: &LoadSpec) -> Result<PlainModel, PlainError> {
         let checkpoint = Checkpoint::open(&spec.path)?;
         let config = checkpoint.config().clone();
-        let plain = config.architecture == Architecture::Llama && !config.biases.qkv && !config.biases.attention_output && !config.biases.mlp;
+        let plain =
+            config.architecture == Architecture::Llama && !config.biases.qkv && !config.biases.attention_output && !config.biases.mlp;
         if !plain || spec.dtype != DType::F32 {
             return Err(PlainError::Unsupported(format!("{:?} in {}", config.architecture, spec.dtype)));
         }
@@ -73,7 +74,8 @@ impl Backend for Plain {
                 })
             })
             .collect::<Result<_, ModelError>>()?;
-        let stack = self.probe()?
+        let stack = self
+            .probe()?
             .with(Layer::Model, "digest", checkpoint.digest()?.to_string())
             .with(Layer::Model, "architecture", format!("{:?}", config.architecture))
             .with(Layer::Model, "dtype", "f32");
@@ -215,7 +217,8 @@ impl PlainModel {
             cache.keys[row][i].extend(k);
             cache.values[row][i].extend(self.product(&layer.v, &normed));
             let (keys, values) = (&cache.keys[row][i], &cache.values[row][i]);
-            let attended: Vec<f32> = (0..heads).flat_map(|h| self.attend(&q[h * head_dim..][..head_dim], keys, values, h / self.config.group())).collect();
+            let attended: Vec<f32> =
+                (0..heads).flat_map(|h| self.attend(&q[h * head_dim..][..head_dim], keys, values, h / self.config.group())).collect();
             add(&mut x, &self.product(&layer.o, &attended));
             let normed = rms_norm(&x, &layer.mlp_norm, norm_eps);
             let mut gate = self.product(&layer.gate, &normed);

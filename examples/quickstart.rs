@@ -27,7 +27,14 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     for event in events.drain().iter().filter(|e| e.phase != Phase::Request) {
         let rate = metrics::prefill_tokens_per_second(event).or_else(|| metrics::decode_tokens_per_second(event));
-        println!("{:<8} {:?} context {:<3} {:?} {:.1} tokens/s", event.phase, event.regime, event.shape.context, event.duration(), rate.unwrap_or(0.0));
+        println!(
+            "{:<8} {:?} context {:<3} {:?} {:.1} tokens/s",
+            event.phase,
+            event.regime,
+            event.shape.context,
+            event.duration(),
+            rate.unwrap_or(0.0)
+        );
     }
     Ok(())
 }

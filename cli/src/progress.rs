@@ -12,7 +12,8 @@ pub(crate) struct Bar {
 impl Bar {
     pub(crate) fn new() -> Self {
         let bar = ProgressBar::new(0);
-        let style = ProgressStyle::with_template("  [{elapsed_precise}] {bar:28} {pos}/{len} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style = ProgressStyle::with_template("  [{elapsed_precise}] {bar:28} {pos}/{len} {wide_msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
         bar.set_style(style.progress_chars("=> "));
         Self { bar }
     }
@@ -38,8 +39,12 @@ impl Observer for Bar {
             Progress::Loading { backend } => self.bar.set_message(format!("loading {backend}")),
             Progress::Loaded { backend, load_ns } => self.line(&format!("  loaded {backend} in {:.2} s", *load_ns as f64 / 1e9)),
             Progress::Failed { backend, stage, message } => self.line(&format!("  {backend} failed in {stage}: {message}")),
-            Progress::Parity { backend, passed } => self.line(&format!("  {backend} {} the reference", if *passed { "agrees with" } else { "DISAGREES with" })),
-            Progress::BlockStart { block, blocks, scenario } => self.bar.set_message(format!("block {} of {blocks}, {scenario}", block + 1)),
+            Progress::Parity { backend, passed } => {
+                self.line(&format!("  {backend} {} the reference", if *passed { "agrees with" } else { "DISAGREES with" }))
+            }
+            Progress::BlockStart { block, blocks, scenario } => {
+                self.bar.set_message(format!("block {} of {blocks}, {scenario}", block + 1))
+            }
             Progress::Visit { backend, cell, done, total, remaining } => {
                 self.bar.set_length(*total as u64);
                 self.bar.set_position(*done as u64);

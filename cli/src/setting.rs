@@ -19,7 +19,11 @@ pub(crate) struct Setting {
 
 impl Setting {
     pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
-        let cache = global.cache.clone().or_else(default_cache).ok_or_else(|| Failure::Usage("no place for derived files: set --cache or PHASE_CACHE".to_owned()))?;
+        let cache = global
+            .cache
+            .clone()
+            .or_else(default_cache)
+            .ok_or_else(|| Failure::Usage("no place for derived files: set --cache or PHASE_CACHE".to_owned()))?;
         let ort_library = global.ort_library.clone().or_else(|| fetched_library(&cache));
         let ort = match &ort_library {
             Some(path) => Ort::cpu().with_config(OrtConfig::default().with_library(path)),

@@ -31,9 +31,7 @@ pub(crate) fn run(setting: &Setting, arguments: &argument::Bench) -> Result<(), 
         let text = format!("{plan}\nestimated time: {:.0} min", plan.estimate(&Rates::default()).as_secs_f64() / 60.0);
         return say(&text);
     }
-    let spec = setting
-        .load_spec(&arguments.checkpoint.model, arguments.checkpoint.dtype)
-        .with_max_batch(plan.max_batch().max(1));
+    let spec = setting.load_spec(&arguments.checkpoint.model, arguments.checkpoint.dtype).with_max_batch(plan.max_batch().max(1));
     match &arguments.out {
         Some(dir) => {
             let runner = Runner::create(&setting.registry, plan, spec, clock(), dir).map_err(|e| Failure::work(&e))?;
@@ -72,7 +70,11 @@ fn plan(setting: &Setting, arguments: &argument::Bench) -> Result<Plan, Failure>
         };
         sets.push(ScenarioSet::bench(&cells).map_err(usage)?);
     }
-    let backends = arguments.backends.iter().map(|name| setting.backend(name).map(phase_core::DynBackend::id_dyn)).collect::<Result<Vec<BackendId>, _>>()?;
+    let backends = arguments
+        .backends
+        .iter()
+        .map(|name| setting.backend(name).map(phase_core::DynBackend::id_dyn))
+        .collect::<Result<Vec<BackendId>, _>>()?;
     let mut spec = PlanSpec::new(sets, backends);
     spec.scale.clone_from(&arguments.scale);
     spec.effort = arguments.effort.parse::<Effort>().map_err(|e| Failure::Usage(e.to_string()))?;

@@ -6,8 +6,8 @@ use crate::{
     setting::Setting,
 };
 use phase_core::{
-    BoxModel, FinishReason, GenerateOptions, Greedy, Measured, MonotonicClock, Nucleus, Phase, PhaseEvent, RingSink, Sampler, Session, TokenId,
-    metrics,
+    BoxModel, FinishReason, GenerateOptions, Greedy, Measured, MonotonicClock, Nucleus, Phase, PhaseEvent, RingSink, Sampler, Session,
+    TokenId, metrics,
 };
 use phase_model::{ChatMessage, Checkpoint, GenerationPrompt, Tokenizer};
 use phase_policy::{Policy, Router, Workload};
@@ -56,7 +56,13 @@ fn load(setting: &Setting, arguments: &argument::Generate, backend: &str, sink: 
 }
 
 /// Asks the policy, loads what it says, and checks that the policy still holds on what was loaded.
-fn routed(setting: &Setting, arguments: &argument::Generate, policy: &Policy, prompt_tokens: usize, sink: &Arc<RingSink>) -> Result<Loaded, Failure> {
+fn routed(
+    setting: &Setting,
+    arguments: &argument::Generate,
+    policy: &Policy,
+    prompt_tokens: usize,
+    sink: &Arc<RingSink>,
+) -> Result<Loaded, Failure> {
     let router = Router::new(policy.clone());
     let decision = router.decide(&Workload::new(1, prompt_tokens, arguments.max_tokens));
     note(&format!("{}\n", decision.explain()));
@@ -83,7 +89,11 @@ fn stream(
     let limit = phase_core::Model::info(model).max_context;
     let capacity = prompt.len().saturating_add(arguments.max_tokens);
     if capacity > limit {
-        return Err(Failure::Usage(format!("{} prompt tokens and --max-tokens {} exceed the model's context of {limit}", prompt.len(), arguments.max_tokens)));
+        return Err(Failure::Usage(format!(
+            "{} prompt tokens and --max-tokens {} exceed the model's context of {limit}",
+            prompt.len(),
+            arguments.max_tokens
+        )));
     }
     let mut session = Session::new(model, capacity).map_err(|e| Failure::of(&e))?;
     let options = GenerateOptions::new(arguments.max_tokens).with_stop(tokenizer.eos().iter().copied());

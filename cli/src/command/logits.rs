@@ -1,6 +1,10 @@
 //! `phase logits`: scores for parity checks.
 
-use crate::{argument, exit::{Failure, say}, setting::Setting};
+use crate::{
+    argument,
+    exit::{Failure, say},
+    setting::Setting,
+};
 use phase_core::{CacheSpec, CallError, Decode, Logits, Model, Prefill, PromptBatch, TokenId};
 use std::fmt::Write;
 

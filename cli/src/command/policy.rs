@@ -15,7 +15,13 @@ pub(crate) fn compile(arguments: &argument::Policy) -> Result<(), Failure> {
     let matrix = loaded.matrix().map_err(|e| Failure::work(&e))?;
     let policy = Policy::compile(&matrix, &options).map_err(|e| Failure::work(&e))?;
     phase_scenario::write_atomically(&arguments.out, policy.to_json().as_bytes()).map_err(|e| Failure::work(&e))?;
-    note(&format!("wrote {}: {} backends, {} cells, default-safe {}", arguments.out.display(), policy.backends().count(), policy.cells().len(), policy.default_safe()));
+    note(&format!(
+        "wrote {}: {} backends, {} cells, default-safe {}",
+        arguments.out.display(),
+        policy.backends().count(),
+        policy.cells().len(),
+        policy.default_safe()
+    ));
     Ok(())
 }
 
@@ -24,7 +30,9 @@ fn default_safe(arguments: &argument::Policy, measured: &[BackendId]) -> Result<
     let names = || measured.iter().map(BackendId::as_str).collect::<Vec<_>>().join(", ");
     let means = |wanted: &str| measured.iter().find(|b| b.as_str() == wanted || b.as_str().split('-').next() == Some(wanted)).cloned();
     match &arguments.default_safe {
-        Some(wanted) => means(wanted).ok_or_else(|| Failure::Usage(format!("--default-safe {wanted} was not measured: one of {}", names()))),
+        Some(wanted) => {
+            means(wanted).ok_or_else(|| Failure::Usage(format!("--default-safe {wanted} was not measured: one of {}", names())))
+        }
         None => means("ort").or_else(|| measured.first().cloned()).ok_or_else(|| Failure::Check("no run measured any backend".to_owned())),
     }
 }

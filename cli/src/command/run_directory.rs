@@ -23,7 +23,8 @@ pub(crate) fn report(arguments: &argument::Report) -> Result<(), Failure> {
 
 pub(crate) fn compare(arguments: &argument::Compare) -> Result<(), Failure> {
     let open = |path| Run::open(path).map_err(|e| Failure::work(&e));
-    let comparison = phase_scenario::compare(&open(&arguments.base)?, &open(&arguments.run)?, Foreign::Refuse).map_err(|e| Failure::work(&e))?;
+    let comparison =
+        phase_scenario::compare(&open(&arguments.base)?, &open(&arguments.run)?, Foreign::Refuse).map_err(|e| Failure::work(&e))?;
     say(&if arguments.json { serde_json::to_string(&comparison).map_err(|e| Failure::work(&e))? } else { comparison.to_string() })?;
     match comparison.summary() {
         Summary::Slower | Summary::Mixed => Err(Failure::Check("some cells are slower".to_owned())),

@@ -24,23 +24,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         black_box(x);
     };
-    let alone = median(2_000, Duration::ZERO, || (0..tasks).for_each(work));
+    let alone = lower_quartile(2_000, Duration::ZERO, || (0..tasks).for_each(work));
     println!("{threads} threads, {tasks} tasks a region; alone {alone:.1} us, ideal {:.1} us", alone / threads.get() as f64);
     println!("{:>10} {:>12} {:>12} {:>12} {:>12} {:>12}", "gap us", "team", "team empty", "par_iter", "install", "broadcast");
     for gap in [0, 5, 20, 50, 100, 500, 5_000] {
         let pause = Duration::from_micros(gap);
         let rounds = if gap > 1_000 { 100 } else { 2_000 };
-        let ours = median(rounds, pause, || team.run(tasks, work));
-        let empty = median(rounds, pause, || {
+        let ours = lower_quartile(rounds, pause, || team.run(tasks, work));
+        let empty = lower_quartile(rounds, pause, || {
             team.run(tasks, |task| {
                 black_box(task);
             });
         });
-        let inside = pool.install(|| median(rounds, pause, || (0..tasks).into_par_iter().for_each(work)));
-        let outside = median(rounds, pause, || pool.install(|| (0..tasks).into_par_iter().for_each(work)));
+        let inside = pool.install(|| lower_quartile(rounds, pause, || (0..tasks).into_par_iter().for_each(work)));
+        let outside = lower_quartile(rounds, pause, || pool.install(|| (0..tasks).into_par_iter().for_each(work)));
         let next = AtomicUsize::new(0);
         let broadcast = pool.install(|| {
-            median(rounds, pause, || {
+            lower_quartile(rounds, pause, || {
                 next.store(0, Ordering::Relaxed);
                 pool.broadcast(|_| {
                     while next.fetch_add(1, Ordering::Relaxed) < tasks {
@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn median(rounds: usize, gap: Duration, mut region: impl FnMut()) -> f64 {
+fn lower_quartile(rounds: usize, gap: Duration, mut region: impl FnMut()) -> f64 {
     let mut times: Vec<f64> = (0..rounds)
         .map(|_| {
             let idle = Instant::now();

@@ -2,7 +2,7 @@
 //!
 //! The rows of the matrix are split among the team in chunks of consecutive memory, and a thread walks [`STREAMS`] places
 //! of its chunk at once: the prefetcher of a core follows each, and together they reach what one alone does not
-//! (Zen 3 with two threads: 48 GB/s from memory against 33 when each thread reads front to back, which is also what a
+//! (Zen 3 with two threads: 45 to 50 GB/s from memory against 30 to 37 when each thread reads front to back, which is also what a
 //! naive measurement takes for the machine's bandwidth; the `bandwidth` example prints both).
 //!
 //! The rows at these places are multiplied with all rows of activations while they are in the first-level cache, so up to

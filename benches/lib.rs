@@ -1,11 +1,12 @@
 //! What the benches share: which model they load and the backends they load it on.
 
+use criterion::Criterion;
 use phase_backend_burn::Burn;
 use phase_backend_candle::Candle;
 use phase_backend_ort::{Ort, OrtConfig};
-use phase_core::{BoxModel, DType, DynBackend, LoadSpec, Registry};
+use phase_core::{BoxModel, CacheSpec, DType, DynBackend, KvCache, LoadSpec, Logits, Model, Registry, TokenId};
 use phase_model::{Architecture, random};
-use std::path::PathBuf;
+use std::{hint::black_box, path::PathBuf};
 
 /// The checkpoint in `PHASE_MODEL`; without one a tiny random one, whose times say nothing but that the bench works.
 pub fn checkpoint() -> PathBuf {
@@ -40,4 +41,17 @@ fn load(backend: &dyn DynBackend, spec: &LoadSpec) -> Option<(String, BoxModel)>
             None
         }
     }
+}
+
+/// Times one decode call on an emptied cache of `model`: what the contract's own layers cost on top of a model that
+/// does almost nothing.
+pub fn one_call<M: Model>(c: &mut Criterion, name: &str, mut model: M) {
+    let mut cache = model.allocate(CacheSpec { batch: 1, capacity: 8 }).expect("a cache");
+    let mut logits = Logits::new();
+    c.bench_function(name, |b| {
+        b.iter(|| {
+            cache.truncate(0);
+            model.decode(&mut cache, black_box(&[TokenId(1)]), &mut logits)
+        });
+    });
 }

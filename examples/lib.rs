@@ -35,12 +35,12 @@ pub fn folder(name: &str) -> PathBuf {
 /// Measures every backend of `registry` on a few small cells, in three randomised blocks, and gives what a policy may be
 /// made of.
 pub fn measure(registry: &Registry, model: &Path) -> Result<ScenarioMatrix, Box<dyn Error>> {
-    let cells = BenchCells { prompt_tokens: vec![16, 64], decode_steps: vec![8], batches: vec![1], depth: 32, repetitions: 3 };
+    let cells = BenchCells { prompt_tokens: vec![16, 64], decode_steps: vec![8], batches: vec![1], depths: vec![32], repetitions: 3 };
     let backends = registry.iter().map(DynBackend::id_dyn).collect();
     let plan = Plan::new(&PlanSpec::new(vec![ScenarioSet::bench(&cells)?], backends))?;
     let dir = folder("measure");
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let mut runner = Runner::create(registry, plan, &LoadSpec::new(model), Arc::new(MonotonicClock::new()), &dir)?.with_created(now);
+    let mut runner = Runner::create(registry, plan, LoadSpec::new(model), Arc::new(MonotonicClock::new()), &dir)?.with_created(now);
     runner.run(&mut (), &AtomicBool::new(false))?;
     drop(runner);
     let matrix = Run::open(&dir)?.policy_matrix()?;

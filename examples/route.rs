@@ -5,9 +5,7 @@
 
 use phase_backend_burn::Burn;
 use phase_backend_candle::Candle;
-use phase_core::{
-    BackendId, BoxModel, DynBackend, GenerateOptions, Greedy, LoadSpec, Measured, MonotonicClock, NoopSink, Registry, Session, TokenId,
-};
+use phase_core::{BackendId, BoxModel, GenerateOptions, Greedy, LoadSpec, Measured, MonotonicClock, NoopSink, Registry, Session, TokenId};
 use phase_policy::{Policy, PolicyOptions, Router, Workload};
 use std::{collections::BTreeMap, error::Error};
 

@@ -40,10 +40,11 @@ impl Observer for Bar {
             Progress::Loaded { backend, load_ns } => self.line(&format!("  loaded {backend} in {:.2} s", *load_ns as f64 / 1e9)),
             Progress::Failed { backend, stage, message } => self.line(&format!("  {backend} failed in {stage}: {message}")),
             Progress::Parity { backend, passed } => {
-                self.line(&format!("  {backend} {} the reference", if *passed { "agrees with" } else { "DISAGREES with" }))
+                let verdict = if *passed { "agrees with" } else { "DISAGREES with" };
+                self.line(&format!("  {backend} {verdict} the reference"));
             }
             Progress::BlockStart { block, blocks, scenario } => {
-                self.bar.set_message(format!("block {} of {blocks}, {scenario}", block + 1))
+                self.bar.set_message(format!("block {} of {blocks}, {scenario}", block + 1));
             }
             Progress::Visit { backend, cell, done, total, remaining } => {
                 self.bar.set_length(*total as u64);

@@ -101,7 +101,7 @@ fn stream(
     let mut text = tokenizer.stream();
     let mut whole = String::new();
     let mut count = 0;
-    while let Some(token) = tokens.next() {
+    for token in tokens.by_ref() {
         count += 1;
         if let Some(piece) = text.push(token.map_err(|e| Failure::of(&e))?).map_err(|e| Failure::of(&e))? {
             whole.push_str(&piece);

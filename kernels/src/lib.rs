@@ -5,8 +5,8 @@
 //! This crate has them as functions over slices, and the row-wise steps in between, for a backend that holds its own
 //! buffers:
 //!
-//! - [`matvec`] reads each weight once, on all threads, for one to some eight rows of activations;
-//! - [`attention`], [`append_kv`] and [`rotary`] work on a cache laid out `[batch, kv_heads, capacity, head_dim]`;
+//! - [`matvec()`] reads each weight once, on all threads, for one to some eight rows of activations;
+//! - [`attention()`], [`append_kv`] and [`rotary`] work on a cache laid out `[batch, kv_heads, capacity, head_dim]`;
 //! - [`rms_norm`], [`layer_norm`], [`silu_mul`] and [`gelu_tanh`] are what Llama, Qwen and GPT-2 need besides;
 //! - [`widen`] converts a block of 16-bit weights, for a prompt's products in a library's f32 kernel.
 //!

@@ -6,8 +6,8 @@
 //! | [`Plan::new`] | sets x backends, a seed | randomised blocks: the order of everything |
 //! | [`Runner`] | a [`Registry`](phase_core::Registry), a plan, a clock | a run directory |
 //! | [`validate`], [`Run::open`] | a run directory | proof that every cell follows from the raw events |
-//! | [`compare`] | two runs | faster, slower, equivalent, ambiguous, or why not comparable |
-//! | [`report`] | a run | Markdown with a decision card |
+//! | [`compare()`] | two runs | faster, slower, equivalent, ambiguous, or why not comparable |
+//! | [`report()`] | a run | Markdown with a decision card |
 //!
 //! The sets' names come from the source document, which never defines them; the definitions are ours: **S0** smoke and
 //! agreement of the backends, **S1** interactive and decode-heavy, **S2** batched prefill, **S3** mixed: long contexts,

@@ -2,9 +2,9 @@
 
 use crate::{
     fetch,
-    run::{Result, cargo, output, root, step},
+    run::{Result, cargo, root, step, target},
 };
-use std::{path::PathBuf, process::Command};
+use std::process::Command;
 
 const PROMPT: &str = "Explain in two sentences why the sky is blue.";
 
@@ -12,7 +12,7 @@ pub fn demo() -> Result<()> {
     println!("==> model and ONNX Runtime");
     let assets = fetch::fetch()?;
     println!("    model    {}\n    runtime  {}", assets.model.display(), assets.runtime.display());
-    step("build the program `phase` (some minutes the first time)", &mut cargo(&["build", "--release", "--package", "phase-cli"]))?;
+    step("build the program `phase` (some minutes the first time)", &mut cargo(&["build", "--release", "--workspace", "--bin", "phase"]))?;
     let program = target()?.join("release/phase");
     let phase = |arguments: &[&str]| {
         let mut command = Command::new(&program);
@@ -36,12 +36,4 @@ pub fn demo() -> Result<()> {
     step("a routed answer", &mut phase(&["generate", "--backend", "auto", "--policy", &policy, "--chat", "--max-tokens", "80", PROMPT]))?;
     println!("\nThe run is in {run}, the policy in {policy}.\nThe whole report:  {} report {run}", program.display());
     Ok(())
-}
-
-fn target() -> Result<PathBuf> {
-    let metadata = output(&mut cargo(&["metadata", "--format-version", "1", "--no-deps"]))?;
-    let key = "\"target_directory\":\"";
-    let from = metadata.find(key).map(|at| at + key.len()).ok_or("cargo metadata names no target folder")?;
-    let to = metadata[from..].find('"').map(|n| from + n).ok_or("cargo metadata is cut short")?;
-    Ok(PathBuf::from(&metadata[from..to]))
 }

@@ -42,3 +42,12 @@ pub fn output(command: &mut Command) -> Result<String> {
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
+
+/// The folder that cargo builds into.
+pub fn target() -> Result<PathBuf> {
+    let metadata = output(&mut cargo(&["metadata", "--format-version", "1", "--no-deps"]))?;
+    let key = "\"target_directory\":\"";
+    let from = metadata.find(key).map(|at| at + key.len()).ok_or("cargo metadata names no target folder")?;
+    let to = metadata[from..].find('"').map(|n| from + n).ok_or("cargo metadata is cut short")?;
+    Ok(PathBuf::from(&metadata[from..to]))
+}

@@ -46,7 +46,7 @@ impl Failure {
 }
 
 /// The error and everything below it, each once.
-fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut below = error.source();
     while let Some(cause) = below {

@@ -2,7 +2,7 @@
 
 use crate::{
     argument,
-    exit::{Failure, note, say},
+    exit::{Failure, chain, note, say},
 };
 use phase_core::BackendId;
 use phase_policy::{Policy, PolicyOptions, Router, Workload};
@@ -40,7 +40,7 @@ fn default_safe(arguments: &argument::Policy, measured: &[BackendId]) -> Result<
 /// Reads and checks a policy file.
 pub(crate) fn read(path: &Path) -> Result<Policy, Failure> {
     let text = std::fs::read_to_string(path).map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))?;
-    Policy::from_json(&text).map_err(|e| Failure::Check(format!("{}: {e}", path.display())))
+    Policy::from_json(&text).map_err(|e| Failure::Check(format!("{}: {}", path.display(), chain(&e))))
 }
 
 pub(crate) fn decide(arguments: &argument::Decide) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use phase_core::{
-    CacheSpec, CallError, Capabilities, Decode, Evidence, KvCache, Logits, Model, ModelInfo, PhaseTypes, Prefill, PromptBatch, TokenId,
+    CacheSpec, Capabilities, Decode, Evidence, KvCache, Logits, Model, ModelInfo, PhaseTypes, Prefill, PromptBatch, TokenId, check_slots,
     check_step,
 };
 
@@ -46,10 +46,6 @@ impl CandleModel {
         self.scores = scores;
         result
     }
-}
-
-fn check_slots(cache: &CandleCache, out: &[TokenId]) -> Result<(), CallError> {
-    if out.len() == cache.batch() { Ok(()) } else { Err(CallError::Rows { got: out.len(), want: cache.batch() }) }
 }
 
 impl PhaseTypes for CandleModel {

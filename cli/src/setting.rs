@@ -1,9 +1,6 @@
 //! What all commands share: where things are, and the backends.
 
 use crate::{argument::Global, exit::Failure};
-use phase_backend_burn::Burn;
-use phase_backend_candle::Candle;
-use phase_backend_ort::{Ort, OrtConfig};
 use phase_core::{DynBackend, LoadSpec, Registry};
 use std::path::{Path, PathBuf};
 
@@ -25,12 +22,13 @@ impl Setting {
             .or_else(default_cache)
             .ok_or_else(|| Failure::Usage("no place for derived files: set --cache or PHASE_CACHE".to_owned()))?;
         let ort_library = global.ort_library.clone().or_else(|| fetched_library(&cache));
-        let ort = match &ort_library {
-            Some(path) => Ort::cpu().with_config(OrtConfig::default().with_library(path)),
-            None => Ort::cpu(),
-        };
-        let registry = Registry::new().with(ort).with(Candle::cpu()).with(Burn::cpu());
-        Ok(Self { registry, cache, ort_library, device: global.device.clone(), threads: global.threads.map(usize::from) })
+        Ok(Self {
+            registry: registry(ort_library.as_deref()),
+            cache,
+            ort_library,
+            device: global.device.clone(),
+            threads: global.threads.map(usize::from),
+        })
     }
 
     /// The backend that `name` means on the chosen device: `ort` on `cpu` is `ort-cpu`.
@@ -47,6 +45,22 @@ impl Setting {
             None => spec,
         }
     }
+}
+
+/// The backends that this program was built with.
+#[cfg_attr(not(feature = "ort"), expect(unused_variables, reason = "the library is ONNX Runtime's"))]
+fn registry(ort_library: Option<&Path>) -> Registry {
+    let registry = Registry::new();
+    #[cfg(feature = "ort")]
+    let registry = registry.with(match ort_library {
+        Some(path) => phase_backend_ort::Ort::cpu().with_config(phase_backend_ort::OrtConfig::default().with_library(path)),
+        None => phase_backend_ort::Ort::cpu(),
+    });
+    #[cfg(feature = "candle")]
+    let registry = registry.with(phase_backend_candle::Candle::cpu());
+    #[cfg(feature = "burn")]
+    let registry = registry.with(phase_backend_burn::Burn::cpu());
+    registry
 }
 
 #[expect(clippy::disallowed_methods, reason = "the program reads the environment so that libraries need not")]

@@ -244,6 +244,36 @@ pub fn greedy_agrees_with_the_scores<M: Model>(load: impl Fn() -> M) {
     }
 }
 
+/// A run of steps picks what single steps pick, leaves the cache as they do, and happens whole or not at all.
+pub fn a_run_is_its_steps<M: Model>(load: impl Fn() -> M) {
+    const STEPS: usize = 4;
+    let mut m = load();
+    let batch = m.capabilities().max_batch.min(2);
+    let t = tokens(&m, 5 * batch, 10);
+    let (first, capacity) = (&t[..batch], 6 + STEPS);
+    let mut one = cache(&mut m, batch, capacity);
+    let mut run = cache(&mut m, batch, capacity);
+    prefill(&mut m, &mut one, &t, batch);
+    prefill(&mut m, &mut run, &t, batch);
+    let mut steps = first.to_vec();
+    for step in 0..STEPS {
+        let mut next = vec![TokenId(0); batch];
+        m.decode_greedy(&mut one, &steps[step * batch..], &mut next).expect("decode");
+        steps.extend(next);
+    }
+    let mut picked = vec![TokenId(0); STEPS * batch];
+    m.decode_run(&mut run, first, &mut picked).expect("a run");
+    assert_eq!(picked, steps[batch..], "a run picked other tokens than its steps");
+    assert_eq!(run.len(), one.len(), "a run counts another length than its steps");
+    let last = &steps[STEPS * batch..];
+    let long = m.decode_run(&mut run, last, &mut vec![TokenId(0); 2 * batch]).expect_err("a run beyond the capacity");
+    assert_eq!((long.kind(), run.len()), (ErrorKind::ContextOverflow, one.len()), "a run that does not fit must not begin");
+    let torn = m.decode_run(&mut run, last, &mut vec![TokenId(0); 2 * batch + 1]).expect_err("a run of no whole steps");
+    assert_eq!(run.len(), one.len(), "a refused run moved the cache: {torn}");
+    m.decode_run(&mut run, last, &mut []).expect("a run of no steps");
+    assert_eq!(decode(&mut m, &mut run, last).as_slice().len(), decode(&mut m, &mut one, last).as_slice().len());
+}
+
 /// Decode on an empty cache is a one-token prompt.
 pub fn decode_on_empty_is_a_prompt<M: Model>(load: impl Fn() -> M) {
     let mut m = load();
@@ -376,7 +406,7 @@ macro_rules! conformance_suite {
         $crate::conformance_suite!(@each $load;
             phase_split_is_invisible, chunking_is_invisible, rows_are_independent, sessions_are_independent, same_input_same_output,
             lengths_are_counted, truncating_forgets, overflow_leaves_the_cache_usable, bad_input_is_a_kind,
-            greedy_agrees_with_the_scores, decode_on_empty_is_a_prompt, the_whole_context_is_usable, the_largest_batch_is_usable,
+            greedy_agrees_with_the_scores, a_run_is_its_steps, decode_on_empty_is_a_prompt, the_whole_context_is_usable, the_largest_batch_is_usable,
             device_time_is_as_claimed, every_call_leaves_one_event, placement_is_evidenced, reloading_changes_nothing,
             works_erased_and_on_another_thread);
     };
@@ -442,6 +472,7 @@ mod tests {
             EmptyDecodeRefused by decode_on_empty_is_a_prompt saying "decode on an empty cache";
             ForgetsToken by phase_split_is_invisible saying "token by token";
             GreedyDisagrees by greedy_agrees_with_the_scores saying "picked another token";
+            RunForgets by a_run_is_its_steps saying "picked other tokens";
             IgnoresTruncate by truncating_forgets saying "after truncating";
             LeaksAcrossRows by rows_are_independent saying "among neighbours";
             LeaksAcrossSessions by sessions_are_independent saying "another cache's calls";

@@ -4,8 +4,8 @@
 //! another model is [`ErrorKind::ForeignCache`], not a panic.
 
 use crate::{
-    Backend, BackendId, CacheSpec, Capabilities, Decode, ErrorKind, Evidence, KvCache, LoadSpec, Logits, Model, ModelInfo, PhaseError,
-    PhaseTypes, Prefill, PromptBatch, StackInfo, TokenId,
+    Backend, BackendId, CacheSpec, CallError, Capabilities, Decode, ErrorKind, Evidence, KvCache, LoadSpec, Logits, Mode, Model, ModelInfo,
+    PhaseError, PhaseTypes, Prefill, PromptBatch, StackInfo, TokenId,
 };
 use std::{any::Any, fmt, time::Duration};
 
@@ -80,6 +80,12 @@ impl std::error::Error for BoxError {
     }
 }
 
+impl From<CallError> for BoxError {
+    fn from(error: CallError) -> Self {
+        Self::new(BackendId::new("any"), error)
+    }
+}
+
 impl PhaseError for BoxError {
     fn kind(&self) -> ErrorKind {
         self.kind
@@ -117,6 +123,11 @@ pub trait DynModel: fmt::Debug + Send {
     /// # Errors
     /// As there, and [`ErrorKind::ForeignCache`].
     fn decode_greedy_dyn(&mut self, cache: &mut BoxCache, tokens: &[TokenId], out: &mut [TokenId]) -> Result<(), BoxError>;
+    /// See [`Decode::decode_run`].
+    ///
+    /// # Errors
+    /// As there, and [`ErrorKind::ForeignCache`].
+    fn decode_run_dyn(&mut self, cache: &mut BoxCache, tokens: &[TokenId], out: &mut [TokenId]) -> Result<(), BoxError>;
     /// See [`Model::evidence`].
     ///
     /// # Errors
@@ -124,6 +135,8 @@ pub trait DynModel: fmt::Debug + Send {
     fn evidence_dyn(&mut self) -> Result<Evidence, BoxError>;
     /// See [`Model::device_time`].
     fn device_time_dyn(&self) -> Option<Duration>;
+    /// See [`Model::device_steps`].
+    fn device_steps_dyn(&self) -> &[Duration];
 }
 
 fn own<'c, M: Model>(model: &M, cache: &'c mut BoxCache) -> Result<&'c mut M::Cache, BoxError> {
@@ -173,6 +186,12 @@ impl<M: Model> DynModel for M {
         erase(self, result)
     }
 
+    fn decode_run_dyn(&mut self, cache: &mut BoxCache, tokens: &[TokenId], out: &mut [TokenId]) -> Result<(), BoxError> {
+        let cache = own(self, cache)?;
+        let result = self.decode_run(cache, tokens, out);
+        erase(self, result)
+    }
+
     fn evidence_dyn(&mut self) -> Result<Evidence, BoxError> {
         let result = self.evidence();
         erase(self, result)
@@ -180,6 +199,10 @@ impl<M: Model> DynModel for M {
 
     fn device_time_dyn(&self) -> Option<Duration> {
         self.device_time()
+    }
+
+    fn device_steps_dyn(&self) -> &[Duration] {
+        self.device_steps()
     }
 }
 
@@ -211,6 +234,10 @@ impl Decode for BoxModel {
     fn decode_greedy(&mut self, cache: &mut BoxCache, tokens: &[TokenId], out: &mut [TokenId]) -> Result<(), BoxError> {
         (**self).decode_greedy_dyn(cache, tokens, out)
     }
+
+    fn decode_run(&mut self, cache: &mut BoxCache, tokens: &[TokenId], out: &mut [TokenId]) -> Result<(), BoxError> {
+        (**self).decode_run_dyn(cache, tokens, out)
+    }
 }
 
 #[deny(clippy::missing_trait_methods)]
@@ -234,12 +261,18 @@ impl Model for BoxModel {
     fn device_time(&self) -> Option<Duration> {
         (**self).device_time_dyn()
     }
+
+    fn device_steps(&self) -> &[Duration] {
+        (**self).device_steps_dyn()
+    }
 }
 
 /// [`Backend`] without associated types. Implemented for every backend.
 pub trait DynBackend: fmt::Debug + Send + Sync {
     /// See [`Backend::id`].
     fn id_dyn(&self) -> BackendId;
+    /// See [`Backend::mode`].
+    fn mode_dyn(&self) -> Mode;
     /// See [`Backend::probe`].
     ///
     /// # Errors
@@ -258,6 +291,10 @@ where
 {
     fn id_dyn(&self) -> BackendId {
         self.id()
+    }
+
+    fn mode_dyn(&self) -> Mode {
+        self.mode()
     }
 
     fn probe_dyn(&self) -> Result<StackInfo, BoxError> {

@@ -23,8 +23,8 @@ pub enum Regime {
 pub struct Shape {
     /// Sequences.
     pub batch: usize,
-    /// Positions this call adds per sequence: the prompt's length in prefill, 1 in decode. For a request: tokens
-    /// generated.
+    /// Positions this call adds per sequence: the prompt's length in prefill, 1 in decode, the steps in a run of
+    /// decode. For a request: tokens generated.
     pub new_tokens: usize,
     /// Positions per sequence cached before this call. For a request: the prompt's length, earlier turns included.
     pub context: usize,

@@ -71,6 +71,14 @@ impl<'a> PromptBatch<'a> {
     }
 }
 
+/// Checks that a greedy call has one slot per row for the tokens it picks.
+///
+/// # Errors
+/// [`CallError::Rows`].
+pub fn check_slots(cache: &(impl crate::KvCache + ?Sized), out: &[TokenId]) -> Result<(), CallError> {
+    if out.len() == cache.batch() { Ok(()) } else { Err(CallError::Rows { got: out.len(), want: cache.batch() }) }
+}
+
 /// Checks one decode step's tokens against a cache and a vocabulary.
 ///
 /// # Errors

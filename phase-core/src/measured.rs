@@ -246,6 +246,11 @@ impl<M: Model, C: Clock, S: EventSink> Decode for Measured<M, C, S> {
     fn decode_greedy(&mut self, cache: &mut Self::Cache, tokens: &[TokenId], out: &mut [TokenId]) -> Result<(), M::Error> {
         self.timed(cache, Phase::Decode, 1, true, |m, c| m.decode_greedy(c, tokens, out))
     }
+
+    fn decode_run(&mut self, cache: &mut Self::Cache, tokens: &[TokenId], out: &mut [TokenId]) -> Result<(), M::Error> {
+        let steps = out.len() / tokens.len().max(1);
+        self.timed(cache, Phase::Decode, steps, true, |m, c| m.decode_run(c, tokens, out))
+    }
 }
 
 #[deny(clippy::missing_trait_methods)]
@@ -270,6 +275,10 @@ impl<M: Model, C: Clock + std::fmt::Debug, S: EventSink + std::fmt::Debug> Model
 
     fn device_time(&self) -> Option<Duration> {
         self.model.device_time()
+    }
+
+    fn device_steps(&self) -> &[Duration] {
+        self.model.device_steps()
     }
 }
 

@@ -20,7 +20,7 @@
 
 #[expect(unused_imports, reason = "for the links above")]
 use crate::ErrorKind;
-use crate::{BackendId, CallError, Evidence, LoadSpec, Logits, ModelInfo, PhaseError, PromptBatch, TokenId};
+use crate::{BackendId, CallError, Evidence, LoadSpec, Logits, ModelInfo, PhaseError, PromptBatch, TokenId, check_slots};
 use std::fmt::Debug;
 
 /// Keys and values of the positions already processed, for a static batch of sequences of equal length.
@@ -84,12 +84,14 @@ pub struct Capabilities {
     pub device_timing: bool,
     /// The greedy calls pick the token on the device; only token ids cross to the host.
     pub device_sampling: bool,
+    /// [`Decode::decode_run`] goes from step to step without the host.
+    pub decode_run: bool,
 }
 
 impl Capabilities {
     /// Limits, and no optional ability.
     pub const fn new(max_batch: usize, max_context: usize) -> Self {
-        Self { max_batch, max_context, chunked_prefill: false, device_timing: false, device_sampling: false }
+        Self { max_batch, max_context, chunked_prefill: false, device_timing: false, device_sampling: false, decode_run: false }
     }
 
     /// Claims chunked prefill.
@@ -112,14 +114,21 @@ impl Capabilities {
         self.device_sampling = true;
         self
     }
+
+    /// Claims runs of steps without the host.
+    #[must_use]
+    pub const fn with_decode_run(mut self) -> Self {
+        self.decode_run = true;
+        self
+    }
 }
 
 /// Ties the two phases to one cache and one error type, so that two models' caches can't be mixed up.
 pub trait PhaseTypes {
     /// The cache both phases work on.
     type Cache: KvCache;
-    /// What fails.
-    type Error: PhaseError;
+    /// What fails; arguments that don't fit among it.
+    type Error: PhaseError + From<CallError>;
 }
 
 /// Ingests a prompt.
@@ -144,6 +153,7 @@ pub trait Prefill: PhaseTypes {
     /// # Errors
     /// As [`prefill`](Self::prefill).
     fn prefill_greedy(&mut self, cache: &mut Self::Cache, prompt: PromptBatch<'_>, out: &mut [TokenId]) -> Result<(), Self::Error> {
+        check_slots(cache, out)?;
         let mut logits = Logits::new();
         self.prefill(cache, prompt, &mut logits)?;
         logits.argmax_into(out);
@@ -168,9 +178,32 @@ pub trait Decode: PhaseTypes {
     /// # Errors
     /// As [`decode`](Self::decode).
     fn decode_greedy(&mut self, cache: &mut Self::Cache, tokens: &[TokenId], out: &mut [TokenId]) -> Result<(), Self::Error> {
+        check_slots(cache, out)?;
         let mut logits = Logits::new();
         self.decode(cache, tokens, &mut logits)?;
         logits.argmax_into(out);
+        Ok(())
+    }
+
+    /// Several steps of [`decode_greedy`](Self::decode_greedy) in one call, each on the tokens that the one before picked.
+    /// `out` is `steps x batch`, one step after the other; its length says how many steps. No steps change nothing.
+    ///
+    /// A backend that claims [`decode_run`](Capabilities::decode_run) makes no host round trip between steps. One event
+    /// covers the whole call, so its time is never compared with that of single steps.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode), and [`InvalidInput`](ErrorKind::InvalidInput) when `out` holds no whole number of
+    /// steps. No step has happened then.
+    fn decode_run(&mut self, cache: &mut Self::Cache, tokens: &[TokenId], out: &mut [TokenId]) -> Result<(), Self::Error> {
+        let (start, rows) = (cache.len(), cache.batch());
+        let mut given = tokens.to_vec();
+        for step in out.chunks_mut(rows) {
+            if let Err(error) = self.decode_greedy(cache, &given, step) {
+                cache.truncate(start);
+                return Err(error);
+            }
+            given.copy_from_slice(step);
+        }
         Ok(())
     }
 }
@@ -201,6 +234,44 @@ pub trait Model: Prefill + Decode + Debug + Send {
     fn device_time(&self) -> Option<std::time::Duration> {
         None
     }
+
+    /// Times of the steps of the last [`decode_run`](Decode::decode_run) on the device's own clock; empty without
+    /// [`device_timing`](Capabilities::device_timing), and after any other call.
+    fn device_steps(&self) -> &[std::time::Duration] {
+        &[]
+    }
+}
+
+/// What a runtime does with a graph before it runs it. A dimension of the matrix, never a constant: whether compiling
+/// pays is measured per phase and shape.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Mode {
+    /// The one way the path has.
+    #[default]
+    Default,
+    /// Operations are launched one by one.
+    Eager,
+    /// Whole steps are prepared once and replayed: a captured graph, fused and tuned kernels.
+    Compiled,
+}
+
+impl Mode {
+    /// The name used in files and on the command line: `default`, `eager`, `compiled`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Eager => "eager",
+            Self::Compiled => "compiled",
+        }
+    }
+}
+
+impl std::fmt::Display for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
 }
 
 /// A runtime on a device: loads models.
@@ -212,6 +283,11 @@ pub trait Backend: Debug + Send + Sync {
 
     /// Names the runtime and device, for example `candle-cpu`.
     fn id(&self) -> BackendId;
+
+    /// What it does with a graph before it runs it.
+    fn mode(&self) -> Mode {
+        Mode::Default
+    }
 
     /// Whether the libraries and the device are here, and which ones, without loading a model.
     ///
@@ -253,6 +329,10 @@ impl<M: Decode + ?Sized> Decode for &mut M {
     fn decode_greedy(&mut self, cache: &mut Self::Cache, tokens: &[TokenId], out: &mut [TokenId]) -> Result<(), Self::Error> {
         (**self).decode_greedy(cache, tokens, out)
     }
+
+    fn decode_run(&mut self, cache: &mut Self::Cache, tokens: &[TokenId], out: &mut [TokenId]) -> Result<(), Self::Error> {
+        (**self).decode_run(cache, tokens, out)
+    }
 }
 
 #[deny(clippy::missing_trait_methods)]
@@ -275,5 +355,9 @@ impl<M: Model + ?Sized> Model for &mut M {
 
     fn device_time(&self) -> Option<std::time::Duration> {
         (**self).device_time()
+    }
+
+    fn device_steps(&self) -> &[std::time::Duration] {
+        (**self).device_steps()
     }
 }

@@ -36,6 +36,8 @@ pub enum Fault {
     ForgetsToken,
     /// The greedy call picks another token than the scores say.
     GreedyDisagrees,
+    /// A run of steps feeds every step the first token.
+    RunForgets,
     /// Truncation changes the length only.
     IgnoresTruncate,
     /// Rows see their neighbours.
@@ -247,11 +249,27 @@ impl Decode for SimModel {
     }
 
     fn decode_greedy(&mut self, cache: &mut SimCache, tokens: &[TokenId], out: &mut [TokenId]) -> Result<(), SimError> {
+        crate::check_slots(cache, out)?;
         let mut logits = Logits::new();
         self.decode(cache, tokens, &mut logits)?;
         logits.argmax_into(out);
         if self.has(Fault::GreedyDisagrees) {
             out.iter_mut().for_each(|t| t.0 ^= 1);
+        }
+        Ok(())
+    }
+
+    fn decode_run(&mut self, cache: &mut SimCache, tokens: &[TokenId], out: &mut [TokenId]) -> Result<(), SimError> {
+        if self.has(Fault::RunForgets) {
+            return out.chunks_mut(tokens.len()).try_for_each(|step| self.decode_greedy(cache, tokens, step));
+        }
+        let (start, mut given) = (cache.len(), tokens.to_vec());
+        for step in out.chunks_mut(cache.batch()) {
+            if let Err(error) = self.decode_greedy(cache, &given, step) {
+                cache.truncate(start);
+                return Err(error);
+            }
+            given.copy_from_slice(step);
         }
         Ok(())
     }

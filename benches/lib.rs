@@ -43,15 +43,18 @@ fn load(backend: &dyn DynBackend, spec: &LoadSpec) -> Option<(String, BoxModel)>
     }
 }
 
-/// Times one decode call on an emptied cache of `model`: what the contract's own layers cost on top of a model that
-/// does almost nothing.
-pub fn one_call<M: Model>(c: &mut Criterion, name: &str, mut model: M) {
-    let mut cache = model.allocate(CacheSpec { batch: 1, capacity: 8 }).expect("a cache");
+/// Times decode calls of `model`, [`CALLS`] of them an iteration, so that emptying the cache is next to nothing: what the
+/// contract's own layers cost on top of a model that does almost nothing.
+pub fn calls<M: Model>(c: &mut Criterion, name: &str, mut model: M) {
+    let mut cache = model.allocate(CacheSpec { batch: 1, capacity: CALLS }).expect("a cache");
     let mut logits = Logits::new();
     c.bench_function(name, |b| {
         b.iter(|| {
             cache.truncate(0);
-            model.decode(&mut cache, black_box(&[TokenId(1)]), &mut logits)
+            (0..CALLS).try_for_each(|_| model.decode(&mut cache, black_box(&[TokenId(1)]), &mut logits))
         });
     });
 }
+
+/// Decode calls in one iteration of [`calls`].
+pub const CALLS: usize = 100;

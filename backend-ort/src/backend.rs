@@ -129,7 +129,7 @@ impl Ort {
             learned_positions: config.position == Position::Learned,
         };
         let capabilities = Capabilities::new(spec.max_batch, config.max_context).with_chunked_prefill();
-        Ok(OrtModel { id: next_id(), info, capabilities, session, setup, file, program })
+        Ok(OrtModel { id: next_id(), info, capabilities, session: Some(session), setup, file, program })
     }
 
     fn load_export(&self, spec: &LoadSpec, setup: Setup, file: PathBuf) -> Result<OrtModel, OrtError> {
@@ -153,7 +153,7 @@ impl Ort {
             .with_stack(stack);
         let capabilities = Capabilities::new(spec.max_batch, max_context).with_chunked_prefill();
         let (file, program) = (export.file, Program::Export(interface));
-        Ok(OrtModel { id: next_id(), info, capabilities, session, setup, file, program })
+        Ok(OrtModel { id: next_id(), info, capabilities, session: Some(session), setup, file, program })
     }
 
     fn stack_of(&self, setup: &Setup) -> StackInfo {

@@ -165,6 +165,11 @@ impl Binding {
         Ok(Self { binding, session })
     }
 
+    /// Whether it was made for `session`. A model's session changes when its evidence is read.
+    pub(crate) fn is_of(&self, session: &Session) -> bool {
+        session.ptr() == self.session.ptr()
+    }
+
     /// Binds an input to the part of `memory` that starts at element `at`.
     ///
     /// # Safety
@@ -198,7 +203,7 @@ impl Binding {
     /// The session is borrowed exclusively, because ONNX Runtime's sessions are not to be run from two threads at once.
     pub(crate) fn run(&mut self, session: &mut Session, name: &CStr, out: &mut [f32], shape: &[i64]) -> Result<(), OrtError> {
         assert_eq!(shape.iter().product::<i64>(), i64::try_from(out.len()).unwrap_or(-1), "the shape is that of the buffer");
-        assert_eq!(session.ptr(), self.session.ptr(), "the binding belongs to this session");
+        assert!(self.is_of(session), "the binding belongs to this session");
         // SAFETY: checked above; `out` is borrowed until this returns, and the next run binds the output anew.
         let tensor = unsafe { Tensor::new(out.as_mut_ptr(), shape) }?;
         self.bind_output(name, &tensor)?;

@@ -102,6 +102,9 @@ pub enum OrtError {
         /// What it said.
         message: String,
     },
+    /// The session was given up to record what runs where, and could not be opened again.
+    #[error("the model's session could not be opened again after its evidence was asked for; load the model anew")]
+    Lost,
     /// A profile that ONNX Runtime wrote is not what was expected.
     #[error("ONNX Runtime's profile can't be read: {0}")]
     Profile(String),
@@ -133,6 +136,7 @@ impl PhaseError for OrtError {
             Self::DType(_) | Self::Unsupported { .. } => ErrorKind::Unsupported,
             Self::Store { .. } | Self::NoStore | Self::Export { .. } | Self::Graph { .. } => ErrorKind::Load,
             Self::OutOfMemory { .. } => ErrorKind::OutOfMemory,
+            Self::Lost => ErrorKind::DeviceLost,
             Self::Runtime { .. } | Self::Profile(_) => ErrorKind::Other,
         }
     }

@@ -1,8 +1,7 @@
 //! What ran where, from ONNX Runtime's own profile of the graph.
 //!
-//! The profile is taken on a second session of the same file with the same settings, made for the purpose and dropped: a
-//! profiled session is slower, so the one that is measured is never profiled. It needs memory for the weights once more
-//! while it lasts.
+//! The profile is taken on a session of the same file with the same settings, opened for the purpose in place of the one
+//! that was measured: a recording session is slower. With the recording ended it is the model's session from then on.
 
 use crate::{
     error::OrtError,
@@ -13,17 +12,17 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Runs one prefill and one decode step under the profiler.
-pub(crate) fn observe(model: &OrtModel) -> Result<Evidence, OrtError> {
+pub(crate) fn observe(model: &mut OrtModel) -> Result<Evidence, OrtError> {
     let folder = tempfile::tempdir().map_err(OrtError::store("create a folder in", std::env::temp_dir()))?;
-    let mut profiled = model.profiled(&folder.path().join("profile"))?;
-    let mut cache = profiled.allocate(phase_core::CacheSpec { batch: 1, capacity: profiled.capabilities.max_context.min(8) })?;
+    model.start_profiling(&folder.path().join("profile"))?;
+    let mut cache = model.allocate(phase_core::CacheSpec { batch: 1, capacity: model.capabilities.max_context.min(8) })?;
     let mut out = Logits::new();
     let prompt = [TokenId(0); 2];
-    profiled.prefill(&mut cache, PromptBatch::single(&prompt)?, &mut out)?;
-    profiled.decode(&mut cache, &prompt[..1], &mut out)?;
-    let file = profiled.session.end_profiling().map_err(OrtError::runtime("ending the profile"))?;
+    model.prefill(&mut cache, PromptBatch::single(&prompt)?, &mut out)?;
+    model.decode(&mut cache, &prompt[..1], &mut out)?;
+    let file = model.end_profiling()?;
     let text = std::fs::read_to_string(&file).map_err(OrtError::store("read", file))?;
-    let source = match profiled.program {
+    let source = match model.program {
         Program::Own { .. } => "ONNX Runtime profile of a prefill and a decode step of the derived graph",
         Program::Export(_) => "ONNX Runtime profile of a prefill and a decode step of the export",
     };

@@ -12,8 +12,8 @@ use phase_core::TokenId;
 /// The memory of one cache.
 #[derive(Debug)]
 pub(crate) struct Growing {
-    /// Declared before the memory, so that it is dropped before it.
-    binding: Binding,
+    /// Declared before the memory, so that it is dropped before it. None until the first run.
+    binding: Option<Binding>,
     /// Two buffers per layer and part: the one read, and the one written.
     kv: [Vec<Memory<f32>>; 2],
     tokens: Memory<i64>,
@@ -28,7 +28,7 @@ pub(crate) struct Growing {
 }
 
 impl Growing {
-    pub(crate) fn new(session: &Session, interface: &Interface, batch: usize, capacity: usize) -> Result<Self, OrtError> {
+    pub(crate) fn new(interface: &Interface, batch: usize, capacity: usize) -> Result<Self, OrtError> {
         let buffers = || {
             let one = || Ok(Memory::new(interface.kv.elements(batch, capacity))?.touched());
             (0..2 * interface.kv.layers).map(|_| one()).collect::<Result<Vec<_>, OrtError>>()
@@ -36,7 +36,7 @@ impl Growing {
         let mut mask = Memory::new(batch * capacity)?;
         mask.as_mut_slice().fill(1);
         Ok(Self {
-            binding: Binding::new(session)?,
+            binding: None,
             kv: [buffers()?, buffers()?],
             tokens: Memory::new(batch * capacity)?,
             mask,
@@ -64,14 +64,20 @@ impl Growing {
         }
         let positions = (0..self.batch).flat_map(|_| len..len + new);
         self.positions.as_mut_slice().iter_mut().zip(positions).for_each(|(slot, at)| *slot = int(at));
-        self.bind(interface, new, len)?;
+        let mut binding = match self.binding.take().filter(|binding| binding.is_of(session)) {
+            Some(binding) => binding,
+            None => Binding::new(session)?,
+        };
+        // Kept only once it is bound to this run's memory as a whole.
+        self.bind(&mut binding, interface, new, len)?;
+        let binding = self.binding.insert(binding);
         let vocab = interface.vocab;
         let logits = c_name("logits");
         if interface.last_only || new == 1 {
-            self.binding.run(session, &logits, out, &[int(self.batch), 1, int(vocab)])?;
+            binding.run(session, &logits, out, &[int(self.batch), 1, int(vocab)])?;
         } else {
             self.scores.resize(self.batch * new * vocab, 0.0);
-            self.binding.run(session, &logits, &mut self.scores, &[int(self.batch), int(new), int(vocab)])?;
+            binding.run(session, &logits, &mut self.scores, &[int(self.batch), int(new), int(vocab)])?;
             for (to, row) in out.chunks_exact_mut(vocab).zip(self.scores.chunks_exact(new * vocab)) {
                 to.copy_from_slice(&row[(new - 1) * vocab..]);
             }
@@ -81,26 +87,26 @@ impl Growing {
         Ok(())
     }
 
-    fn bind(&mut self, interface: &Interface, new: usize, len: usize) -> Result<(), OrtError> {
+    fn bind(&self, binding: &mut Binding, interface: &Interface, new: usize, len: usize) -> Result<(), OrtError> {
         let (batch, heads, width) = (self.batch, interface.kv.heads, interface.kv.head_dim);
         let ids = [batch, new].map(int);
         // SAFETY: all memory bound here lives as long as `self`, and the binding is dropped before it.
-        unsafe { self.binding.input(&c_name("input_ids"), &self.tokens, 0, &ids) }?;
+        unsafe { binding.input(&c_name("input_ids"), &self.tokens, 0, &ids) }?;
         if interface.has_mask {
             // SAFETY: as above.
-            unsafe { self.binding.input(&c_name("attention_mask"), &self.mask, 0, &[batch, len + new].map(int)) }?;
+            unsafe { binding.input(&c_name("attention_mask"), &self.mask, 0, &[batch, len + new].map(int)) }?;
         }
         if interface.has_positions {
             // SAFETY: as above.
-            unsafe { self.binding.input(&c_name("position_ids"), &self.positions, 0, &ids) }?;
+            unsafe { binding.input(&c_name("position_ids"), &self.positions, 0, &ids) }?;
         }
         let (past, present) = ([batch, heads, len, width].map(int), [batch, heads, len + new, width].map(int));
         for i in 0..2 * interface.kv.layers {
             let [past_name, present_name] = kv_names(i);
             // SAFETY: as above.
-            unsafe { self.binding.input(&past_name, &self.kv[self.current][i], 0, &past) }?;
+            unsafe { binding.input(&past_name, &self.kv[self.current][i], 0, &past) }?;
             // SAFETY: as above.
-            unsafe { self.binding.output(&present_name, &self.kv[1 - self.current][i], 0, &present) }?;
+            unsafe { binding.output(&present_name, &self.kv[1 - self.current][i], 0, &present) }?;
         }
         Ok(())
     }

@@ -32,7 +32,8 @@ pub struct OrtModel {
     pub(crate) id: u64,
     pub(crate) info: ModelInfo,
     pub(crate) capabilities: Capabilities,
-    pub(crate) session: Session,
+    /// None after it was given up for a profiled one that then could not be had.
+    pub(crate) session: Option<Session>,
     pub(crate) setup: Setup,
     pub(crate) file: PathBuf,
     pub(crate) program: Program,
@@ -61,17 +62,18 @@ pub(crate) fn next_id() -> u64 {
 }
 
 impl OrtModel {
-    /// The same graph in a second session that records what it runs into a file of this prefix.
-    pub(crate) fn profiled(&self, prefix: &Path) -> Result<Self, OrtError> {
-        Ok(Self {
-            id: next_id(),
-            info: self.info.clone(),
-            capabilities: self.capabilities.clone(),
-            session: self.setup.session(&self.file, Some(prefix))?,
-            setup: self.setup.clone(),
-            file: self.file.clone(),
-            program: self.program.clone(),
-        })
+    /// Reopens the graph in a session that records what it runs into a file of this prefix. The present session is given up
+    /// first, so that the weights are never in memory twice.
+    pub(crate) fn start_profiling(&mut self, prefix: &Path) -> Result<(), OrtError> {
+        drop(self.session.take());
+        self.session = Some(self.setup.session(&self.file, Some(prefix))?);
+        Ok(())
+    }
+
+    /// Ends the recording and says which file holds it; the session stays.
+    pub(crate) fn end_profiling(&mut self) -> Result<String, OrtError> {
+        let session = self.session.as_mut().ok_or(OrtError::Lost)?;
+        session.end_profiling().map_err(OrtError::runtime("ending the profile"))
     }
 
     fn forward(&mut self, cache: &mut OrtCache, prompt: PromptBatch<'_>, out: &mut Logits) -> Result<(), OrtError> {
@@ -81,18 +83,19 @@ impl OrtModel {
         prompt.check(cache, self.info.vocab)?;
         let (vocab, batch, len, new) = (self.info.vocab, cache.batch, cache.len, prompt.len());
         let out = out.reset(batch, vocab);
+        let session = self.session.as_mut().ok_or(OrtError::Lost)?;
         match (&self.program, &mut cache.state) {
             (Program::Own { heads, .. }, State::Shared(shared)) => {
                 for Run { rows, at } in plan(batch, new, len, chunk(*heads, cache.capacity)) {
                     let tokens = prompt.rows().skip(rows.start).take(rows.len()).flat_map(|row| &row[at.clone()]);
                     let out = &mut out[rows.start * vocab..rows.end * vocab];
-                    shared.run(&mut self.session, rows, tokens, at.len(), len + at.start, out)?;
+                    shared.run(session, rows, tokens, at.len(), len + at.start, out)?;
                 }
             }
             (Program::Export(interface), State::Growing(growing)) => {
                 for at in plan_whole(interface, batch, new, len) {
                     let tokens = prompt.rows().flat_map(|row| &row[at.clone()]);
-                    growing.run(&mut self.session, interface, tokens, at.len(), len + at.start, out)?;
+                    growing.run(session, interface, tokens, at.len(), len + at.start, out)?;
                 }
             }
             _ => return Err(OrtError::ForeignCache),
@@ -186,7 +189,7 @@ impl Model for OrtModel {
             Program::Own { kv, heads, learned_positions } => {
                 State::Shared(Shared::new(*kv, batch, capacity, chunk(*heads, capacity), *learned_positions)?)
             }
-            Program::Export(interface) => State::Growing(Growing::new(&self.session, interface, batch, capacity)?),
+            Program::Export(interface) => State::Growing(Growing::new(interface, batch, capacity)?),
         };
         Ok(OrtCache { model: self.id, batch, len: 0, capacity, state })
     }

@@ -90,6 +90,7 @@ impl Shared {
 
     /// The binding for these rows, made or adapted if need be.
     fn bound(&mut self, session: &Session, rows: Range<usize>, new: usize) -> Result<&mut Bound, OrtError> {
+        self.bindings.retain(|bound| bound.binding.is_of(session));
         let at = match self.bindings.iter().position(|b| b.rows == rows) {
             Some(at) => at,
             None => {

@@ -223,6 +223,7 @@ pub fn cold_start(registry: &Registry, request: &ColdRequest, clock: Arc<dyn Clo
                 Calls::Greedy => model.decode_greedy(&mut cache, &step, &mut picked)?,
             }
         }
+        drop(cache);
         model.evidence()
     };
     let evidence = run(&mut model).map_err(|e| ColdError::new(e.kind(), e.to_string()))?;

@@ -86,7 +86,7 @@ impl Stable {
     pub(crate) fn drop_lane(&mut self, at: usize) {
         let stall = &mut self.stalls[at];
         if let Slot::Loaded(lane) = &mut stall.slot {
-            stall.evidence = Some(lane.model.evidence().map_err(|e| e.to_string()));
+            stall.evidence = Some(lane.evidence().map_err(|e| e.to_string()));
             stall.slot = Slot::Empty;
         }
     }
@@ -99,7 +99,7 @@ impl Stable {
     pub(crate) fn read_evidence(&mut self) {
         for stall in &mut self.stalls {
             if let Slot::Loaded(lane) = &mut stall.slot {
-                stall.evidence = Some(lane.model.evidence().map_err(|e| e.to_string()));
+                stall.evidence = Some(lane.evidence().map_err(|e| e.to_string()));
             }
         }
     }

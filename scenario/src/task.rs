@@ -7,8 +7,8 @@ use crate::{
     record::{EVENT_SCHEMA, PhaseRecord, Role, Stage},
 };
 use phase_core::{
-    BoxCache, BoxError, BoxModel, CacheSpec, Decode as _, ErrorKind, KvCache as _, Logits, Measured, MeasurementBoundary, Model, ModelInfo,
-    PhaseError as _, Prefill as _, PromptBatch, Regime, RingSink, TokenId, Tracked,
+    BoxCache, BoxError, BoxModel, CacheSpec, Decode as _, ErrorKind, Evidence, KvCache as _, Logits, Measured, MeasurementBoundary, Model,
+    ModelInfo, PhaseError as _, Prefill as _, PromptBatch, Regime, RingSink, TokenId, Tracked,
 };
 use phase_policy::Observation;
 use std::{
@@ -90,6 +90,13 @@ impl Lane {
     /// Forgets the events of calls that are no measurement.
     pub(crate) fn forget_events(&self) {
         self.sink.drain();
+    }
+
+    /// What was seen running. Caches are dropped first: a backend may have to load its weights again for this, and keeps
+    /// what a cache refers to.
+    pub(crate) fn evidence(&mut self) -> Result<Evidence, BoxError> {
+        self.caches.clear();
+        self.model.evidence()
     }
 
     /// Warm-up where it is due, then the samples. Records are added for every call that was made, failed ones too.

@@ -9,8 +9,8 @@ mod whole;
 
 use crate::{files::list, *};
 use phase_core::{
-    Backend, BackendId, CacheSpec, Capabilities, Clock, Decode, ErrorKind, Evidence, Layer, LoadSpec, Logits, ManualClock, Model,
-    ModelInfo, PhaseError, PhaseTypes, Prefill, PromptBatch, Registry, StackInfo, TokenId,
+    Backend, BackendId, CacheSpec, CallError, Capabilities, Clock, Decode, ErrorKind, Evidence, Layer, LoadSpec, Logits, ManualClock,
+    Model, ModelInfo, PhaseError, PhaseTypes, Prefill, PromptBatch, Registry, StackInfo, TokenId,
     sim::{Sim, SimCache, SimError, SimModel},
 };
 use std::{
@@ -75,6 +75,12 @@ pub(crate) enum ActorError {
     Sim(#[from] SimError),
     #[error("injected failure")]
     Injected(ErrorKind),
+}
+
+impl From<CallError> for ActorError {
+    fn from(error: CallError) -> Self {
+        Self::Sim(error.into())
+    }
 }
 
 impl PhaseError for ActorError {

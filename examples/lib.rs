@@ -36,7 +36,7 @@ pub fn folder(name: &str) -> PathBuf {
 /// made of.
 pub fn measure(registry: &Registry, model: &Path) -> Result<ScenarioMatrix, Box<dyn Error>> {
     let cells = BenchCells { prompt_tokens: vec![16, 64], decode_steps: vec![8], batches: vec![1], depths: vec![32], repetitions: 3 };
-    let backends = registry.iter().map(DynBackend::id_dyn).collect();
+    let backends = registry.iter().map(DynBackend::arm);
     let plan = Plan::new(&PlanSpec::new(vec![ScenarioSet::bench(&cells)?], backends))?;
     let dir = folder("measure");
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();

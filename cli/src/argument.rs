@@ -1,8 +1,8 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand};
-use phase_core::DType;
-use std::{num::NonZeroUsize, path::PathBuf};
+use phase_core::{DType, Mode};
+use std::{fmt, num::NonZeroUsize, path::PathBuf, str::FromStr};
 
 /// Measure one checkpoint on several runtimes, phase by phase, and route requests by what was measured.
 #[derive(Debug, Parser)]
@@ -22,12 +22,54 @@ pub(crate) struct Global {
     /// The ONNX Runtime library, 1.24 or newer [default: the newest that `cargo xtask fetch` left in the cache]
     #[arg(long, global = true, env = "PHASE_ORT_LIBRARY", value_name = "FILE", hide_env_values = true)]
     pub(crate) ort_library: Option<PathBuf>,
-    /// The device that a bare backend name means
-    #[arg(long, global = true, default_value = "cpu", value_parser = ["cpu"])]
-    pub(crate) device: String,
+    /// The device that a bare backend name means: cpu, cuda or cuda:N
+    #[arg(long, global = true, default_value_t = Device::Cpu, value_name = "DEVICE")]
+    pub(crate) device: Device,
     /// Host threads a backend uses [default: one per core]
     #[arg(long, global = true, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
+}
+
+/// Where a bare backend name runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Device {
+    Cpu,
+    /// The CUDA device of this number.
+    Cuda(u32),
+}
+
+impl Device {
+    /// The last part of a path: `cpu`, `cuda`.
+    pub(crate) const fn path(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda(_) => "cuda",
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cuda(n @ 1..) => write!(f, "cuda:{n}"),
+            other => f.write_str(other.path()),
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |n: &str| n.parse().map(Self::Cuda).ok();
+        let device = match text.split_once(':') {
+            Some(("cuda", n)) => number(n),
+            None if text == "cuda" => Some(Self::Cuda(0)),
+            None if text == "cpu" => Some(Self::Cpu),
+            _ => None,
+        };
+        device.ok_or_else(|| "one of cpu, cuda, cuda:N".to_owned())
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -81,12 +123,15 @@ pub(crate) struct Bench {
     /// Backends, by bare name or path
     #[arg(long, value_delimiter = ',', default_value = "ort,candle,burn", value_name = "LIST")]
     pub(crate) backends: Vec<String>,
+    /// Modes of the backends that have several: eager, compiled [default: all they have]
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub(crate) modes: Vec<Mode>,
     /// Scenario sets [default: S0,S1,S2,S3, or none when -p or -n is given]
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub(crate) scenarios: Vec<String>,
-    /// Sizes of the sets
-    #[arg(long, default_value = "cpu", value_parser = ["cpu"])]
-    pub(crate) scale: String,
+    /// Sizes of the sets: cpu or gpu [default: that of the device]
+    #[arg(long, value_parser = ["cpu", "gpu"])]
+    pub(crate) scale: Option<String>,
     /// How much replication: `short` for a first look, `full` for a policy
     #[arg(long, default_value = "full", value_parser = ["short", "full"])]
     pub(crate) effort: String,

@@ -1,7 +1,10 @@
 //! What all commands share: where things are, and the backends.
 
-use crate::{argument::Global, exit::Failure};
-use phase_core::{DynBackend, LoadSpec, Registry};
+use crate::{
+    argument::{Device, Global},
+    exit::Failure,
+};
+use phase_core::{Arm, DynBackend, LoadSpec, Mode, Registry};
 use std::path::{Path, PathBuf};
 
 /// Where derived files and fetched libraries are, and the backends there are.
@@ -10,7 +13,7 @@ pub(crate) struct Setting {
     pub(crate) registry: Registry,
     pub(crate) cache: PathBuf,
     pub(crate) ort_library: Option<PathBuf>,
-    device: String,
+    pub(crate) device: Device,
     threads: Option<usize>,
 }
 
@@ -23,18 +26,46 @@ impl Setting {
             .ok_or_else(|| Failure::Usage("no place for derived files: set --cache or PHASE_CACHE".to_owned()))?;
         let ort_library = global.ort_library.clone().or_else(|| fetched_library(&cache));
         Ok(Self {
-            registry: registry(ort_library.as_deref()),
+            registry: registry(ort_library.as_deref(), global.device),
             cache,
             ort_library,
-            device: global.device.clone(),
+            device: global.device,
             threads: global.threads.map(usize::from),
         })
     }
 
-    /// The backend that `name` means on the chosen device: `ort` on `cpu` is `ort-cpu`.
+    /// The backend that `name` means on the chosen device: `ort` on `cpu` is `ort-cpu`, `ort@compiled` on `cuda` is
+    /// `ort-cuda@compiled`.
     pub(crate) fn backend(&self, name: &str) -> Result<&dyn DynBackend, Failure> {
-        let full = if name.contains('-') { name.to_owned() } else { format!("{name}-{}", self.device) };
-        self.registry.get(&full).map_err(|e| Failure::Usage(e.to_string()))
+        let wanted = self.arm(name)?;
+        let found = self.registry.get(&wanted.to_string()).map_err(|e| Failure::Usage(e.to_string()));
+        if !cfg!(feature = "cuda") && wanted.backend.as_str().ends_with("-cuda") {
+            return found.map_err(|_| Failure::Environment(NO_CUDA.to_owned()));
+        }
+        found
+    }
+
+    /// The competitors that `name` means: all modes of a path where it names none and `modes` is empty.
+    pub(crate) fn arms(&self, name: &str, modes: &[Mode]) -> Result<Vec<Arm>, Failure> {
+        let wanted = self.arm(name)?;
+        let one = self.backend(name)?.arm();
+        if wanted.mode != Mode::Default || one.mode == Mode::Default {
+            return Ok(vec![one]);
+        }
+        let all = self.registry.iter().map(DynBackend::arm).filter(|arm| arm.backend == wanted.backend);
+        let arms: Vec<_> = all.filter(|arm| modes.is_empty() || modes.contains(&arm.mode)).collect();
+        if arms.is_empty() {
+            return Err(Failure::Usage(format!("{} has none of the modes asked for: eager and compiled are there", wanted.backend)));
+        }
+        Ok(arms)
+    }
+
+    fn arm(&self, name: &str) -> Result<Arm, Failure> {
+        let arm: Arm = name.parse().map_err(|e: phase_core::UnknownMode| Failure::Usage(format!("{name}: {e}")))?;
+        if arm.backend.as_str().contains('-') {
+            return Ok(arm);
+        }
+        Ok(Arm::new(format!("{}-{}", arm.backend, self.device.path()).into(), arm.mode))
     }
 
     /// How to load the checkpoint at `path`.
@@ -49,19 +80,27 @@ impl Setting {
 
 /// The backends that this program was built with.
 #[cfg_attr(not(feature = "ort"), expect(unused_variables, reason = "the library is ONNX Runtime's"))]
-fn registry(ort_library: Option<&Path>) -> Registry {
+#[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "there is one CPU"))]
+fn registry(ort_library: Option<&Path>, device: Device) -> Registry {
     let registry = Registry::new();
     #[cfg(feature = "ort")]
-    let registry = registry.with(match ort_library {
-        Some(path) => phase_backend_ort::Ort::cpu().with_config(phase_backend_ort::OrtConfig::default().with_library(path)),
-        None => phase_backend_ort::Ort::cpu(),
-    });
+    let config = match ort_library {
+        Some(path) => phase_backend_ort::OrtConfig::default().with_library(path),
+        None => phase_backend_ort::OrtConfig::default(),
+    };
+    #[cfg(feature = "ort")]
+    let registry = registry.with(phase_backend_ort::Ort::cpu().with_config(config.clone()));
     #[cfg(feature = "candle")]
     let registry = registry.with(phase_backend_candle::Candle::cpu());
     #[cfg(feature = "burn")]
     let registry = registry.with(phase_backend_burn::Burn::cpu());
     registry
 }
+
+#[cfg(not(feature = "cuda"))]
+const NO_CUDA: &str = "this program was built without CUDA: build it with `cargo xtask gpu build`";
+#[cfg(feature = "cuda")]
+const NO_CUDA: &str = "";
 
 #[expect(clippy::disallowed_methods, reason = "the program reads the environment so that libraries need not")]
 fn default_cache() -> Option<PathBuf> {

@@ -4,8 +4,8 @@
 //! another model is [`ErrorKind::ForeignCache`], not a panic.
 
 use crate::{
-    Backend, BackendId, CacheSpec, CallError, Capabilities, Decode, ErrorKind, Evidence, KvCache, LoadSpec, Logits, Mode, Model, ModelInfo,
-    PhaseError, PhaseTypes, Prefill, PromptBatch, StackInfo, TokenId,
+    Arm, Backend, BackendId, CacheSpec, CallError, Capabilities, Decode, ErrorKind, Evidence, KvCache, LoadSpec, Logits, Mode, Model,
+    ModelInfo, PhaseError, PhaseTypes, Prefill, PromptBatch, StackInfo, TokenId,
 };
 use std::{any::Any, fmt, time::Duration};
 
@@ -40,9 +40,12 @@ impl KvCache for BoxCache {
     }
 }
 
-/// The error of some backend, with its kind and who it was.
+/// The error of some backend, with its kind and who it was. One pointer, so that calls that go well return in a register.
 #[derive(Debug)]
-pub struct BoxError {
+pub struct BoxError(Box<Failed>);
+
+#[derive(Debug)]
+struct Failed {
     kind: ErrorKind,
     backend: BackendId,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -50,25 +53,27 @@ pub struct BoxError {
 
 impl BoxError {
     /// Erases `error` of `backend`, keeping its kind.
+    #[cold]
     pub fn new(backend: BackendId, error: impl PhaseError) -> Self {
-        Self { kind: error.kind(), backend, source: Some(Box::new(error)) }
+        Self(Box::new(Failed { kind: error.kind(), backend, source: Some(Box::new(error)) }))
     }
 
     /// The backend that failed.
     pub fn backend(&self) -> &BackendId {
-        &self.backend
+        &self.0.backend
     }
 
+    #[cold]
     fn foreign(backend: &BackendId) -> Self {
-        Self { kind: ErrorKind::ForeignCache, backend: backend.clone(), source: None }
+        Self(Box::new(Failed { kind: ErrorKind::ForeignCache, backend: backend.clone(), source: None }))
     }
 }
 
 impl fmt::Display for BoxError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.source {
-            Some(source) => write!(f, "{}: {source}", self.backend),
-            None => write!(f, "{}: the cache belongs to another model", self.backend),
+        match &self.0.source {
+            Some(source) => write!(f, "{}: {source}", self.0.backend),
+            None => write!(f, "{}: the cache belongs to another model", self.0.backend),
         }
     }
 }
@@ -76,7 +81,7 @@ impl fmt::Display for BoxError {
 impl std::error::Error for BoxError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         // The message already holds the source's own, so the chain continues below it.
-        self.source.as_deref().and_then(std::error::Error::source)
+        self.0.source.as_deref().and_then(std::error::Error::source)
     }
 }
 
@@ -88,7 +93,7 @@ impl From<CallError> for BoxError {
 
 impl PhaseError for BoxError {
     fn kind(&self) -> ErrorKind {
-        self.kind
+        self.0.kind
     }
 }
 
@@ -273,6 +278,10 @@ pub trait DynBackend: fmt::Debug + Send + Sync {
     fn id_dyn(&self) -> BackendId;
     /// See [`Backend::mode`].
     fn mode_dyn(&self) -> Mode;
+    /// Path and mode.
+    fn arm(&self) -> Arm {
+        Arm::new(self.id_dyn(), self.mode_dyn())
+    }
     /// See [`Backend::probe`].
     ///
     /// # Errors

@@ -14,6 +14,7 @@
 //! - **TTFT**, **ITL**, **TPOT**, **decode fraction**: functions with their formulas in [`metrics`].
 //! - **Cold, warm-up, steady**: [`Regime`]; never averaged together.
 
+mod arm;
 mod boundary;
 mod clock;
 #[cfg(any(feature = "conformance", test))]
@@ -37,6 +38,7 @@ pub mod sim;
 mod sink;
 mod stack;
 
+pub use arm::Arm;
 pub use boundary::{BoundaryMismatch, DEFINITIONS_VERSION, Includes, MeasurementBoundary, Span, TimingMethod};
 pub use clock::{Clock, ManualClock, MonotonicClock};
 pub use energy::{Energy, Joules, NoData};
@@ -49,7 +51,7 @@ pub use input::{Logits, PromptBatch, argmax, check_slots, check_step};
 pub use load::{LoadSpec, ModelInfo};
 pub use machine::machine;
 pub use measured::{Measured, Tracked};
-pub use phase::{Backend, CacheSpec, Capabilities, Decode, KvCache, Mode, Model, PhaseTypes, Prefill};
+pub use phase::{Backend, CacheSpec, Capabilities, Decode, KvCache, Mode, Model, PhaseTypes, Prefill, UnknownMode};
 pub use registry::{Registry, UnknownBackend};
 pub use sample::{Greedy, Nucleus, Sampler};
 pub use session::{FinishReason, GenerateOptions, Session, SessionError, TokenStream};

@@ -2,8 +2,8 @@
 //! measuring what this crate itself costs. It says nothing about inference.
 
 use crate::{
-    Backend, BackendId, CacheSpec, CallError, Capabilities, DType, Decode, ErrorKind, Evidence, KvCache, Layer, LoadSpec, Logits, Model,
-    ModelInfo, PhaseError, PhaseTypes, Prefill, PromptBatch, StackInfo, TokenId, check_step,
+    Backend, BackendId, CacheSpec, CallError, Capabilities, DType, Decode, ErrorKind, Evidence, KvCache, Layer, LoadSpec, Logits, Mode,
+    Model, ModelInfo, PhaseError, PhaseTypes, Prefill, PromptBatch, StackInfo, TokenId, check_step,
 };
 
 /// Vocabulary of the simulated model.
@@ -15,6 +15,7 @@ pub const CONTEXT: usize = 256;
 #[derive(Clone, Debug)]
 pub struct Sim {
     id: BackendId,
+    mode: Mode,
     fault: Option<Fault>,
 }
 
@@ -63,7 +64,14 @@ impl Default for Sim {
 impl Sim {
     /// The simulated backend under another id, to have several in one registry.
     pub const fn named(id: BackendId) -> Self {
-        Self { id, fault: None }
+        Self { id, mode: Mode::Default, fault: None }
+    }
+
+    /// Says that it runs in `mode`, to have several modes in one registry. It runs as ever.
+    #[must_use]
+    pub const fn with_mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
     }
 
     /// Builds in a defect.
@@ -80,6 +88,10 @@ impl Backend for Sim {
 
     fn id(&self) -> BackendId {
         self.id.clone()
+    }
+
+    fn mode(&self) -> Mode {
+        self.mode
     }
 
     fn probe(&self) -> Result<StackInfo, SimError> {

@@ -2,7 +2,7 @@
 //! makes it void.
 
 use crate::{ReportOptions, Run, WorkloadKind, table::Table};
-use phase_core::BackendId;
+use phase_core::Arm;
 use phase_policy::{Choice, Policy, PolicyOptions, Reason, Router, Workload};
 use std::fmt::Write as _;
 
@@ -19,11 +19,11 @@ pub(crate) fn card(run: &Run, options: &ReportOptions) -> String {
 }
 
 fn router(run: &Run, options: &ReportOptions) -> Result<Router, String> {
-    let passed = |id: &&BackendId| run.parity().passed(id);
+    let passed = |id: &&Arm| run.parity().passed(id);
     let safe = options.default_safe.as_ref().or_else(|| run.manifest().plan.backends.iter().find(passed));
     let safe = safe.ok_or("no backend passed the agreement check")?;
     let matrix = run.policy_matrix().map_err(|e| e.to_string())?.ok_or("no backend that passed the agreement check made a call")?;
-    let settings = PolicyOptions::new(safe.clone(), run.manifest().created_unix_seconds).with_runs([run.run_id()]);
+    let settings = PolicyOptions::new(safe.backend.clone(), run.manifest().created_unix_seconds).with_runs([run.run_id()]);
     Policy::compile(&matrix, &settings).map(Router::new).map_err(|e| e.to_string())
 }
 
@@ -95,7 +95,7 @@ fn interval(ratio: &phase_policy::stats::RatioInterval) -> String {
 
 fn gates(run: &Run, out: &mut String) {
     let plan = &run.manifest().plan;
-    let out_of = plan.backends.iter().filter(|id| !run.parity().passed(id)).map(BackendId::as_str).collect::<Vec<_>>();
+    let out_of = plan.backends.iter().filter(|id| !run.parity().passed(id)).map(ToString::to_string).collect::<Vec<_>>();
     let agreement = if out_of.is_empty() { "every backend passed".to_owned() } else { format!("**not passed by {}**", out_of.join(", ")) };
     let _ = writeln!(
         out,

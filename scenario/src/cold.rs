@@ -3,7 +3,7 @@
 //! The model's files are as a rule in the page cache: what is cold is the process, not the disk.
 
 use phase_core::{
-    BackendId, CacheSpec, Clock, DType, Decode as _, ErrorKind, Evidence, LoadSpec, Logits, Measured, MeasurementBoundary, Model as _,
+    Arm, CacheSpec, Clock, DType, Decode as _, ErrorKind, Evidence, LoadSpec, Logits, Measured, MeasurementBoundary, Model as _,
     MonotonicClock, PhaseError as _, Prefill as _, PromptBatch, Registry, RingSink, TokenId,
 };
 use phase_policy::Observation;
@@ -27,7 +27,7 @@ use crate::{
 #[non_exhaustive]
 pub struct ColdRequest {
     /// The path to load.
-    pub backend: BackendId,
+    pub backend: Arm,
     /// How to load it.
     pub load: StoredLoad,
     /// Which calls to make.
@@ -192,7 +192,7 @@ impl ColdLauncher for CommandLauncher {
 /// The backend's own failure, with its kind.
 pub fn cold_start(registry: &Registry, request: &ColdRequest, clock: Arc<dyn Clock>) -> Result<ColdReport, ColdError> {
     let clock = SharedClock(clock);
-    let backend = registry.get(request.backend.as_str()).map_err(|e| ColdError::new(ErrorKind::Unavailable, e.to_string()))?;
+    let backend = registry.get(&request.backend.to_string()).map_err(|e| ColdError::new(ErrorKind::Unavailable, e.to_string()))?;
     let origin = clock.now();
     let model = backend.load_dyn(&LoadSpec::from(&request.load)).map_err(|e| ColdError::new(e.kind(), e.to_string()))?;
     let load_ns = nanos(clock.now().since(origin));
@@ -210,7 +210,7 @@ pub fn cold_start(registry: &Registry, request: &ColdRequest, clock: Arc<dyn Clo
         let vocab = model.info().vocab;
         let mut random = Random::new(request.seed, &request.stream);
         let prompt = tokens(&mut random, request.batch * request.prompt_tokens, vocab, &[]);
-        let prompt = PromptBatch::new(&prompt, request.batch).map_err(|e| phase_core::BoxError::new(request.backend.clone(), e))?;
+        let prompt = PromptBatch::new(&prompt, request.batch).map_err(|e| phase_core::BoxError::new(request.backend.backend.clone(), e))?;
         let (mut logits, mut picked) = (Logits::new(), vec![TokenId(0); request.batch]);
         match request.calls {
             Calls::Scores => model.prefill(&mut cache, prompt, &mut logits)?,
@@ -231,7 +231,7 @@ pub fn cold_start(registry: &Registry, request: &ColdRequest, clock: Arc<dyn Clo
     let calls = events.iter().map(|event| ColdCall {
         start_ns: nanos(event.start.since(origin)),
         end_ns: nanos(event.end.since(origin)),
-        seen: Observation::from_event(event, "", 0),
+        seen: Observation::from_event(event, "", 0).with_mode(request.backend.mode.as_str()),
     });
     Ok(ColdReport { load_ns, process_ns: None, calls: calls.collect(), boundary, evidence })
 }

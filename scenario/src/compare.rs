@@ -110,7 +110,7 @@ pub fn compare(a: &Run, b: &Run, foreign: Foreign) -> Result<Comparison, Scenari
         {
             match foreign {
                 Foreign::Refuse => return Err(ScenarioError::NotComparable(mismatch)),
-                Foreign::Accept => accepted.push(ForeignBackend { backend: id.clone(), fields: mismatch.fields }),
+                Foreign::Accept => accepted.push(ForeignBackend { backend: id.backend.clone(), fields: mismatch.fields }),
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What goes wrong around a run.
 
-use phase_core::{BackendId, BoundaryMismatch};
+use phase_core::{Arm, BoundaryMismatch};
 use std::{io, path::PathBuf};
 
 /// A run, or a run directory, that can't be used.
@@ -17,7 +17,7 @@ pub enum ScenarioError {
     #[error("{backend} no longer runs under the boundary of this run: {mismatch}")]
     BoundaryChanged {
         /// The path whose boundary changed.
-        backend: BackendId,
+        backend: Arm,
         /// Every field that differs or is unknown.
         mismatch: BoundaryMismatch,
     },

@@ -1,6 +1,6 @@
 //! `evidence/<backend>.json`: what a backend's runtime was seen doing in this run.
 
-use phase_core::{BackendId, Evidence};
+use phase_core::{Arm, Evidence};
 use serde::{Deserialize, Serialize};
 
 /// Schema of an evidence file.
@@ -16,7 +16,7 @@ pub struct EvidenceFile {
     /// The run.
     pub run_id: String,
     /// Whose evidence.
-    pub backend: BackendId,
+    pub backend: Arm,
     /// What was seen by the last process of the run.
     pub evidence: Option<Evidence>,
     /// Why the runtime's record can't be read.
@@ -24,7 +24,7 @@ pub struct EvidenceFile {
 }
 
 impl EvidenceFile {
-    pub(crate) fn new(run_id: &str, backend: &BackendId, seen: Result<Evidence, String>) -> Self {
+    pub(crate) fn new(run_id: &str, backend: &Arm, seen: Result<Evidence, String>) -> Self {
         let (evidence, error) = match seen {
             Ok(evidence) => (Some(evidence), None),
             Err(error) => (None, Some(error)),
@@ -34,8 +34,8 @@ impl EvidenceFile {
 }
 
 /// The file of a backend, below the run directory.
-pub(crate) fn file_name(backend: &BackendId) -> String {
+pub(crate) fn file_name(backend: &Arm) -> String {
     // An id is a name of ours, but a file name must not become a path.
-    let plain: String = backend.as_str().chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();
+    let plain: String = backend.to_string().chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();
     format!("evidence/{}.json", plain.trim_start_matches('.'))
 }

@@ -1,7 +1,7 @@
 //! `manifest.json`: what a run is, on what it ran, and what was planned. Every fact in it was captured by code.
 
 use crate::{Plan, StoredLoad, clock::rfc3339};
-use phase_core::{BackendId, Capabilities, DEFINITIONS_VERSION, DType, Difference, Layer, MeasurementBoundary, ModelInfo, NoData};
+use phase_core::{Arm, Capabilities, DEFINITIONS_VERSION, DType, Difference, Layer, MeasurementBoundary, ModelInfo, NoData};
 use phase_energy::SourceStatus;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -54,7 +54,7 @@ pub struct Manifest {
 #[non_exhaustive]
 pub struct BackendEntry {
     /// Its id.
-    pub backend: BackendId,
+    pub backend: Arm,
     /// The boundary of its measured calls; absent when it could not be loaded.
     pub boundary: Option<String>,
     /// The model as loaded.
@@ -128,7 +128,7 @@ pub struct Segment {
 #[non_exhaustive]
 pub struct Change {
     /// The path.
-    pub backend: BackendId,
+    pub backend: Arm,
     /// The fields.
     pub fields: Vec<Difference>,
 }
@@ -166,7 +166,7 @@ impl Manifest {
     }
 
     /// The entry of a path.
-    pub fn backend(&self, id: &BackendId) -> Option<&BackendEntry> {
+    pub fn backend(&self, id: &Arm) -> Option<&BackendEntry> {
         self.backends.iter().find(|b| b.backend == *id)
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     record::{BlockRecord, Record},
     results::{Results, policy_matrix},
 };
-use phase_core::{BackendId, MeasurementBoundary};
+use phase_core::{Arm, MeasurementBoundary};
 use phase_policy::ScenarioMatrix;
 use std::{collections::BTreeMap, path::Path};
 
@@ -100,7 +100,7 @@ impl Run {
     }
 
     /// The boundary of one path's measured calls, when it was loaded.
-    pub fn boundary(&self, backend: &BackendId) -> Option<&MeasurementBoundary> {
+    pub fn boundary(&self, backend: &Arm) -> Option<&MeasurementBoundary> {
         self.manifest.boundaries.get(self.manifest.backend(backend)?.boundary.as_ref()?)
     }
 

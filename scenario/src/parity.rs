@@ -8,7 +8,7 @@ use crate::{
     ParitySpec, ScenarioError,
     random::{Random, tokens},
 };
-use phase_core::{BackendId, BoxError, CacheSpec, DType, Logits, Model, PromptBatch, TokenId};
+use phase_core::{Arm, BoxError, CacheSpec, DType, Logits, Model, PromptBatch, TokenId};
 use serde::{Deserialize, Serialize};
 
 /// Schema of `parity.json`.
@@ -35,11 +35,11 @@ pub struct Parity {
 #[non_exhaustive]
 pub struct ParityCheck {
     /// Who was checked.
-    pub backend: BackendId,
+    pub backend: Arm,
     /// The process of the run, from 0.
     pub segment: u32,
     /// Against whom.
-    pub reference: Option<BackendId>,
+    pub reference: Option<Arm>,
     /// The outcome.
     pub verdict: ParityVerdict,
     /// Largest absolute difference of a score; absent when none could be compared or one was not a number.
@@ -77,7 +77,7 @@ impl Parity {
     }
 
     /// Whether every check of this backend went well, and there was one.
-    pub fn passed(&self, backend: &BackendId) -> bool {
+    pub fn passed(&self, backend: &Arm) -> bool {
         let mut checks = self.checks.iter().filter(|c| c.backend == *backend).peekable();
         checks.peek().is_some() && checks.all(|c| matches!(c.verdict, ParityVerdict::Agrees | ParityVerdict::Reference))
     }
@@ -125,7 +125,7 @@ pub(crate) fn tolerance(spec: &ParitySpec, dtype: DType) -> Result<f64, Scenario
 }
 
 /// A check that compared nothing.
-pub(crate) fn bare(backend: &BackendId, segment: u32, verdict: ParityVerdict, why: impl Into<String>) -> ParityCheck {
+pub(crate) fn bare(backend: &Arm, segment: u32, verdict: ParityVerdict, why: impl Into<String>) -> ParityCheck {
     ParityCheck {
         backend: backend.clone(),
         segment,
@@ -187,6 +187,7 @@ fn margin(row: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use phase_core::BackendId;
 
     fn scores(rows: &[[f32; 3]]) -> Transcript {
         let mut logits = Logits::new();
@@ -195,7 +196,7 @@ mod tests {
     }
 
     fn check(ours: &[[f32; 3]], theirs: &[[f32; 3]]) -> ParityCheck {
-        judge(bare(&BackendId::new("x"), 0, ParityVerdict::Failed, ""), &scores(ours), &scores(theirs), 0.1)
+        judge(bare(&Arm::from(BackendId::new("x")), 0, ParityVerdict::Failed, ""), &scores(ours), &scores(theirs), 0.1)
     }
 
     #[test]
@@ -221,7 +222,7 @@ mod tests {
     fn a_backend_without_a_check_has_not_passed() {
         let spec = crate::ScenarioSet::built_in("s0").unwrap().parity.unwrap();
         let mut parity = Parity::new("r", &spec);
-        let id = BackendId::new("x");
+        let id = Arm::from(BackendId::new("x"));
         assert!(!parity.passed(&id));
         parity.checks.push(bare(&id, 0, ParityVerdict::Reference, ""));
         assert!(parity.passed(&id));

@@ -2,7 +2,7 @@
 //! same plan.
 
 use crate::{Effort, ParitySpec, ScenarioError, ScenarioSet, Workload, WorkloadKind, random::Random, rates::Rates};
-use phase_core::{BackendId, TokenId};
+use phase_core::{Arm, TokenId};
 use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
 
@@ -41,7 +41,7 @@ pub struct PlanSpec {
     /// The sets.
     pub sets: Vec<ScenarioSet>,
     /// The paths that compete.
-    pub backends: Vec<BackendId>,
+    pub backends: Vec<Arm>,
     /// The scale of the sets; `cpu` by default.
     pub scale: String,
     /// How much of each set.
@@ -49,7 +49,7 @@ pub struct PlanSpec {
     /// Order and prompts follow from it.
     pub seed: u64,
     /// Whose scores are the reference of the agreement check; the first backend by default.
-    pub reference: Option<BackendId>,
+    pub reference: Option<Arm>,
     /// Which calls are measured.
     pub calls: Calls,
     /// Which models are in memory at once.
@@ -62,10 +62,10 @@ pub struct PlanSpec {
 
 impl PlanSpec {
     /// `sets` on `backends`, at full effort and the `cpu` scale.
-    pub fn new(sets: Vec<ScenarioSet>, backends: Vec<BackendId>) -> Self {
+    pub fn new(sets: Vec<ScenarioSet>, backends: impl IntoIterator<Item: Into<Arm>>) -> Self {
         Self {
             sets,
-            backends,
+            backends: backends.into_iter().map(Into::into).collect(),
             scale: "cpu".to_owned(),
             effort: Effort::Full,
             seed: 1,
@@ -96,7 +96,7 @@ pub struct Plan {
     /// Which models are in memory at once.
     pub residency: Residency,
     /// The paths, the reference of the agreement check first.
-    pub backends: Vec<BackendId>,
+    pub backends: Vec<Arm>,
     /// How the agreement is checked.
     pub parity: ParitySpec,
     /// What is run.
@@ -158,7 +158,7 @@ impl Plan {
     /// ```
     /// use phase_core::BackendId;
     /// use phase_scenario::{Plan, PlanSpec, ScenarioSet};
-    /// let spec = PlanSpec::new(vec![ScenarioSet::built_in("s2")?], vec![BackendId::new("a"), BackendId::new("b")]);
+    /// let spec = PlanSpec::new(vec![ScenarioSet::built_in("s2")?], [BackendId::new("a"), BackendId::new("b")]);
     /// let plan = Plan::new(&spec)?;
     /// assert_eq!(plan.blocks.len(), 10);
     /// assert_eq!(plan, Plan::new(&spec)?);
@@ -232,7 +232,7 @@ impl Plan {
     }
 }
 
-fn order_backends(spec: &PlanSpec) -> Result<Vec<BackendId>, ScenarioError> {
+fn order_backends(spec: &PlanSpec) -> Result<Vec<Arm>, ScenarioError> {
     let mut backends = spec.backends.clone();
     if backends.is_empty() {
         return Err(ScenarioError::plan("no backend"));
@@ -288,10 +288,10 @@ impl fmt::Display for Plan {
                 blocks.to_string(),
             ]);
         }
-        let backends: Vec<_> = self.backends.iter().map(BackendId::as_str).collect();
+        let backends: Vec<_> = self.backends.iter().map(ToString::to_string).collect();
         let tasks: usize = self.blocks.iter().map(|b| b.tasks.len()).sum();
         let minutes = self.estimate(&Rates::default()).as_secs_f64() / 60.0;
-        writeln!(f, "Backends: {} (reference: {})", backends.join(", "), backends.first().unwrap_or(&"none"))?;
+        writeln!(f, "Backends: {} (reference: {})", backends.join(", "), backends.first().map_or("none", String::as_str))?;
         writeln!(
             f,
             "Scale {}, effort {}, seed {}: {} blocks, {tasks} visits, about {minutes:.1} min",
@@ -307,11 +307,16 @@ impl fmt::Display for Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use phase_core::BackendId;
     use std::collections::BTreeSet;
+
+    fn arm(id: &'static str) -> Arm {
+        BackendId::new(id).into()
+    }
 
     fn spec(sets: &[&str]) -> PlanSpec {
         let sets = sets.iter().map(|id| ScenarioSet::built_in(id).unwrap()).collect();
-        PlanSpec::new(sets, ["a", "b", "c"].map(BackendId::new).to_vec())
+        PlanSpec::new(sets, ["a", "b", "c"].map(BackendId::new))
     }
 
     #[test]
@@ -362,11 +367,11 @@ mod tests {
     fn a_plan_that_makes_no_sense_is_refused() {
         for (change, says) in [
             (PlanSpec { backends: vec![], ..spec(&["s1"]) }, "no backend"),
-            (PlanSpec { backends: vec![BackendId::new("a"), BackendId::new("a")], ..spec(&["s1"]) }, "twice"),
-            (PlanSpec { reference: Some(BackendId::new("z")), ..spec(&["s1"]) }, "`z`"),
+            (PlanSpec { backends: vec![arm("a"), arm("a")], ..spec(&["s1"]) }, "twice"),
+            (PlanSpec { reference: Some(arm("z")), ..spec(&["s1"]) }, "`z`"),
             (PlanSpec { blocks: Some(0), ..spec(&["s1"]) }, "0 blocks"),
             (spec(&["s1", "s1"]), "twice"),
-            (PlanSpec { scale: "gpu".to_owned(), ..spec(&["s1"]) }, "gpu"),
+            (PlanSpec { scale: "npu".to_owned(), ..spec(&["s1"]) }, "npu"),
         ] {
             let error = Plan::new(&change).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
@@ -375,8 +380,8 @@ mod tests {
 
     #[test]
     fn the_reference_comes_first_and_a_stored_plan_reads_back() {
-        let plan = Plan::new(&PlanSpec { reference: Some(BackendId::new("c")), ..spec(&["s0"]) }).unwrap();
-        assert_eq!(plan.backends.iter().map(BackendId::as_str).collect::<Vec<_>>(), ["c", "a", "b"]);
+        let plan = Plan::new(&PlanSpec { reference: Some(arm("c")), ..spec(&["s0"]) }).unwrap();
+        assert_eq!(plan.backends.iter().map(ToString::to_string).collect::<Vec<_>>(), ["c", "a", "b"]);
         let text = serde_json::to_string(&plan).unwrap();
         assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
         assert!(plan.to_string().contains("| s0/b1-p8-d4"));

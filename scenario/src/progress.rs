@@ -1,7 +1,7 @@
 //! What a run tells while it goes on. Never called inside a timed region.
 
 use crate::record::Stage;
-use phase_core::BackendId;
+use phase_core::Arm;
 use std::time::Duration;
 
 /// Receives progress.
@@ -40,7 +40,7 @@ pub enum Progress<'a> {
     /// Something failed; the run goes on without it.
     Failed {
         /// Who.
-        backend: &'a BackendId,
+        backend: &'a Arm,
         /// At what.
         stage: Stage,
         /// In words.
@@ -49,19 +49,19 @@ pub enum Progress<'a> {
     /// A model was loaded.
     Loaded {
         /// Whose.
-        backend: &'a BackendId,
+        backend: &'a Arm,
         /// Wall time of the load call.
         load_ns: u64,
     },
     /// A model is being loaded.
     Loading {
         /// Whose.
-        backend: &'a BackendId,
+        backend: &'a Arm,
     },
     /// A backend was compared with the reference.
     Parity {
         /// Who.
-        backend: &'a BackendId,
+        backend: &'a Arm,
         /// Whether it agrees (the reference does).
         passed: bool,
     },
@@ -70,7 +70,7 @@ pub enum Progress<'a> {
     /// A workload is about to run on a backend.
     Visit {
         /// Who.
-        backend: &'a BackendId,
+        backend: &'a Arm,
         /// The planned cell.
         cell: &'a str,
         /// Visits done, those of earlier processes included.

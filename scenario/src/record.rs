@@ -1,6 +1,6 @@
 //! The lines of `events.jsonl` and `blocks.jsonl`: one JSON object a line, every number with its unit in its name.
 
-use phase_core::{BackendId, ErrorKind, SessionId};
+use phase_core::{Arm, ErrorKind, SessionId};
 use phase_policy::Observation;
 use serde::{Deserialize, Serialize};
 
@@ -110,7 +110,7 @@ pub struct LoadRecord {
     /// The run.
     pub run_id: String,
     /// What was loaded.
-    pub backend: BackendId,
+    pub backend: Arm,
     /// By which process.
     pub process: LoadProcess,
     /// In which block; absent before the first one.
@@ -166,7 +166,7 @@ pub struct FailureRecord {
     /// The run.
     pub run_id: String,
     /// Who failed.
-    pub backend: BackendId,
+    pub backend: Arm,
     /// The planned cell, when it was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cell: Option<String>,
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn a_phase_line_is_flat_and_reads_back() {
         let shape = Shape { batch: 2, new_tokens: 1, context: 40 };
-        let seen = Observation::new(BackendId::new("sim"), Phase::Decode, shape, 5)
+        let seen = Observation::new(phase_core::BackendId::new("sim"), Phase::Decode, shape, 5)
             .with_regime(Regime::Warmup(1))
             .with_outcome(Outcome::Failed(ErrorKind::OutOfMemory));
         let record = Record::Phase(PhaseRecord {

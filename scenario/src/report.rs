@@ -1,7 +1,9 @@
 //! A run as Markdown, for people. Everything in it follows from the run directory.
 
-use crate::{FailureRecord, LoadProcess, OTHER_LOAD_LIMIT, ParityVerdict, Record, Residency, Run, card::card, table::Table};
-use phase_core::{BackendId, Fact, Layer, Phase, Shape, StackInfo};
+use crate::{
+    FailureRecord, LoadProcess, OTHER_LOAD_LIMIT, ParityVerdict, Record, Residency, Run, card::card, results::arm_of, table::Table,
+};
+use phase_core::{Arm, Fact, Layer, Phase, Shape, StackInfo};
 use phase_energy::Availability;
 use phase_policy::{Cell, RegimeClass};
 use std::fmt::Write as _;
@@ -11,7 +13,7 @@ use std::fmt::Write as _;
 #[non_exhaustive]
 pub struct ReportOptions {
     /// The path that ties and doubts go to; by default the reference of the agreement check.
-    pub default_safe: Option<BackendId>,
+    pub default_safe: Option<Arm>,
     /// Nothing but the decision card.
     pub card_only: bool,
 }
@@ -24,7 +26,7 @@ impl ReportOptions {
 
     /// Sends ties and doubts to `backend`.
     #[must_use]
-    pub fn with_default_safe(mut self, backend: BackendId) -> Self {
+    pub fn with_default_safe(mut self, backend: Arm) -> Self {
         self.default_safe = Some(backend);
         self
     }
@@ -55,7 +57,7 @@ fn head(run: &Run) -> String {
     let plan = &manifest.plan;
     let mut sets: Vec<_> = plan.cells.iter().map(|c| c.scenario.to_uppercase()).collect();
     sets.dedup();
-    let backends: Vec<_> = plan.backends.iter().map(BackendId::as_str).collect();
+    let backends: Vec<_> = plan.backends.iter().map(ToString::to_string).collect();
     format!(
         "# Run {}\n\nStarted {} by {}. Sets {} at scale {}, effort {}, seed {}: {} blocks, {} events. Backends: {}.\n\nThe sets' names come \
          from the source document, which does not define them; their definitions are this project's own.\n",
@@ -138,7 +140,7 @@ fn matrix_row(run: &Run, cell: &Cell) -> [String; 14] {
 /// GB/s of a decode step, GFLOP/s of a prefill; `None` where the model does not tell its work.
 #[expect(clippy::cast_precision_loss, reason = "bytes and operations of one call are far below 2^52")]
 fn achieved(run: &Run, cell: &Cell, seconds: f64) -> Option<f64> {
-    let model = run.manifest().backend(&cell.key.backend)?.model.as_ref()?;
+    let model = run.manifest().backend(&arm_of(&cell.key.backend, &cell.key.mode))?.model.as_ref()?;
     let Shape { batch, new_tokens, .. } = cell.key.shape;
     let work = if cell.key.phase == Phase::Prefill {
         model.flops_per_token as f64 * real(batch * new_tokens)

@@ -7,7 +7,7 @@ use crate::{
     record::{EVENT_SCHEMA, LoadProcess, LoadRecord, PhaseRecord, Record, Role},
     task::Visit,
 };
-use phase_core::{BackendId, Energy, SessionId};
+use phase_core::{Arm, BackendId, Energy, SessionId};
 use phase_policy::{Cell, MatrixError, Observation, ScenarioMatrix, stats::Ordered};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -23,7 +23,7 @@ pub const LOADS_SCHEMA: &str = "phase.loads/1";
 #[non_exhaustive]
 pub struct LoadSummary {
     /// What was loaded.
-    pub backend: BackendId,
+    pub backend: Arm,
     /// By which process.
     pub process: LoadProcess,
     /// Loads.
@@ -95,7 +95,7 @@ impl Results {
 pub(crate) fn matrix(
     records: &[Record],
     manifest: &Manifest,
-    admit: impl Fn(&BackendId) -> bool,
+    admit: impl Fn(&Arm) -> bool,
 ) -> Result<Option<ScenarioMatrix>, ScenarioError> {
     let seen: Vec<Observation> = policy_observations(records, admit).cloned().collect();
     let mut matrix = match ScenarioMatrix::build(&seen, &manifest.boundaries) {
@@ -116,8 +116,14 @@ pub(crate) fn policy_matrix(records: &[Record], manifest: &Manifest, parity: &Pa
 }
 
 /// The calls that enter a matrix, of the backends that `admit` lets in.
-pub(crate) fn policy_observations(records: &[Record], admit: impl Fn(&BackendId) -> bool) -> impl Iterator<Item = &Observation> {
-    records.iter().filter_map(counted).filter(move |seen| admit(&seen.backend))
+pub(crate) fn policy_observations(records: &[Record], admit: impl Fn(&Arm) -> bool) -> impl Iterator<Item = &Observation> {
+    records.iter().filter_map(counted).filter(move |seen| admit(&arm_of(&seen.backend, &seen.mode)))
+}
+
+/// The competitor that a call or a cell names. One of an unknown mode is none of a plan's.
+pub(crate) fn arm_of(backend: &BackendId, mode: &str) -> Arm {
+    let text = format!("{backend}@{mode}");
+    text.parse().unwrap_or_else(|_| Arm::from(BackendId::from(text)))
 }
 
 fn counted(record: &Record) -> Option<&Observation> {
@@ -132,7 +138,7 @@ fn loads(records: &[Record]) -> Vec<LoadSummary> {
     let mut keys: Vec<_> = all.iter().map(|r| (r.backend.clone(), r.process)).collect();
     keys.sort();
     keys.dedup();
-    let summary = |(backend, process): (BackendId, LoadProcess)| {
+    let summary = |(backend, process): (Arm, LoadProcess)| {
         let own: Vec<_> = all.iter().filter(|r| r.backend == backend && r.process == process).collect();
         let times = Ordered::new(own.iter().map(|r| real(r.load_ns)))?;
         let whole = Ordered::new(own.iter().filter_map(|r| r.process_ns).map(real));
@@ -174,7 +180,7 @@ pub(crate) fn read_records(dir: &Path, run_id: &str) -> Result<Vec<Record>, Scen
     Ok(records)
 }
 
-pub(crate) fn load_record(run_id: &str, backend: &BackendId, block: Option<u32>, segment: u32, load_ns: u64) -> LoadRecord {
+pub(crate) fn load_record(run_id: &str, backend: &Arm, block: Option<u32>, segment: u32, load_ns: u64) -> LoadRecord {
     LoadRecord {
         schema: EVENT_SCHEMA.to_owned(),
         run_id: run_id.to_owned(),
@@ -187,7 +193,7 @@ pub(crate) fn load_record(run_id: &str, backend: &BackendId, block: Option<u32>,
     }
 }
 
-pub(crate) fn cold_request(visit: Visit<'_>, backend: BackendId, load: StoredLoad, sample: u32) -> ColdRequest {
+pub(crate) fn cold_request(visit: Visit<'_>, backend: Arm, load: StoredLoad, sample: u32) -> ColdRequest {
     let cell = &visit.plan.cells[visit.cell];
     ColdRequest {
         backend,
@@ -202,7 +208,7 @@ pub(crate) fn cold_request(visit: Visit<'_>, backend: BackendId, load: StoredLoa
 }
 
 /// The records of one fresh process: its load, then its calls.
-pub(crate) fn cold_records(visit: Visit<'_>, backend: &BackendId, sample: u32, report: &ColdReport) -> Vec<Record> {
+pub(crate) fn cold_records(visit: Visit<'_>, backend: &Arm, sample: u32, report: &ColdReport) -> Vec<Record> {
     let cell = &visit.plan.cells[visit.cell];
     let load = LoadRecord {
         process: LoadProcess::Fresh,

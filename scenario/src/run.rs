@@ -55,7 +55,7 @@ pub enum Finish {
 /// use phase_scenario::*;
 /// use std::{sync::{Arc, atomic::AtomicBool}, time::Duration};
 /// let registry = Registry::new().with(Sim::default());
-/// let spec = PlanSpec::new(vec![ScenarioSet::built_in("s0")?], vec![BackendId::new("sim")]);
+/// let spec = PlanSpec::new(vec![ScenarioSet::built_in("s0")?], [BackendId::new("sim")]);
 /// let clock = Arc::new(ManualClock::ticking(Duration::from_millis(1)));
 /// let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
 /// let dir = folder.path().join("run");
@@ -89,7 +89,7 @@ impl<'a> Runner<'a> {
     /// use; [`ScenarioError::Plan`] for a backend the registry has not; [`ScenarioError::Io`].
     pub fn create(registry: &'a Registry, plan: Plan, load: LoadSpec, clock: Arc<dyn Clock>, dir: &Path) -> Result<Self, ScenarioError> {
         for id in &plan.backends {
-            registry.get(id.as_str()).map_err(|e| ScenarioError::plan(e.to_string()))?;
+            registry.get(&id.to_string()).map_err(|e| ScenarioError::plan(e.to_string()))?;
         }
         let rows = load.max_batch.max(plan.max_batch());
         let load = load.with_max_batch(rows);
@@ -258,7 +258,7 @@ impl<'a> Runner<'a> {
         observer.progress(&Progress::Loading { backend: &id });
         let spec = LoadSpec::from(&self.manifest.load);
         let start = self.clock.now();
-        let loaded = self.registry.get(id.as_str()).map_err(|e| (ErrorKind::Unavailable, e.to_string()));
+        let loaded = self.registry.get(&id.to_string()).map_err(|e| (ErrorKind::Unavailable, e.to_string()));
         let loaded = loaded.and_then(|b| b.load_dyn(&spec).map_err(|e| (e.kind(), e.to_string())));
         let load_ns = nanos(self.clock.now().since(start));
         match loaded {

@@ -5,7 +5,7 @@ use crate::{
     files::{Disk as _, RealDisk, io_error},
     results::policy_observations,
 };
-use phase_core::{BackendId, Energy, MeasurementBoundary};
+use phase_core::{Arm, Energy, MeasurementBoundary};
 use phase_policy::{Observation, ScenarioMatrix};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,7 +41,7 @@ impl Runs {
     }
 
     /// The backends that passed the agreement check of every run they were part of, ordered.
-    pub fn backends(&self) -> Vec<BackendId> {
+    pub fn backends(&self) -> Vec<Arm> {
         let all: BTreeSet<_> = self.0.iter().flat_map(|run| &run.manifest().plan.backends).collect();
         all.into_iter().filter(|id| self.admits(id)).cloned().collect()
     }
@@ -67,7 +67,7 @@ impl Runs {
         Ok(matrix)
     }
 
-    fn admits(&self, id: &BackendId) -> bool {
+    fn admits(&self, id: &Arm) -> bool {
         let mut part_of = self.0.iter().filter(|run| run.manifest().plan.backends.contains(id)).peekable();
         part_of.peek().is_some() && part_of.all(|run| run.parity().passed(id))
     }

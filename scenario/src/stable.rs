@@ -7,7 +7,7 @@ use crate::{
     parity::{ParityCheck, ParityVerdict, Transcript, bare, judge, tolerance, transcript},
     task::Lane,
 };
-use phase_core::{BackendId, BoxModel, ErrorKind, Evidence, MeasurementBoundary, Model as _, StackInfo};
+use phase_core::{Arm, BoxModel, ErrorKind, Evidence, MeasurementBoundary, Model as _, StackInfo};
 
 /// One backend's place.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ struct Stall {
 #[derive(Debug)]
 pub(crate) struct Stable {
     stalls: Vec<Stall>,
-    reference: Option<(BackendId, Transcript)>,
+    reference: Option<(Arm, Transcript)>,
 }
 
 impl Stable {
@@ -56,9 +56,9 @@ impl Stable {
 
     /// Takes a loaded model in, and checks that it runs under the boundary this backend has in the manifest, if any.
     pub(crate) fn install(&mut self, at: usize, model: BoxModel, clock: SharedClock, manifest: &mut Manifest) -> Result<(), ScenarioError> {
-        let lane = Lane::new(model, clock, &manifest.plan);
-        let live = lane.boundary(manifest.plan.calls).clone();
         let backend = manifest.plan.backends[at].clone();
+        let lane = Lane::new(model, backend.mode, clock, &manifest.plan);
+        let live = lane.boundary(manifest.plan.calls).clone();
         let entry = entry(manifest, &backend);
         entry.model = Some(ModelEntry::new(lane.info(), lane.model.capabilities()));
         entry.load_error = None;
@@ -105,7 +105,7 @@ impl Stable {
     }
 
     /// The evidence read last, of every backend that has some.
-    pub(crate) fn evidence(&self, plan: &Plan) -> Vec<(BackendId, Result<Evidence, String>)> {
+    pub(crate) fn evidence(&self, plan: &Plan) -> Vec<(Arm, Result<Evidence, String>)> {
         let all = plan.backends.iter().zip(&self.stalls);
         all.filter_map(|(id, stall)| Some((id.clone(), stall.evidence.clone()?))).collect()
     }
@@ -154,7 +154,7 @@ impl Stable {
     }
 }
 
-fn entry<'m>(manifest: &'m mut Manifest, backend: &BackendId) -> &'m mut BackendEntry {
+fn entry<'m>(manifest: &'m mut Manifest, backend: &Arm) -> &'m mut BackendEntry {
     let at = manifest.backends.iter().position(|b| b.backend == *backend).unwrap_or_else(|| {
         manifest.backends.push(BackendEntry { backend: backend.clone(), boundary: None, model: None, load_error: None });
         manifest.backends.len() - 1
@@ -162,7 +162,7 @@ fn entry<'m>(manifest: &'m mut Manifest, backend: &BackendId) -> &'m mut Backend
     &mut manifest.backends[at]
 }
 
-fn entry_boundary(manifest: &mut Manifest, backend: &BackendId, live: &MeasurementBoundary) {
+fn entry_boundary(manifest: &mut Manifest, backend: &Arm, live: &MeasurementBoundary) {
     let id = live.id();
     entry(manifest, backend).boundary = Some(id.clone());
     manifest.boundaries.insert(id, live.clone());

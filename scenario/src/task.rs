@@ -7,8 +7,8 @@ use crate::{
     record::{EVENT_SCHEMA, PhaseRecord, Role, Stage},
 };
 use phase_core::{
-    BoxCache, BoxError, BoxModel, CacheSpec, Decode as _, ErrorKind, Evidence, KvCache as _, Logits, Measured, MeasurementBoundary, Model,
-    ModelInfo, PhaseError as _, Prefill as _, PromptBatch, Regime, RingSink, TokenId, Tracked,
+    BoxCache, BoxError, BoxModel, CacheSpec, Decode as _, ErrorKind, Evidence, KvCache as _, Logits, Measured, MeasurementBoundary, Mode,
+    Model, ModelInfo, PhaseError as _, Prefill as _, PromptBatch, Regime, RingSink, TokenId, Tracked,
 };
 use phase_policy::Observation;
 use std::{
@@ -28,6 +28,7 @@ const SETTLE_STEPS: usize = 2;
 #[derive(Debug)]
 pub(crate) struct Lane {
     pub(crate) model: Measured<BoxModel, SharedClock, Arc<RingSink>>,
+    mode: Mode,
     sink: Arc<RingSink>,
     caches: BTreeMap<usize, Tracked<BoxCache>>,
     warmed: BTreeSet<usize>,
@@ -71,12 +72,12 @@ struct Pass {
 }
 
 impl Lane {
-    pub(crate) fn new(model: BoxModel, clock: SharedClock, plan: &Plan) -> Self {
+    pub(crate) fn new(model: BoxModel, mode: Mode, clock: SharedClock, plan: &Plan) -> Self {
         let calls = plan.cells.iter().map(|c| c.workload.decode_steps).max().unwrap_or(0) + 1;
         let sink = Arc::new(RingSink::new(calls.max(plan.parity.decode_steps + 1).max(SETTLE_STEPS)));
         let model = Measured::new(model, clock, sink.clone());
         let boundary_id = boundary(&model, plan.calls).id();
-        Self { model, sink, caches: BTreeMap::new(), warmed: BTreeSet::new(), boundary_id, logits: Logits::new() }
+        Self { model, mode, sink, caches: BTreeMap::new(), warmed: BTreeSet::new(), boundary_id, logits: Logits::new() }
     }
 
     pub(crate) fn boundary(&self, calls: Calls) -> &MeasurementBoundary {
@@ -168,7 +169,7 @@ impl Lane {
             step: event.step,
             start_ns: event.start.as_nanos(),
             end_ns: event.end.as_nanos(),
-            seen: Observation::from_event(&event, self.boundary_id.as_str(), visit.block),
+            seen: Observation::from_event(&event, self.boundary_id.as_str(), visit.block).with_mode(self.mode.as_str()),
         }));
         result.map_err(|e| Stop::failed(Stage::Call, &e))
     }

@@ -1,14 +1,14 @@
 //! `phase bench`: measure and write a run directory.
 
 use crate::{
-    argument,
+    argument::{self, Device},
     exit::{Failure, note, say},
     progress::Bar,
     setting::Setting,
 };
-use phase_core::{BackendId, MonotonicClock, TokenId};
+use phase_core::{MonotonicClock, TokenId};
 use phase_model::Checkpoint;
-use phase_scenario::{BenchCells, CommandLauncher, Effort, Finish, Plan, PlanSpec, Rates, Run, Runner, ScenarioSet};
+use phase_scenario::{BenchCells, Calls, CommandLauncher, Effort, Finish, Plan, PlanSpec, Rates, Run, Runner, ScenarioSet};
 use std::{
     path::Path,
     sync::{
@@ -70,13 +70,12 @@ fn plan(setting: &Setting, arguments: &argument::Bench) -> Result<Plan, Failure>
         };
         sets.push(ScenarioSet::bench(&cells).map_err(usage)?);
     }
-    let backends = arguments
-        .backends
-        .iter()
-        .map(|name| setting.backend(name).map(phase_core::DynBackend::id_dyn))
-        .collect::<Result<Vec<BackendId>, _>>()?;
-    let mut spec = PlanSpec::new(sets, backends);
-    spec.scale.clone_from(&arguments.scale);
+    let backends = arguments.backends.iter().map(|name| setting.arms(name, &arguments.modes)).collect::<Result<Vec<_>, _>>()?;
+    let mut spec = PlanSpec::new(sets, backends.into_iter().flatten());
+    let device_scale = if setting.device == Device::Cpu { "cpu" } else { "gpu" };
+    spec.scale = arguments.scale.clone().unwrap_or_else(|| device_scale.to_owned());
+    // Scores of a large vocabulary would cross the bus at every step.
+    spec.calls = if setting.device == Device::Cpu { Calls::Scores } else { Calls::Greedy };
     spec.effort = arguments.effort.parse::<Effort>().map_err(|e| Failure::Usage(e.to_string()))?;
     spec.seed = arguments.seed;
     spec.blocks = arguments.repetitions;
@@ -102,7 +101,7 @@ fn measure(setting: &Setting, arguments: &argument::Bench, runner: Runner<'_>, d
     })
     .map_err(|e| Failure::work(&e))?;
     let program = std::env::current_exe().map_err(|e| Failure::work(&e))?;
-    let mut launch = vec!["--cache".to_owned(), setting.cache.display().to_string()];
+    let mut launch = vec!["--cache".to_owned(), setting.cache.display().to_string(), "--device".to_owned(), setting.device.to_string()];
     if let Some(library) = &setting.ort_library {
         launch.extend(["--ort-library".to_owned(), library.display().to_string()]);
     }

@@ -12,7 +12,7 @@ use std::fmt::Write;
 
 pub(crate) fn run(setting: &Setting, arguments: &argument::Doctor) -> Result<(), Failure> {
     let machine = phase_core::machine();
-    let backends: Vec<_> = setting.registry.iter().map(|b| (b.id_dyn(), b.probe_dyn())).collect();
+    let backends: Vec<_> = setting.registry.iter().map(|b| (b.arm(), b.probe_dyn())).collect();
     let sources = sources();
     if arguments.json {
         let runtimes: Vec<_> = backends

@@ -4,13 +4,13 @@ use crate::{
     argument,
     exit::{Failure, chain, note, say},
 };
-use phase_core::BackendId;
+use phase_core::{Arm, BackendId};
 use phase_policy::{Policy, PolicyOptions, Router, Workload};
 use std::path::Path;
 
 pub(crate) fn compile(arguments: &argument::Policy) -> Result<(), Failure> {
     let loaded = phase_scenario::load_runs(&arguments.runs).map_err(|e| Failure::work(&e))?;
-    let default_safe = default_safe(arguments, &loaded.backends())?;
+    let default_safe = default_safe(arguments, &paths(loaded.backends()))?;
     let options = PolicyOptions::new(default_safe, loaded.created_unix_s()).with_rope(arguments.rope).with_runs(loaded.run_ids());
     let matrix = loaded.matrix().map_err(|e| Failure::work(&e))?;
     let policy = Policy::compile(&matrix, &options).map_err(|e| Failure::work(&e))?;
@@ -23,6 +23,13 @@ pub(crate) fn compile(arguments: &argument::Policy) -> Result<(), Failure> {
         policy.default_safe()
     ));
     Ok(())
+}
+
+/// The paths among competitors, each once.
+fn paths(arms: Vec<Arm>) -> Vec<BackendId> {
+    let mut paths: Vec<_> = arms.into_iter().map(|arm| arm.backend).collect();
+    paths.dedup();
+    paths
 }
 
 /// What was asked for; else ONNX Runtime, the source document's hypothesis, where it was measured; else the first.

@@ -9,7 +9,7 @@ use crate::{
     results::Results,
     task::recapture,
 };
-use phase_core::{BackendId, MeasurementBoundary, Registry, StackInfo};
+use phase_core::{Arm, MeasurementBoundary, Registry, StackInfo};
 
 impl Runner<'_> {
     pub(super) fn finish(&mut self) -> Result<(), ScenarioError> {
@@ -35,8 +35,8 @@ impl Runner<'_> {
     }
 }
 
-fn change(registry: &Registry, id: &BackendId, before: &MeasurementBoundary, load_facts: &StackInfo) -> Option<Change> {
-    let probe = registry.get(id.as_str()).ok().and_then(|b| b.probe_dyn().ok()).unwrap_or_default();
+fn change(registry: &Registry, id: &Arm, before: &MeasurementBoundary, load_facts: &StackInfo) -> Option<Change> {
+    let probe = registry.get(&id.to_string()).ok().and_then(|b| b.probe_dyn().ok()).unwrap_or_default();
     let mismatch = before.same(&recapture(before, load_facts, &probe)).err()?;
     Some(Change { backend: id.clone(), fields: mismatch.fields })
 }

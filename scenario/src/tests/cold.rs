@@ -83,7 +83,7 @@ fn without_a_launcher_cold_workloads_are_failures() {
 fn a_program_is_started_with_the_request_and_its_last_line_is_the_report() {
     let stage = Stage2::new();
     let request = ColdRequest {
-        backend: BackendId::new("a"),
+        backend: BackendId::new("a").into(),
         load: StoredLoad::from(&LoadSpec::new("none")),
         calls: Calls::Scores,
         batch: 1,

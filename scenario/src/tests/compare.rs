@@ -39,7 +39,7 @@ fn other_calls_are_refused_with_the_field_unless_asked_for() {
     assert_eq!(accepted.foreign.len(), 2);
     assert!(serde_json::to_string(&accepted).unwrap().contains("\"outcome\":{\"status\":\"compared\""));
     assert!(accepted.to_string().contains("**Foreign numbers**"));
-    let (a, b) = (BackendId::new("a"), BackendId::new("b"));
+    let (a, b) = (arm("a"), arm("b"));
     let boundary = |run: &Run, id| MeasurementBoundary::clone(run.boundary(id).unwrap());
     assert!(boundary(&scores, &a).comparable(&boundary(&scores, &b)).is_ok());
 }
@@ -70,6 +70,6 @@ fn runs_are_joined_with_their_blocks_apart() {
     let third = dir.path().join("3");
     stage.complete(Stage2::small(), &third);
     let runs = load_runs(&[dirs[0].clone(), third]).unwrap();
-    assert_eq!(runs.backends(), [BackendId::new("a")]);
+    assert_eq!(runs.backends(), [arm("a")]);
     assert!(runs.matrix().unwrap().cells().iter().all(|c| c.key.backend.as_str() == "a"));
 }

@@ -89,7 +89,7 @@ fn a_lost_device_is_not_called_again() {
     *stage.b.kind.lock().unwrap() = Some(ErrorKind::DeviceLost);
     let run = stage.complete(Stage2::small(), dir.path());
     assert_eq!(stage.b.calls.load(Ordering::Relaxed), 6);
-    let failures = run.records().iter().filter(|r| matches!(r, Record::Failure(f) if f.backend.as_str() == "b")).count();
+    let failures = run.records().iter().filter(|r| matches!(r, Record::Failure(f) if f.backend == arm("b"))).count();
     // One for each of the 8 visits.
     assert_eq!(failures, 8);
 }
@@ -99,7 +99,7 @@ fn a_backend_that_does_not_load_is_left_out_and_named() {
     let (stage, dir) = (Stage2::new(), tempfile::tempdir().unwrap());
     stage.a.refuses_to_load.store(true, Ordering::Relaxed);
     let run = stage.complete(Stage2::small(), dir.path());
-    let (a, b) = (BackendId::new("a"), BackendId::new("b"));
+    let (a, b) = (arm("a"), arm("b"));
     assert_eq!((run.parity().passed(&a), run.parity().passed(&b)), (false, true));
     assert!(run.manifest().backend(&a).unwrap().load_error.as_ref().unwrap().contains("injected"));
     assert!(outline(&run).iter().all(|(id, ..)| id.starts_with("b/")));
@@ -122,7 +122,7 @@ fn a_workload_beyond_the_models_context_fails_by_kind() {
 fn an_unknown_backend_is_an_error_of_the_plan() {
     let (stage, dir) = (Stage2::new(), tempfile::tempdir().unwrap());
     let mut spec = Stage2::spec(SMALL);
-    spec.backends.push(BackendId::new("zzz"));
+    spec.backends.push(arm("zzz"));
     let error = stage.create(Plan::new(&spec).unwrap(), dir.path()).unwrap_err().to_string();
     assert!(error.contains("unknown backend `zzz`: one of a, b"), "{error}");
 }

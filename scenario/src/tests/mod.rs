@@ -9,7 +9,7 @@ mod whole;
 
 use crate::{files::list, *};
 use phase_core::{
-    Backend, BackendId, CacheSpec, CallError, Capabilities, Clock, Decode, ErrorKind, Evidence, Layer, LoadSpec, Logits, ManualClock,
+    Arm, Backend, BackendId, CacheSpec, CallError, Capabilities, Clock, Decode, ErrorKind, Evidence, Layer, LoadSpec, Logits, ManualClock,
     Model, ModelInfo, PhaseError, PhaseTypes, Prefill, PromptBatch, Registry, StackInfo, TokenId,
     sim::{Sim, SimCache, SimError, SimModel},
 };
@@ -54,6 +54,10 @@ pub(crate) struct Script {
     pub(crate) version: AtomicU32,
     /// Every call takes this long on the clock.
     pub(crate) pace: Mutex<Option<(Arc<ManualClock>, Duration)>>,
+}
+
+pub(crate) fn arm(id: &'static str) -> Arm {
+    BackendId::new(id).into()
 }
 
 impl Actor {

@@ -55,7 +55,7 @@ fn greedy_runs_have_another_boundary() {
     let mut spec = Stage2::spec(SMALL);
     spec.calls = Calls::Greedy;
     let run = stage.complete(Plan::new(&spec).unwrap(), dir.path());
-    let boundary = run.boundary(&BackendId::new("a")).unwrap();
+    let boundary = run.boundary(&arm("a")).unwrap();
     assert!(boundary.includes.contains(phase_core::Includes::SAMPLE));
 }
 
@@ -88,13 +88,13 @@ fn a_backend_whose_scores_differ_keeps_its_rows_and_wins_nothing() {
     let (stage, dir) = (Stage2::new(), tempfile::tempdir().unwrap());
     stage.b.wrong.store(true, Ordering::Relaxed);
     let run = stage.complete(Stage2::small(), dir.path());
-    let (a, b) = (BackendId::new("a"), BackendId::new("b"));
+    let (a, b) = (arm("a"), arm("b"));
     assert_eq!((run.parity().passed(&a), run.parity().passed(&b)), (true, false));
     let check = run.parity().checks.iter().find(|c| c.backend == b).unwrap();
     assert_eq!((check.verdict, check.reference.as_ref()), (ParityVerdict::Differs, Some(&a)));
     assert!(check.max_abs_diff.unwrap() > 99.0);
-    assert!(run.matrix().unwrap().cells().iter().any(|c| c.key.backend == b));
-    assert!(run.policy_matrix().unwrap().unwrap().cells().iter().all(|c| c.key.backend == a));
+    assert!(run.matrix().unwrap().cells().iter().any(|c| c.key.backend == b.backend));
+    assert!(run.policy_matrix().unwrap().unwrap().cells().iter().all(|c| c.key.backend == a.backend));
     assert!(report(&run, &ReportOptions::default()).contains("DIFFERS"));
 }
 

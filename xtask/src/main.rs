@@ -2,6 +2,7 @@
 
 mod demo;
 mod fetch;
+mod gpu;
 mod run;
 mod test;
 
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         ["demo"] => demo::demo(),
         ["test"] => test::test(),
         ["fetch"] => fetch::fetch().map(|assets| println!("{assets}")),
+        ["gpu", "toolkit"] => gpu::toolkit(),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             Ok(())

@@ -39,9 +39,12 @@ pub struct Toolkit {
 }
 
 impl Toolkit {
+    /// Whether there is a toolkit for this platform.
+    pub const SUPPORTED: bool = cfg!(all(target_os = "linux", target_arch = "x86_64"));
+
     /// The toolkit in the cache, put there first where it is missing or made by another version of this code.
     pub fn obtain() -> Result<Self> {
-        if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        if !Self::SUPPORTED {
             return Err("the CUDA toolkit is put together for x86-64 Linux only".to_owned());
         }
         let prefix = cache()?.join("cuda-13.0");

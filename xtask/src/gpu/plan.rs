@@ -224,17 +224,26 @@ impl Plan<'_> {
             "--out",
             &run,
         ];
-        let mut steps = vec![self.phase("bench", format!("phase {model}"), &measure, 1800)];
-        // The peer reads Hugging Face folders, and only on a GPU is there no other harness for it.
+        let mut steps = Vec::new();
+        if self.on_gpu() {
+            steps.push(self.driver("ceilings", model, "ceilings_cuda.py", &[]));
+        }
+        steps.push(self.phase("bench", format!("phase {model}"), &measure, 1800));
+        // The peer reads Hugging Face folders.
         if self.on_gpu() && model != "smollm2" {
-            let mut command = Command::new("python3");
-            command
-                .arg(self.place.tree.join("sources/benches/peers/drivers/hf_cuda.py"))
-                .args([&*path, "-p", prompts, "-n", new, "-D", depth, "-r", "5"]);
-            self.environment(command.current_dir(self.out));
-            let job = Job { command, answer: Some(self.out.join(format!("peers-{model}.jsonl"))), limit: Duration::from_secs(300) };
-            steps.push(Step { group: "bench", name: format!("transformers {model}"), work: Work::Run(job) });
+            let arguments = |mode, prompts| [&*path, "--mode", mode, "-p", prompts, "-n", new, "-D", depth, "-r", "5"];
+            steps.push(self.driver("transformers-eager", model, "hf_cuda.py", &arguments("eager", prompts)));
+            steps.push(self.driver("transformers-compiled", model, "hf_cuda.py", &arguments("compiled", "")));
         }
         steps
+    }
+
+    /// A peer, whose lines of JSON are kept.
+    fn driver(&self, name: &str, model: &str, driver: &str, arguments: &[&str]) -> Step {
+        let mut command = Command::new("python3");
+        command.arg(self.place.tree.join("sources/benches/peers/drivers").join(driver)).args(arguments).env("HF_HUB_OFFLINE", "1");
+        self.environment(command.current_dir(self.out));
+        let answer = Some(self.out.join(format!("peers-{model}-{name}.jsonl")));
+        Step { group: "bench", name: format!("{name} {model}"), work: Work::Run(Job { command, answer, limit: Duration::from_secs(300) }) }
     }
 }

@@ -117,7 +117,10 @@ fn assemble(prefix: &Path, cudarc: &Path) -> Result<()> {
     for path in [&wheels, &scratch] {
         fs::remove_dir_all(path).map_err(|e| format!("{}: {e}", path.display()))?;
     }
-    output(Command::new(prefix.join("bin/nvcc")).arg("--version")).map(drop)
+    let trial = ["-arch=sm_90a", "-c", "-o", "/dev/null"];
+    output(Command::new(prefix.join("bin/nvcc")).args(trial).arg(prefix.join("empty.cu")))
+        .map(drop)
+        .map_err(|e| format!("{e}\nnvcc needs a C++ compiler, by the name of g++."))
 }
 
 /// The sources of the locked cudarc, as cargo knows them.

@@ -8,8 +8,8 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// Most bytes in a piece.
-pub const PIECE: u64 = 60 << 20;
+/// Most bytes in a piece: what fits a transfer of 64 MiB with room for a checkout beside it.
+pub const PIECE: u64 = 56 << 20;
 
 /// The digests of the tree's files, in the tree.
 pub const CONTENTS: &str = "CONTENTS";

@@ -13,8 +13,8 @@ use std::{
     time::Duration,
 };
 
-/// The groups `--only` picks from.
-pub const GROUPS: [&str; 4] = ["conformance", "parity", "matrix", "bench"];
+/// The groups `--only` picks from; all but the last are the default.
+pub const GROUPS: [&str; 5] = ["conformance", "parity", "matrix", "bench", "sanitizer"];
 
 /// The models `--models` picks from: the one in the package, and shapes whose weights are made on the spot.
 pub const MODELS: [&str; 3] = ["smollm2", "llama-3.2-1b", "llama-3.1-8b"];
@@ -39,6 +39,9 @@ pub fn steps(options: &Options, place: &Place, out: &Path, work: &Path) -> Resul
     let mut steps = vec![plan.phase("machine", "doctor".to_owned(), &["doctor"], 60)];
     if plan.wants("conformance") {
         steps.extend(plan.conformance()?);
+    }
+    if plan.wants("sanitizer") {
+        steps.extend(plan.sanitizer()?);
     }
     if plan.wants("parity") && plan.models("smollm2") {
         steps.extend(plan.parity()?);
@@ -106,11 +109,15 @@ impl Plan<'_> {
     }
 
     /// The test programs in the package.
-    fn conformance(&self) -> Result<Vec<Step>> {
+    fn tests(&self) -> Result<Vec<PathBuf>> {
         let tests = self.place.tree.join("tests");
-        let mut programs: Vec<_> =
-            fs::read_dir(&tests).map_err(|e| format!("{}: {e}", tests.display()))?.flatten().map(|e| e.path()).collect();
+        let entries = fs::read_dir(&tests).map_err(|e| format!("{}: {e}", tests.display()))?;
+        let mut programs: Vec<_> = entries.flatten().map(|e| e.path()).collect();
         programs.sort();
+        Ok(programs)
+    }
+
+    fn conformance(&self) -> Result<Vec<Step>> {
         let step = |program: PathBuf| {
             let mut command = Command::new(&program);
             // One device: tests beside each other would only wait for it, and share its memory.
@@ -119,7 +126,21 @@ impl Plan<'_> {
             let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
             Step { group: "conformance", name, work: Work::Run(Job { command, answer: None, limit: Duration::from_secs(300) }) }
         };
-        Ok(programs.into_iter().map(step).collect())
+        Ok(self.tests()?.into_iter().map(step).collect())
+    }
+
+    /// The kernels' tests, watched for accesses out of bounds and for races. The CUDA toolkit brings the watcher.
+    fn sanitizer(&self) -> Result<Vec<Step>> {
+        let name = |program: &Path| program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let kernels: Vec<_> = self.tests()?.into_iter().filter(|program| name(program).starts_with("kernels-")).collect();
+        let step = |tool: &'static str, program: &Path| {
+            let mut command = Command::new("compute-sanitizer");
+            command.args(["--tool", tool, "--error-exitcode", "1"]).arg(program).args(["--test-threads", "1"]).current_dir(self.out);
+            self.environment(&mut command);
+            let job = Job { command, answer: None, limit: Duration::from_secs(600) };
+            Step { group: "sanitizer", name: format!("{tool} {}", name(program)), work: Work::Run(job) }
+        };
+        Ok(["memcheck", "racecheck"].iter().flat_map(|tool| kernels.iter().map(|program| step(tool, program))).collect())
     }
 
     fn parity(&self) -> Result<Vec<Step>> {

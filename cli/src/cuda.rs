@@ -54,7 +54,7 @@ const LIBRARIES: [(&str, &str, &str); 7] = [
     ("libcurand.so.10", "ort, candle", "nvidia-curand==10.*"),
     ("libcufft.so.12", "ort", "nvidia-cufft==12.*"),
     ("libcudnn.so.9", "ort", "nvidia-cudnn-cu13"),
-    ("libnvrtc.so.13", "burn", "nvidia-cuda-nvrtc==13.*"),
+    ("libnvrtc.so.13", "ort, burn", "nvidia-cuda-nvrtc==13.*"),
 ];
 
 impl Cuda {

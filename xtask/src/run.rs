@@ -1,6 +1,7 @@
 //! Running other programs, with a heading and a clear end.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::Command,
     time::Instant,
@@ -50,4 +51,24 @@ pub fn target() -> Result<PathBuf> {
     let from = metadata.find(key).map(|at| at + key.len()).ok_or("cargo metadata names no target folder")?;
     let to = metadata[from..].find('"').map(|n| from + n).ok_or("cargo metadata is cut short")?;
     Ok(PathBuf::from(&metadata[from..to]))
+}
+
+/// The text of a file.
+pub fn read(file: &Path) -> Result<String> {
+    fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))
+}
+
+/// Writes a file whole.
+pub fn write(file: &Path, bytes: impl AsRef<[u8]>) -> Result<()> {
+    fs::write(file, bytes).map_err(|e| format!("{}: {e}", file.display()))
+}
+
+/// Makes a folder and those above it.
+pub fn folder(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// Copies a file, permissions included.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to).map(drop).map_err(|e| format!("{} to {}: {e}", from.display(), to.display()))
 }

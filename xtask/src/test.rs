@@ -1,7 +1,7 @@
 //! Everything that must hold before a change is done, in order of cost.
 
 use crate::{
-    fetch,
+    fetch, gpu,
     run::{Result, cargo, root, step, target},
 };
 use std::process::Command;
@@ -13,17 +13,30 @@ pub fn test() -> Result<()> {
     step("format", &mut cargo(&["fmt", "--all", "--check"]))?;
     let assets = fetch::fetch()?;
     println!("\n{assets}");
-    let with_assets = |arguments: &[&str]| {
+    let toolkit = toolkit()?;
+    let deny = ["--", "--deny", "warnings"];
+    step("clippy", cargo(&["clippy", "--release", "--workspace", "--all-targets"]).args(deny))?;
+    // From here on with CUDA: a program that has it must do all the same where no device is.
+    let with_cuda = |arguments: &[&str]| {
         let mut command = cargo(arguments);
+        if let Some(toolkit) = &toolkit {
+            command.args(["--features", gpu::FEATURES]).envs(toolkit.environment());
+        }
+        command
+    };
+    if toolkit.is_some() {
+        step("clippy, with CUDA", with_cuda(&["clippy", "--release", "--workspace", "--all-targets"]).args(deny))?;
+    }
+    let with_assets = |arguments: &[&str]| {
+        let mut command = with_cuda(arguments);
         command.env("PHASE_TEST_MODEL", &assets.model).env("PHASE_MODEL", &assets.model).env("PHASE_ORT_LIBRARY", &assets.runtime);
         command
     };
-    step("clippy", &mut cargo(&["clippy", "--release", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
     step("tests", &mut with_assets(&["test", "--release", "--workspace", "--lib", "--bins", "--tests"]))?;
     step("documentation tests", &mut with_assets(&["test", "--release", "--workspace", "--doc"]))?;
     step(
         "documentation",
-        cargo(&["doc", "--release", "--workspace", "--no-deps", "--document-private-items"]).env("RUSTDOCFLAGS", "--deny warnings"),
+        with_assets(&["doc", "--release", "--workspace", "--no-deps", "--document-private-items"]).env("RUSTDOCFLAGS", "--deny warnings"),
     )?;
     // The whole workspace each time: a package by itself has other features, and the runtimes would be built again.
     step("build the examples", &mut with_assets(&["build", "--release", "--workspace", "--examples"]))?;
@@ -36,4 +49,13 @@ pub fn test() -> Result<()> {
     step("benches, one round each", &mut with_assets(&["test", "--release", "--workspace", "--bench", "*"]))?;
     println!("\neverything passed");
     Ok(())
+}
+
+/// What builds with CUDA, where there is such a thing.
+fn toolkit() -> Result<Option<gpu::Toolkit>> {
+    if gpu::Toolkit::SUPPORTED {
+        return gpu::Toolkit::obtain().map(Some);
+    }
+    println!("\nwithout CUDA: its toolkit can be put together on x86-64 Linux only");
+    Ok(None)
 }

@@ -1,6 +1,6 @@
 """What every driver shares: the command line, the prompt, and the lines it prints.
 
-usage: DRIVER MODEL -p 128,512 -n 64 -D 128 -r 3 -t 2
+usage: DRIVER MODEL -p 128,512 -n 64 -D 128 -r 3 -t 2      (-p '': no prompts)
 
 Lines of JSON on standard output:
   {"runtime", "version", "threads"}
@@ -16,8 +16,10 @@ SEED = [6403, 1980, 253, 655, 28, 665, 436, 253, 1838]
 CHECK = 12
 
 
-def arguments():
+def arguments(**options):
     p = argparse.ArgumentParser()
+    for name, values in options.items():
+        p.add_argument(f"--{name}", choices=values, default=values[0])
     p.add_argument("model")
     p.add_argument("-p", default="128,512")
     p.add_argument("-n", type=int, default=64)
@@ -37,7 +39,7 @@ def prompt(n):
 
 def bench(a, prefill, decode):
     """`prefill(ids)` -> state, `decode(state, n)`: each timed whole, after one run that is thrown away."""
-    for n in (int(x) for x in a.p.split(",")):
+    for n in (int(x) for x in a.p.split(",") if x):
         samples = []
         for _ in range(a.r + 1):
             t = time.perf_counter()

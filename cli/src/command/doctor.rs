@@ -2,6 +2,7 @@
 
 use crate::{
     argument,
+    cuda::Cuda,
     exit::{Failure, say},
     setting::Setting,
 };
@@ -14,6 +15,7 @@ pub(crate) fn run(setting: &Setting, arguments: &argument::Doctor) -> Result<(),
     let machine = phase_core::machine();
     let backends: Vec<_> = setting.registry.iter().map(|b| (b.arm(), b.probe_dyn())).collect();
     let sources = sources();
+    let cuda = Cuda::probe(setting.ort_library.as_deref());
     if arguments.json {
         let runtimes: Vec<_> = backends
             .iter()
@@ -30,7 +32,7 @@ pub(crate) fn run(setting: &Setting, arguments: &argument::Doctor) -> Result<(),
                 other => json!({ "source": s.name, "available": false, "reason": format!("{other:?}") }),
             })
             .collect();
-        let all = json!({ "machine": facts(&machine, Layer::Machine), "runtimes": runtimes, "energy": energy, "cache": setting.cache });
+        let all = json!({ "machine": facts(&machine, Layer::Machine), "runtimes": runtimes, "cuda": cuda.json(), "energy": energy, "cache": setting.cache });
         say(&all.to_string())?;
     } else {
         let mut text = String::from("Machine\n");
@@ -47,6 +49,7 @@ pub(crate) fn run(setting: &Setting, arguments: &argument::Doctor) -> Result<(),
                 }
             }
         }
+        let _ = write!(text, "\nCUDA\n{cuda}");
         text.push_str("\nEnergy sources\n");
         for source in &sources {
             let _ = match &source.availability {

@@ -23,6 +23,8 @@ mod backend;
 mod binding;
 mod cache;
 mod config;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod error;
 mod evidence;
 mod export;
@@ -37,6 +39,8 @@ mod store;
 
 pub use backend::Ort;
 pub use cache::OrtCache;
+#[cfg(feature = "cuda")]
+pub use cuda::{OrtCuda, OrtCudaCache, OrtCudaModel};
 pub use config::{Optimization, OrtConfig, Waiting};
 pub use error::OrtError;
 pub use model::OrtModel;

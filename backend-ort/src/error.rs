@@ -112,7 +112,9 @@ pub enum OrtError {
         reason: String,
     },
     /// Kernels can't be compiled for the device.
-    #[error("NVIDIA's run-time compiler is not available: {reason}; `pip install nvidia-cuda-nvrtc` brings libnvrtc.so.13, which must be on the loader's path")]
+    #[error(
+        "NVIDIA's run-time compiler is not available: {reason}; `pip install nvidia-cuda-nvrtc` brings libnvrtc.so.13, which must be on the loader's path"
+    )]
     Compiler {
         /// What is missing, or what the compiler said.
         reason: String,

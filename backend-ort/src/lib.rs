@@ -39,8 +39,8 @@ mod store;
 
 pub use backend::Ort;
 pub use cache::OrtCache;
+pub use config::{Optimization, OrtConfig, Waiting};
 #[cfg(feature = "cuda")]
 pub use cuda::{OrtCuda, OrtCudaCache, OrtCudaModel};
-pub use config::{Optimization, OrtConfig, Waiting};
 pub use error::OrtError;
 pub use model::OrtModel;

@@ -126,18 +126,20 @@ impl Backend for OrtCuda {
             let found = format!("{}.{}", device.capability / 10, device.capability % 10);
             return unsupported("compute capability", &found, "its CUDA attention needs 8.0 or newer");
         }
-        let setup = Setup {
-            library,
-            optimization: self.config.optimization,
-            waiting: self.config.waiting,
-            threads: threads(spec),
-        };
+        let setup = Setup { library, optimization: self.config.optimization, waiting: self.config.waiting, threads: threads(spec) };
         self.load_on(spec, format, setup, &device, stack)
     }
 }
 
 impl OrtCuda {
-    fn load_on(&self, spec: &LoadSpec, format: Format, setup: Setup, device: &Arc<Device>, stack: StackInfo) -> Result<OrtCudaModel, OrtError> {
+    fn load_on(
+        &self,
+        spec: &LoadSpec,
+        format: Format,
+        setup: Setup,
+        device: &Arc<Device>,
+        stack: StackInfo,
+    ) -> Result<OrtCudaModel, OrtError> {
         let root = store_root(spec)?;
         let checkpoint = Checkpoint::open(&spec.path)?.with_digest_cache(root.join("digests"));
         let (config, inputs) = (checkpoint.config(), graph::Weights::Inputs(format));

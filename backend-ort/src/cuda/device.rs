@@ -279,10 +279,10 @@ impl DeviceMemory {
 
     /// Copies from the host and waits.
     pub(crate) fn fill(&self, at: usize, from: &[u8]) -> Result<(), OrtError> {
-        let start = self.part(at, from.len());
-        // SAFETY: `part` checked the range, and the call returns when the source has been read.
-        let status = unsafe { (self.device.api.upload)(start, from.as_ptr().cast(), from.len()) };
-        self.device.api.check("copying to the device", status)
+        // On the stream and not beside it: the copy must come after the clearing that `new` queued there.
+        // SAFETY: this waits until the source has been read.
+        unsafe { self.device.upload(self, at, from) }?;
+        self.device.synchronize()
     }
 
     /// The address of a part of it.

@@ -57,7 +57,6 @@ api! {
     free = "cuMemFree_v2" (Address);
     host_allocate = "cuMemAllocHost_v2" (*mut *mut c_void, usize);
     host_free = "cuMemFreeHost" (*mut c_void);
-    upload = "cuMemcpyHtoD_v2" (Address, *const c_void, usize);
     upload_async = "cuMemcpyHtoDAsync_v2" (Address, *const c_void, usize, Handle);
     download_async = "cuMemcpyDtoHAsync_v2" (*mut c_void, Address, usize, Handle);
     fill_async = "cuMemsetD8Async" (Address, u8, usize, Handle);

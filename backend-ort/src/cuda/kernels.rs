@@ -6,11 +6,7 @@ use super::{
 };
 use crate::{error::OrtError, graph::Format};
 use phase_model::ModelConfig;
-use std::{
-    ffi::c_void,
-    path::Path,
-    sync::Arc,
-};
+use std::{ffi::c_void, path::Path, sync::Arc};
 
 /// Threads of every block, as in the kernels' source.
 const THREADS: u32 = 256;

@@ -11,9 +11,7 @@ use std::sync::Arc;
 /// All operators of a step, on these kernels.
 pub(crate) fn domain(kernels: &Arc<StepKernels>, format: Format) -> ort::Result<OperatorDomain> {
     let kinds = [Kind::Embed, Kind::Project, Kind::Attend, Kind::AddAttended, Kind::Gate, Kind::AddGated, Kind::Scores];
-    kinds.into_iter().try_fold(OperatorDomain::new(DOMAIN)?, |domain, kind| {
-        domain.add(Step { kind, format, kernels: Arc::clone(kernels) })
-    })
+    kinds.into_iter().try_fold(OperatorDomain::new(DOMAIN)?, |domain, kind| domain.add(Step { kind, format, kernels: Arc::clone(kernels) }))
 }
 
 struct Step {

@@ -71,6 +71,7 @@ fn close(dtype: DType, row: &[f32], reference: &[f32], what: &str) -> f32 {
     off
 }
 
+#[expect(clippy::print_stdout, reason = "how close it comes is worth reading")]
 fn check(checkpoint: &str) {
     for (dtype, mode) in [(DType::F16, Mode::Compiled), (DType::F16, Mode::Eager), (DType::Bf16, Mode::Compiled)] {
         let Some(mut model) = load(&format!("tiny/{checkpoint}"), dtype, mode) else { return };

@@ -243,7 +243,7 @@ impl OrtCudaCache {
     }
 
     /// Queues the choice of tokens after the `step`-th step of a call.
-    pub(super) fn queue_pick(&mut self, step: usize) -> Result<(), OrtError> {
+    pub(super) fn queue_pick(&self, step: usize) -> Result<(), OrtError> {
         let (runtime, batch) = (&self.runtime, self.batch);
         let state = StepState {
             scores: self.scores.address(),

@@ -27,7 +27,7 @@ impl Sessions {
         let single = match &program.single {
             Some((graph, kernels)) => {
                 let domain = operators::domain(kernels, format).map_err(OrtError::runtime("adding operators"))?;
-                Some(session::open(&program.setup, device, graph, Some(Arc::new(domain)), prefix("single").as_deref())?)
+                Some(session::open(&program.setup, device, graph, Some(domain), prefix("single").as_deref())?)
             }
             None => None,
         };

@@ -7,7 +7,7 @@ use ort::{
     operator::OperatorDomain,
     session::Session,
 };
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
 /// Loads a graph whose weights are inputs; with `profile`, records every operator into a file of that prefix.
 ///
@@ -17,7 +17,7 @@ pub(crate) fn open(
     setup: &Setup,
     device: &Device,
     graph: &[u8],
-    operators: Option<Arc<OperatorDomain>>,
+    operators: Option<OperatorDomain>,
     profile: Option<&Path>,
 ) -> Result<Session, OrtError> {
     let provider = ep::CUDA::default()

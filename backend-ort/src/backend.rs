@@ -23,7 +23,7 @@ pub struct Ort {
 }
 
 /// The binding's name and version, which its crate does not tell.
-const BINDING: &str = "ort 2.0.0-rc.15";
+pub(crate) const BINDING: &str = "ort 2.0.0-rc.15";
 
 /// Where it runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +51,17 @@ impl Ort {
         Self::default()
     }
 
+    /// ONNX Runtime's CUDA execution provider on the device of this number.
+    ///
+    /// ```
+    /// use phase_core::Backend;
+    /// assert_eq!(phase_backend_ort::Ort::cuda(0).id().as_str(), "ort-cuda");
+    /// ```
+    #[cfg(feature = "cuda")]
+    pub fn cuda(ordinal: u32) -> crate::OrtCuda {
+        crate::OrtCuda::new(ordinal)
+    }
+
     /// Uses these settings.
     #[must_use]
     pub fn with_config(mut self, config: OrtConfig) -> Self {
@@ -63,17 +74,22 @@ impl Ort {
     }
 
     fn stack(&self, library: &Library) -> StackInfo {
-        let stack = StackInfo::new()
-            .with(Layer::Runtime, "backend", self.device.id())
-            .with(Layer::Runtime, "library", format!("onnxruntime {}", library.version))
-            .with(Layer::Runtime, "binding", BINDING)
-            .with(Layer::Runtime, "crate", concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")));
-        let file = library.path.file_name().unwrap_or_default().to_string_lossy();
-        let stack = stack.with(Layer::Runtime, "library_file", file);
-        match &library.hash {
-            Ok(hash) => stack.with(Layer::Runtime, "library_blake3", hash),
-            Err(why) => stack.with_unknown(Layer::Runtime, "library_blake3", why),
-        }
+        stack(self.device.id(), library)
+    }
+}
+
+/// What is known about a path through a library before a model is loaded.
+pub(crate) fn stack(backend: &str, library: &Library) -> StackInfo {
+    let stack = StackInfo::new()
+        .with(Layer::Runtime, "backend", backend)
+        .with(Layer::Runtime, "library", format!("onnxruntime {}", library.version))
+        .with(Layer::Runtime, "binding", BINDING)
+        .with(Layer::Runtime, "crate", concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")));
+    let file = library.path.file_name().unwrap_or_default().to_string_lossy();
+    let stack = stack.with(Layer::Runtime, "library_file", file);
+    match &library.hash {
+        Ok(hash) => stack.with(Layer::Runtime, "library_blake3", hash),
+        Err(why) => stack.with_unknown(Layer::Runtime, "library_blake3", why),
     }
 }
 
@@ -119,7 +135,7 @@ impl Ort {
             .with(Layer::Model, "architecture", config.architecture.as_str())
             .with(Layer::Model, "dtype", spec.dtype.as_str())
             .with(Layer::Runtime, "graph", format!("phase {GRAPH_VERSION}"));
-        let (weight_bytes, kv_bytes, flops) = work(config);
+        let (weight_bytes, kv_bytes, flops) = work(config, spec.dtype);
         let info = ModelInfo::new(self.id(), config.vocab, config.max_context, spec.dtype)
             .with_work(weight_bytes, kv_bytes, flops)
             .with_stack(stack);
@@ -161,12 +177,12 @@ impl Ort {
     }
 }
 
-fn threads(spec: &LoadSpec) -> usize {
+pub(crate) fn threads(spec: &LoadSpec) -> usize {
     let all = || std::thread::available_parallelism().map_or(1, usize::from);
     spec.threads.unwrap_or_else(all).max(1)
 }
 
-fn store_root(spec: &LoadSpec) -> Result<PathBuf, OrtError> {
+pub(crate) fn store_root(spec: &LoadSpec) -> Result<PathBuf, OrtError> {
     match &spec.cache_dir {
         Some(dir) => Ok(dir.join("ort")),
         None => Ok(std::env::home_dir().ok_or(OrtError::NoStore)?.join(".cache").join("phase").join("ort")),
@@ -174,8 +190,8 @@ fn store_root(spec: &LoadSpec) -> Result<PathBuf, OrtError> {
 }
 
 /// Bytes of weights a decode step reads, bytes of keys and values a position takes, operations a prompt token takes.
-fn work(config: &ModelConfig) -> (u64, u64, u64) {
-    let size = DType::F32.size_bytes() as u64;
+pub(crate) fn work(config: &ModelConfig, dtype: DType) -> (u64, u64, u64) {
+    let size = dtype.size_bytes() as u64;
     let embedding = (config.vocab * config.hidden) as u64;
     let positions = if config.position == Position::Learned { (config.max_context * config.hidden) as u64 } else { 0 };
     let looked_up = if config.tied_embeddings { positions } else { embedding + positions };

@@ -11,7 +11,7 @@ use ort::{
 };
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc},
-    ffi::{CStr, CString},
+    ffi::{CStr, CString, c_void},
     fmt,
     marker::PhantomData,
     ptr::{NonNull, null, null_mut},
@@ -92,6 +92,18 @@ impl<T> fmt::Debug for Memory<T> {
     }
 }
 
+/// Memory of a device, or of the host, that someone else owns.
+#[cfg(feature = "cuda")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// Where it starts.
+    pub(crate) start: u64,
+    /// How long it is.
+    pub(crate) bytes: usize,
+    /// The CUDA device's number.
+    pub(crate) device: u32,
+}
+
 /// A tensor over memory that someone else owns.
 struct Tensor<'a> {
     value: NonNull<sys::OrtValue>,
@@ -104,11 +116,23 @@ impl<'a> Tensor<'a> {
     unsafe fn new<T: Element>(start: *mut T, shape: &[i64]) -> Result<Self, OrtError> {
         let elements = shape.iter().product::<i64>();
         let bytes = usize::try_from(elements).unwrap_or(0) * size_of::<T>();
-        let info = MemoryInfo::cpu()?;
+        // SAFETY: the caller vouches for the elements.
+        unsafe { Self::over(&MemoryInfo::cpu()?, start.cast(), bytes, shape, T::TYPE) }
+    }
+
+    /// # Safety
+    /// As [`new`](Self::new), in the memory that `info` describes.
+    unsafe fn over(
+        info: &MemoryInfo,
+        start: *mut c_void,
+        bytes: usize,
+        shape: &[i64],
+        element: sys::ONNXTensorElementDataType,
+    ) -> Result<Self, OrtError> {
         let mut value = null_mut();
         // SAFETY: the pointers are valid for the call, and the caller vouches for the elements.
         check("making a tensor", unsafe {
-            (ort::api().CreateTensorWithDataAsOrtValue)(info.0, start.cast(), bytes, shape.as_ptr(), shape.len(), T::TYPE, &raw mut value)
+            (ort::api().CreateTensorWithDataAsOrtValue)(info.0, start, bytes, shape.as_ptr(), shape.len(), element, &raw mut value)
         })?;
         let value = NonNull::new(value).ok_or_else(|| nothing("making a tensor"))?;
         Ok(Self { value, memory: PhantomData })
@@ -130,6 +154,23 @@ impl MemoryInfo {
         // SAFETY: the place for the answer is valid.
         check("describing host memory", unsafe {
             (ort::api().CreateCpuMemoryInfo)(sys::OrtAllocatorType::OrtDeviceAllocator, sys::OrtMemType::OrtMemTypeDefault, &raw mut info)
+        })?;
+        Ok(Self(info))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(device: u32) -> Result<Self, OrtError> {
+        let mut info = null_mut();
+        let device = i32::try_from(device).unwrap_or(i32::MAX);
+        // SAFETY: the name is a string that ends in a zero, the place for the answer is valid.
+        check("describing device memory", unsafe {
+            (ort::api().CreateMemoryInfo)(
+                c"Cuda".as_ptr(),
+                sys::OrtAllocatorType::OrtDeviceAllocator,
+                device,
+                sys::OrtMemType::OrtMemTypeDefault,
+                &raw mut info,
+            )
         })?;
         Ok(Self(info))
     }
@@ -193,6 +234,53 @@ impl Binding {
         self.bind_output(name, &tensor)
     }
 
+    /// Binds an input to memory of a device.
+    ///
+    /// # Safety
+    /// The memory holds a tensor of this shape and type, and outlives this binding or its next call for the same name.
+    #[cfg(feature = "cuda")]
+    pub(crate) unsafe fn input_on_device(
+        &mut self,
+        name: &CStr,
+        place: Place,
+        element: sys::ONNXTensorElementDataType,
+        shape: &[i64],
+    ) -> Result<(), OrtError> {
+        let info = MemoryInfo::cuda(place.device)?;
+        // SAFETY: the caller vouches for the memory.
+        let tensor = unsafe { Tensor::over(&info, place.start as *mut c_void, place.bytes, shape, element) }?;
+        // SAFETY: all pointers are valid for the call; the binding takes a share of the tensor.
+        check("binding an input", unsafe { (ort::api().BindInput)(self.binding.as_ptr(), name.as_ptr(), tensor.value.as_ptr()) })
+    }
+
+    /// Binds an output to memory of a device.
+    ///
+    /// # Safety
+    /// As [`input_on_device`](Self::input_on_device).
+    #[cfg(feature = "cuda")]
+    pub(crate) unsafe fn output_on_device(
+        &mut self,
+        name: &CStr,
+        place: Place,
+        element: sys::ONNXTensorElementDataType,
+        shape: &[i64],
+    ) -> Result<(), OrtError> {
+        let info = MemoryInfo::cuda(place.device)?;
+        // SAFETY: the caller vouches for the memory.
+        let tensor = unsafe { Tensor::over(&info, place.start as *mut c_void, place.bytes, shape, element) }?;
+        self.bind_output(name, &tensor)
+    }
+
+    /// Queues the graph's work on the session's stream and does not wait for it.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn queue(&mut self, session: &mut Session, options: &RunOptions) -> Result<(), OrtError> {
+        assert_eq!(session.ptr(), self.session.ptr(), "the binding belongs to this session");
+        // SAFETY: session, binding and options are alive; everything is bound.
+        check("running the graph", unsafe {
+            (ort::api().RunWithBinding)(session.ptr().cast_mut(), options.0.as_ptr(), self.binding.as_ptr())
+        })
+    }
+
     fn bind_output(&mut self, name: &CStr, tensor: &Tensor<'_>) -> Result<(), OrtError> {
         // SAFETY: all pointers are valid for the call; the binding takes a share of the tensor.
         check("binding an output", unsafe { (ort::api().BindOutput)(self.binding.as_ptr(), name.as_ptr(), tensor.value.as_ptr()) })
@@ -209,6 +297,46 @@ impl Binding {
         self.bind_output(name, &tensor)?;
         // SAFETY: session and binding are alive; default run options are asked for with null.
         check("running the graph", unsafe { (ort::api().RunWithBinding)(session.ptr().cast_mut(), null(), self.binding.as_ptr()) })
+    }
+}
+
+/// Options of a run that returns before the device is done.
+#[cfg(feature = "cuda")]
+pub(crate) struct RunOptions(NonNull<sys::OrtRunOptions>);
+
+// SAFETY: only read after they were made.
+#[cfg(feature = "cuda")]
+unsafe impl Send for RunOptions {}
+// SAFETY: as above.
+#[cfg(feature = "cuda")]
+unsafe impl Sync for RunOptions {}
+
+#[cfg(feature = "cuda")]
+impl RunOptions {
+    pub(crate) fn without_waiting() -> Result<Self, OrtError> {
+        let mut options = null_mut();
+        // SAFETY: the place for the answer is valid.
+        check("making run options", unsafe { (ort::api().CreateRunOptions)(&raw mut options) })?;
+        let options = Self(NonNull::new(options).ok_or_else(|| nothing("making run options"))?);
+        let key = c"disable_synchronize_execution_providers";
+        // SAFETY: the strings end in a zero.
+        check("setting a run option", unsafe { (ort::api().AddRunConfigEntry)(options.0.as_ptr(), key.as_ptr(), c"1".as_ptr()) })?;
+        Ok(options)
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Drop for RunOptions {
+    fn drop(&mut self) {
+        // SAFETY: owned, and released once.
+        unsafe { (ort::api().ReleaseRunOptions)(self.0.as_ptr()) };
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl fmt::Debug for RunOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RunOptions")
     }
 }
 

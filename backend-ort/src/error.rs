@@ -50,7 +50,7 @@ pub enum OrtError {
     #[error("ort-cpu can't hold weights in {0}: ONNX Runtime's CPU kernels multiply in f32 only; ask for f32")]
     DType(DType),
     /// The model has a property that the graph can't express.
-    #[error("ort-cpu does not support {what} = {found}: {supported}")]
+    #[error("ONNX Runtime does not support {what} = {found}: {supported}")]
     Unsupported {
         /// The property.
         what: &'static str,
@@ -105,6 +105,48 @@ pub enum OrtError {
     /// The session was given up to record what runs where, and could not be opened again.
     #[error("the model's session could not be opened again after its evidence was asked for; load the model anew")]
     Lost,
+    /// There is no such device, or no driver for it.
+    #[error("CUDA is not available: {reason}")]
+    Device {
+        /// What is missing.
+        reason: String,
+    },
+    /// Kernels can't be compiled for the device.
+    #[error(
+        "NVIDIA's run-time compiler is not available: {reason}; `pip install nvidia-cuda-nvrtc` brings libnvrtc.so.13, which must be on the loader's path"
+    )]
+    Compiler {
+        /// What is missing, or what the compiler said.
+        reason: String,
+    },
+    /// The device has no memory for something.
+    #[error("no memory for {what} on the device: {bytes} bytes asked for, {free} of {total} bytes free")]
+    DeviceMemory {
+        /// What the memory was for.
+        what: &'static str,
+        /// Bytes asked for.
+        bytes: usize,
+        /// Bytes that were free then.
+        free: usize,
+        /// Bytes the device has.
+        total: usize,
+    },
+    /// The device no longer answers; the model and its caches are lost.
+    #[error("the CUDA device is lost, {action}: {message}")]
+    DeviceLost {
+        /// What was attempted.
+        action: &'static str,
+        /// What was said.
+        message: String,
+    },
+    /// The driver refused a call.
+    #[error("CUDA, {action}: {message}")]
+    Cuda {
+        /// What was attempted.
+        action: &'static str,
+        /// What the driver said.
+        message: String,
+    },
     /// A profile that ONNX Runtime wrote is not what was expected.
     #[error("ONNX Runtime's profile can't be read: {0}")]
     Profile(String),
@@ -133,11 +175,13 @@ impl PhaseError for OrtError {
             Self::Checkpoint(e) => e.kind(),
             Self::ForeignCache => ErrorKind::ForeignCache,
             Self::Library { .. } | Self::LibraryVersion { .. } | Self::LibraryConflict { .. } => ErrorKind::Unavailable,
+            Self::Device { .. } | Self::Compiler { .. } => ErrorKind::Unavailable,
+            Self::DeviceLost { .. } => ErrorKind::DeviceLost,
             Self::DType(_) | Self::Unsupported { .. } => ErrorKind::Unsupported,
             Self::Store { .. } | Self::NoStore | Self::Export { .. } | Self::Graph { .. } => ErrorKind::Load,
-            Self::OutOfMemory { .. } => ErrorKind::OutOfMemory,
+            Self::OutOfMemory { .. } | Self::DeviceMemory { .. } => ErrorKind::OutOfMemory,
             Self::Lost => ErrorKind::DeviceLost,
-            Self::Runtime { .. } | Self::Profile(_) => ErrorKind::Other,
+            Self::Runtime { .. } | Self::Cuda { .. } | Self::Profile(_) => ErrorKind::Other,
         }
     }
 }

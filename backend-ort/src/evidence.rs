@@ -30,7 +30,7 @@ pub(crate) fn observe(model: &mut OrtModel) -> Result<Evidence, OrtError> {
 }
 
 /// Reads a profile: nodes by execution provider, operators by name.
-fn parse(text: &str, source: &str) -> Result<Evidence, OrtError> {
+pub(crate) fn parse(text: &str, source: &str) -> Result<Evidence, OrtError> {
     let events: Vec<Value> = serde_json::from_str(text).map_err(|e| OrtError::Profile(e.to_string()))?;
     let mut nodes: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     let mut operators: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();

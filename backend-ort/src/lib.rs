@@ -23,6 +23,8 @@ mod backend;
 mod binding;
 mod cache;
 mod config;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod error;
 mod evidence;
 mod export;
@@ -38,5 +40,7 @@ mod store;
 pub use backend::Ort;
 pub use cache::OrtCache;
 pub use config::{Optimization, OrtConfig, Waiting};
+#[cfg(feature = "cuda")]
+pub use cuda::{OrtCuda, OrtCudaCache, OrtCudaModel};
 pub use error::OrtError;
 pub use model::OrtModel;

@@ -129,9 +129,9 @@ fn plan_whole(interface: &Interface, batch: usize, new: usize, len: usize) -> Ve
 
 /// Which rows and which of their new positions go through the graph together.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Run {
-    rows: Range<usize>,
-    at: Range<usize>,
+pub(crate) struct Run {
+    pub(crate) rows: Range<usize>,
+    pub(crate) at: Range<usize>,
 }
 
 /// Divides `batch` rows of `new` tokens after `len` positions into runs of the graph.
@@ -139,7 +139,7 @@ struct Run {
 /// ONNX Runtime's attention takes several tokens on top of cached ones for one row at a time only. So rows go together
 /// when they start from nothing or have one new token each, and one by one otherwise; few tokens for many rows go position
 /// by position, because each run reads all the weights.
-fn plan(batch: usize, new: usize, len: usize, chunk: usize) -> Vec<Run> {
+pub(crate) fn plan(batch: usize, new: usize, len: usize, chunk: usize) -> Vec<Run> {
     if len == 0 && new <= chunk {
         let rows = (chunk / new).max(1);
         return pieces(batch, rows).map(|rows| Run { rows, at: 0..new }).collect();

@@ -8,6 +8,10 @@ pub(crate) mod data_type {
     pub(crate) const FLOAT: i32 = 1;
     pub(crate) const INT32: i32 = 6;
     pub(crate) const INT64: i32 = 7;
+    #[cfg(feature = "cuda")]
+    pub(crate) const FLOAT16: i32 = 10;
+    #[cfg(feature = "cuda")]
+    pub(crate) const BFLOAT16: i32 = 16;
 }
 
 const EXTERNAL: i32 = 1;

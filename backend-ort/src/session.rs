@@ -5,7 +5,10 @@ use crate::{
     error::OrtError,
     library::Library,
 };
-use ort::session::{Session, builder::GraphOptimizationLevel};
+use ort::session::{
+    Session,
+    builder::{GraphOptimizationLevel, SessionBuilder},
+};
 use std::path::Path;
 
 /// What a session is made with.
@@ -20,6 +23,15 @@ pub(crate) struct Setup {
 impl Setup {
     /// Loads a model file; with `profile`, records every operator into a file of that prefix.
     pub(crate) fn session(&self, model: &Path, profile: Option<&Path>) -> Result<Session, OrtError> {
+        let mut builder = self.builder()?;
+        if let Some(prefix) = profile {
+            builder = builder.with_profiling(prefix).map_err(OrtError::runtime("setting up a session"))?;
+        }
+        builder.commit_from_file(model).map_err(|e| OrtError::Graph { path: model.to_owned(), message: e.to_string() })
+    }
+
+    /// A session to be, with these settings.
+    pub(crate) fn builder(&self) -> Result<SessionBuilder, OrtError> {
         let fail = OrtError::runtime("setting up a session");
         let builder = Session::builder(&self.library.environment).map_err(fail)?;
         let fail = || OrtError::runtime("setting up a session");
@@ -40,10 +52,7 @@ impl Setup {
         for (key, value) in [("session.intra_op.allow_spinning", spin), ("session.force_spinning_stop", "1")] {
             builder = builder.with_config_entry(key, value).map_err(fail())?;
         }
-        if let Some(prefix) = profile {
-            builder = builder.with_profiling(prefix).map_err(fail())?;
-        }
-        builder.commit_from_file(model).map_err(|e| OrtError::Graph { path: model.to_owned(), message: e.to_string() })
+        Ok(builder)
     }
 
     /// Settings that change speed, as facts.

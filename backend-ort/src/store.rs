@@ -9,7 +9,7 @@
 
 use crate::{
     error::OrtError,
-    graph::{Constant, GRAPH_VERSION, Source, WEIGHTS_FILE, decoder},
+    graph::{self, Constant, GRAPH_VERSION, Source, WEIGHTS_FILE, decoder},
 };
 use phase_model::{Checkpoint, ModelError, Weights};
 use prost::Message;
@@ -83,7 +83,7 @@ fn remove_abandoned(root: &Path, new: &Path) {
 }
 
 fn write(checkpoint: &Checkpoint, folder: &Path) -> Result<(), OrtError> {
-    let (model, constants) = decoder(checkpoint.config())?.finish(checkpoint.config().architecture.as_str());
+    let (model, constants) = decoder(checkpoint.config(), graph::Weights::File)?.finish(checkpoint.config().architecture.as_str());
     let path = folder.join(WEIGHTS_FILE);
     let (hash, stat) = write_weights(checkpoint.weights(), constants, &path)?;
     let graph = model.encode_to_vec();
@@ -107,7 +107,7 @@ fn write_weights(weights: &Weights, constants: Vec<Constant>, path: &Path) -> Re
         hasher.update_rayon(bytes);
         file.write_all(bytes).map_err(OrtError::store("write", path))
     };
-    for Constant { source, elements, offset } in constants {
+    for Constant { source, elements, offset, .. } in constants {
         let gap = usize::try_from(offset - at).unwrap_or(0);
         put(&vec![0; gap])?;
         let values = read(weights, source, elements)?;

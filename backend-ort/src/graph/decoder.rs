@@ -1,6 +1,6 @@
 //! The decoder as an ONNX graph: one graph for both phases, with the output layer on the last position only.
 
-use super::{Graph, Source};
+use super::{Graph, Source, Weights};
 use crate::{
     error::OrtError,
     onnx::{AttributeProto, Dim, data_type},
@@ -25,13 +25,13 @@ const LAST: &str = "last";
 const COS: &str = "cos_cache";
 const SIN: &str = "sin_cache";
 
-/// Writes the graph of a model.
+/// Writes the graph of a model. Keys, values and activations have the weights' format; scores are f32.
 ///
 /// # Errors
 /// [`OrtError::Unsupported`] for a head size that ONNX Runtime's attention refuses.
-pub(crate) fn decoder(config: &ModelConfig) -> Result<Graph, OrtError> {
+pub(crate) fn decoder(config: &ModelConfig, weights: Weights) -> Result<Graph, OrtError> {
     check(config)?;
-    let mut builder = Builder { graph: Graph::default(), config };
+    let mut builder = Builder { graph: Graph::new(weights), config };
     builder.interface();
     let embedded = builder.embedding()?;
     let (mut normed, mut residual) = builder.first_norm(&embedded);
@@ -71,8 +71,9 @@ impl Builder<'_> {
         for layer in 0..self.config.layers {
             for part in ["key", "value"] {
                 let kv = [batch, heads, Dim::Named("capacity"), width];
-                self.graph.input(&format!("past_key_values.{layer}.{part}"), data_type::FLOAT, &kv);
-                self.graph.output(&format!("present.{layer}.{part}"), data_type::FLOAT, &kv);
+                let element = self.graph.weights().element();
+                self.graph.input(&format!("past_key_values.{layer}.{part}"), element, &kv);
+                self.graph.output(&format!("present.{layer}.{part}"), element, &kv);
             }
         }
         self.graph.integers(LAST, &[], &[-1]);
@@ -144,8 +145,17 @@ impl Builder<'_> {
     fn matmul(&mut self, layer: usize, name: &str, x: &str, roles: &[L], input: usize, output: usize) -> String {
         let (weight, out) = (format!("layers.{layer}.{name}.weight"), format!("layers.{layer}.{name}"));
         let roles = roles.iter().map(|r| Role::Layer(layer, *r)).collect();
-        self.graph.constant(&weight, &[input, output], Source::Transposed(roles));
-        self.graph.node("MatMul", &[x, &weight], &out, vec![])
+        self.product(x, &weight, roles, input, output, &out)
+    }
+
+    /// `x * W`, with the weights laid out as they reach the graph.
+    fn product(&mut self, x: &str, weight: &str, roles: Vec<Role>, input: usize, output: usize, out: &str) -> String {
+        if self.graph.weights().are_inputs() {
+            self.graph.constant(weight, &[output, input], Source::Joined(roles));
+            return self.graph.fused("FusedMatMul", &[x, weight], &[out], vec![Attribute::int("transB", 1)]);
+        }
+        self.graph.constant(weight, &[input, output], Source::Transposed(roles));
+        self.graph.node("MatMul", &[x, weight], out, vec![])
     }
 
     fn add(&mut self, layer: usize, x: &str, roles: &[L], len: usize) -> String {
@@ -266,12 +276,15 @@ impl Builder<'_> {
 
     fn head(&mut self, normed: &str) {
         let (hidden, vocab) = (self.config.hidden, self.config.vocab);
-        let transposed = vec![Attribute::int("transB", 1)];
+        let rounded = self.graph.weights().element() != data_type::FLOAT;
+        let out = if rounded { "scores" } else { names::LOGITS };
         if self.config.tied_embeddings {
-            self.graph.fused("FusedMatMul", &[normed, "embedding"], &[names::LOGITS], transposed);
+            self.graph.fused("FusedMatMul", &[normed, "embedding"], &[out], vec![Attribute::int("transB", 1)]);
         } else {
-            self.graph.constant("head", &[hidden, vocab], Source::Transposed(vec![Role::LmHead]));
-            self.graph.node("MatMul", &[normed, "head"], names::LOGITS, vec![]);
+            self.product(normed, "head", vec![Role::LmHead], hidden, vocab, out);
+        }
+        if rounded {
+            self.graph.node("Cast", &[out], names::LOGITS, vec![Attribute::int("to", i64::from(data_type::FLOAT))]);
         }
     }
 }

@@ -33,14 +33,18 @@ pub(crate) fn load(path: impl AsRef<Path>) -> Option<OrtModel> {
     Some(backend()?.load(&spec).expect("the model loads"))
 }
 
-/// A folder for derived files inside of the build folder.
+/// A folder for derived files: inside of the build folder, or where the test runs when it was built elsewhere.
 pub(crate) fn derived() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("derived")
+    let built = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    if built.is_dir() { built.join("derived") } else { std::env::temp_dir().join("phase-ort-derived") }
 }
 
-/// A file of the reference data.
+/// A file of the reference data: in the sources, or in `PHASE_GOLDEN` on a machine without them.
+#[expect(clippy::disallowed_methods, reason = "where the data are on another machine, is the tester's to say")]
 pub(crate) fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden").join(name)
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden");
+    let data = if sources.is_dir() { sources } else { std::env::var_os("PHASE_GOLDEN").map_or(sources, PathBuf::from) };
+    data.join(name)
 }
 
 /// Reads JSON of the reference data.

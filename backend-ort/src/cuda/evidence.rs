@@ -1,0 +1,89 @@
+//! What ran where, from ONNX Runtime's own profiles of the graphs, and what was captured and replayed.
+//!
+//! The profiles are taken on further sessions over the same weights in device memory, made for the purpose and dropped: a
+//! profiled session is slower, so the one that is measured is never profiled.
+
+use super::{
+    device::Device,
+    model::{OrtCudaModel, Program},
+    operators, session,
+};
+use crate::{error::OrtError, evidence::parse, graph::Format, model::next_id};
+use ort::session::Session;
+use phase_core::{CacheSpec, Decode, Evidence, Logits, Mode, Model, Prefill, PromptBatch, TokenId};
+use std::{path::Path, sync::Arc};
+
+/// The sessions of a model.
+pub(super) struct Sessions {
+    pub(super) session: Session,
+    pub(super) single: Option<Session>,
+}
+
+impl Sessions {
+    /// Opens them; with `profile`, each records what it runs into a file in that folder.
+    pub(super) fn open(program: &Program, device: &Device, format: Format, profile: Option<&Path>) -> Result<Self, OrtError> {
+        let prefix = |name| profile.map(|folder| folder.join(name));
+        let both = session::open(&program.setup, device, &program.graph, None, prefix("both").as_deref())?;
+        let single = match &program.single {
+            Some((graph, kernels)) => {
+                let domain = operators::domain(kernels, format).map_err(OrtError::runtime("adding operators"))?;
+                Some(session::open(&program.setup, device, graph, Some(domain), prefix("single").as_deref())?)
+            }
+            None => None,
+        };
+        Ok(Self { session: both, single })
+    }
+}
+
+/// Runs a prefill and a decode step under the profiler, for one sequence and for two.
+pub(super) fn observe(model: &OrtCudaModel) -> Result<Evidence, OrtError> {
+    let folder = tempfile::tempdir().map_err(OrtError::store("create a folder in", std::env::temp_dir()))?;
+    model.runtime.device.enter()?;
+    let Sessions { session, single } = Sessions::open(&model.program, &model.runtime.device, model.runtime.format, Some(folder.path()))?;
+    let mut profiled = OrtCudaModel {
+        id: next_id(),
+        info: model.info.clone(),
+        capabilities: model.capabilities.clone(),
+        mode: Mode::Eager,
+        session,
+        single,
+        program: Arc::clone(&model.program),
+        runtime: Arc::clone(&model.runtime),
+        captured: 0,
+        replays: 0,
+        steps: Vec::new(),
+        device_time: None,
+    };
+    let prompt = [TokenId(0); 4];
+    for batch in 1..=profiled.capabilities.max_batch.min(2) {
+        let mut cache = profiled.allocate(CacheSpec { batch, capacity: profiled.capabilities.max_context.min(8) })?;
+        let mut out = Logits::new();
+        profiled.prefill(&mut cache, PromptBatch::new(&prompt[..2 * batch], batch)?, &mut out)?;
+        profiled.decode(&mut cache, &prompt[..batch], &mut out)?;
+    }
+    let mut parts = vec![read(&mut profiled.session)?];
+    if let Some(single) = &mut profiled.single {
+        parts.push(read(single)?);
+    }
+    let source = "ONNX Runtime profiles of a prefill and a decode step of one sequence and of two";
+    let evidence = parse(&joined(&parts)?, source)?;
+    Ok(match model.captured {
+        0 => evidence,
+        nodes => evidence.with_kernel(format!("CUDA graph of {nodes} nodes, replayed x{}", model.replays)),
+    })
+}
+
+fn read(session: &mut Session) -> Result<String, OrtError> {
+    let file = session.end_profiling().map_err(OrtError::runtime("ending the profile"))?;
+    std::fs::read_to_string(&file).map_err(OrtError::store("read", file))
+}
+
+/// The events of several profiles as one.
+fn joined(profiles: &[String]) -> Result<String, OrtError> {
+    let mut all = Vec::new();
+    for profile in profiles {
+        let events: Vec<serde_json::Value> = serde_json::from_str(profile).map_err(|e| OrtError::Profile(e.to_string()))?;
+        all.extend(events);
+    }
+    serde_json::to_string(&all).map_err(|e| OrtError::Profile(e.to_string()))
+}

@@ -1,0 +1,274 @@
+//! A loaded model on a device: both phases.
+
+use super::{
+    cache::{OrtCudaCache, PromptRun},
+    device::Device,
+    kernels::{Picking, StepKernels},
+    weights::Weights,
+};
+use crate::{
+    binding::RunOptions,
+    error::OrtError,
+    graph::Format,
+    model::{Run, plan},
+    session::Setup,
+    shared::KvShape,
+};
+use ort::session::Session;
+use phase_core::{
+    CacheSpec, CallError, Capabilities, Decode, Evidence, KvCache, Logits, Mode, Model, ModelInfo, PhaseTypes, Prefill, PromptBatch,
+    TokenId, check_slots, check_step,
+};
+use std::{fmt, sync::Arc, time::Duration};
+
+/// Most tokens in one run of the graph: enough for the matrix products to be bound by arithmetic, few enough for
+/// activations to stay below a gigabyte for an 8B model.
+pub(super) const CHUNK: usize = 4096;
+/// Runs of a step before it is captured: the first ones load kernels and settle where activations lie.
+const WARM_UP: usize = 2;
+
+/// A model on ONNX Runtime's CUDA provider.
+pub struct OrtCudaModel {
+    pub(super) id: u64,
+    pub(super) info: ModelInfo,
+    pub(super) capabilities: Capabilities,
+    pub(super) mode: Mode,
+    /// The graph for both phases.
+    pub(super) session: Session,
+    /// The graph for steps of one sequence, of this crate's operators.
+    pub(super) single: Option<Session>,
+    pub(super) program: Arc<Program>,
+    pub(super) runtime: Arc<Runtime>,
+    /// Nodes and replays of captured graphs, as evidence.
+    pub(super) captured: usize,
+    pub(super) replays: u64,
+    pub(super) steps: Vec<Duration>,
+    pub(super) device_time: Option<Duration>,
+}
+
+/// What sessions are made from.
+pub(super) struct Program {
+    pub(super) setup: Setup,
+    pub(super) graph: Vec<u8>,
+    pub(super) single: Option<(Vec<u8>, Arc<StepKernels>)>,
+}
+
+/// What a model and its caches share.
+#[derive(Debug)]
+pub(super) struct Runtime {
+    pub(super) weights: Weights,
+    pub(super) picking: Picking,
+    pub(super) options: RunOptions,
+    pub(super) kv: KvShape,
+    pub(super) vocab: usize,
+    pub(super) format: Format,
+    pub(super) learned_positions: bool,
+    /// Declared last: it outlives what lies on it.
+    pub(super) device: Arc<Device>,
+}
+
+impl fmt::Debug for OrtCudaModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OrtCudaModel").field("device", &self.runtime.device).field("mode", &self.mode).finish_non_exhaustive()
+    }
+}
+
+impl OrtCudaModel {
+    /// Checks that the cache is ours, and makes the device current.
+    fn enter(&mut self, cache: &mut OrtCudaCache) -> Result<(), OrtError> {
+        if cache.model != self.id {
+            return Err(OrtError::ForeignCache);
+        }
+        self.runtime.device.enter()?;
+        cache.events.clear();
+        self.steps.clear();
+        self.device_time = None;
+        Ok(())
+    }
+
+    fn queue_prompt(&mut self, cache: &mut OrtCudaCache, prompt: PromptBatch<'_>) -> Result<(), OrtError> {
+        let (len, new) = (cache.len, prompt.len());
+        let runs = plan(cache.batch, new, len, CHUNK);
+        let runs = runs.into_iter().map(|Run { rows, at }| {
+            let tokens = prompt.rows().skip(rows.start).take(rows.len()).flat_map({
+                let at = at.clone();
+                move |row| &row[at.clone()]
+            });
+            PromptRun { rows, new: at.len(), len: len + at.start, tokens: Box::new(tokens) }
+        });
+        let placed = cache.upload_prompt(runs)?;
+        cache.events.record()?;
+        for run in &placed {
+            cache.queue_run(&mut self.session, run)?;
+        }
+        cache.events.record()
+    }
+
+    /// Queues a step after `len` positions.
+    fn queue_step(&mut self, cache: &mut OrtCudaCache, len: usize) -> Result<(), OrtError> {
+        if let Some(graph) = &mut cache.step {
+            self.replays += 1;
+            return graph.launch();
+        }
+        let session = if cache.batch == 1 { self.single.as_mut() } else { None };
+        cache.queue_step(session.unwrap_or(&mut self.session), len + 1)
+    }
+
+    /// Waits after a failure, so that nothing of the call is under way when it returns.
+    fn settle<T>(&self, worked: Result<T, OrtError>) -> Result<T, OrtError> {
+        match worked {
+            Ok(done) => Ok(done),
+            // What the first failure says is more telling than what the device says after it.
+            Err(error) => match self.runtime.device.synchronize() {
+                Err(lost @ OrtError::DeviceLost { .. }) => Err(lost),
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn finish(&mut self, cache: &mut OrtCudaCache, new: usize) -> Result<(), OrtError> {
+        cache.len += new;
+        cache.events.intervals(&mut self.steps)?;
+        self.device_time = Some(self.steps.iter().sum());
+        Ok(())
+    }
+
+    /// Captures a step of the whole batch.
+    fn capture(&mut self, cache: &mut OrtCudaCache) -> Result<(), OrtError> {
+        let tokens = vec![TokenId(0); cache.batch];
+        cache.upload_step(&tokens)?;
+        // Positions beyond those on the device's own count are never read, so one graph serves all lengths.
+        let total = cache.capacity;
+        let session = if cache.batch == 1 { self.single.as_mut() } else { None };
+        let session = session.unwrap_or(&mut self.session);
+        for _ in 0..WARM_UP {
+            cache.queue_step(session, total)?;
+        }
+        let device = Arc::clone(&self.runtime.device);
+        device.synchronize()?;
+        let graph = device.capture(|| cache.queue_step(session, total))?;
+        self.captured = graph.nodes;
+        cache.step = Some(graph);
+        device.synchronize()
+    }
+}
+
+impl PhaseTypes for OrtCudaModel {
+    type Cache = OrtCudaCache;
+    type Error = OrtError;
+}
+
+impl Prefill for OrtCudaModel {
+    fn prefill(&mut self, cache: &mut OrtCudaCache, prompt: PromptBatch<'_>, out: &mut Logits) -> Result<(), OrtError> {
+        self.enter(cache)?;
+        prompt.check(cache, self.info.vocab)?;
+        let out = out.reset(cache.batch, self.info.vocab);
+        let worked = self.queue_prompt(cache, prompt).and_then(|()| cache.take_scores(out));
+        self.settle(worked)?;
+        self.finish(cache, prompt.len())?;
+        self.steps.clear();
+        Ok(())
+    }
+
+    fn prefill_greedy(&mut self, cache: &mut OrtCudaCache, prompt: PromptBatch<'_>, out: &mut [TokenId]) -> Result<(), OrtError> {
+        self.enter(cache)?;
+        check_slots(cache, out)?;
+        prompt.check(cache, self.info.vocab)?;
+        let worked = self.queue_prompt(cache, prompt).and_then(|()| cache.queue_pick(0)).and_then(|()| cache.take_picked(out));
+        self.settle(worked)?;
+        self.finish(cache, prompt.len())?;
+        self.steps.clear();
+        Ok(())
+    }
+}
+
+impl Decode for OrtCudaModel {
+    fn decode(&mut self, cache: &mut OrtCudaCache, tokens: &[TokenId], out: &mut Logits) -> Result<(), OrtError> {
+        self.enter(cache)?;
+        check_step(tokens, cache, self.info.vocab)?;
+        let out = out.reset(cache.batch, self.info.vocab);
+        let mut queue = || {
+            cache.upload_step(tokens)?;
+            cache.events.record()?;
+            self.queue_step(cache, cache.len)?;
+            cache.events.record()?;
+            cache.take_scores(out)
+        };
+        let worked = queue();
+        self.settle(worked)?;
+        self.finish(cache, 1)?;
+        self.steps.clear();
+        Ok(())
+    }
+
+    fn decode_greedy(&mut self, cache: &mut OrtCudaCache, tokens: &[TokenId], out: &mut [TokenId]) -> Result<(), OrtError> {
+        check_slots(cache, out)?;
+        self.decode_run(cache, tokens, out)?;
+        self.steps.clear();
+        Ok(())
+    }
+
+    fn decode_run(&mut self, cache: &mut OrtCudaCache, tokens: &[TokenId], out: &mut [TokenId]) -> Result<(), OrtError> {
+        self.enter(cache)?;
+        let (batch, len) = (cache.batch, cache.len);
+        if out.is_empty() {
+            return Ok(());
+        }
+        check_step(tokens, cache, self.info.vocab)?;
+        let steps = out.len() / batch;
+        if !out.len().is_multiple_of(batch) {
+            return Err(CallError::Rows { got: out.len() - steps * batch, want: batch }.into());
+        }
+        if len + steps > cache.capacity() {
+            return Err(CallError::Overflow { len, new: steps, capacity: cache.capacity() }.into());
+        }
+        let mut queue = || {
+            cache.upload_step(tokens)?;
+            cache.events.record()?;
+            for step in 0..steps {
+                self.queue_step(cache, len + step)?;
+                cache.queue_pick(step)?;
+                cache.events.record()?;
+            }
+            cache.take_picked(out)
+        };
+        let worked = queue();
+        self.settle(worked)?;
+        self.finish(cache, steps)
+    }
+}
+
+impl Model for OrtCudaModel {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn allocate(&mut self, spec: CacheSpec) -> Result<OrtCudaCache, OrtError> {
+        let CacheSpec { batch, capacity } = spec.check(&self.capabilities)?;
+        self.runtime.device.enter()?;
+        let mut cache = OrtCudaCache::new(&self.runtime, self.id, batch, capacity)?;
+        match &self.single {
+            Some(single) if batch == 1 => cache.prepare_steps(single, false)?,
+            _ => cache.prepare_steps(&self.session, true)?,
+        }
+        let ready = if self.mode == Mode::Compiled { self.capture(&mut cache) } else { self.runtime.device.synchronize() };
+        self.settle(ready)?;
+        Ok(cache)
+    }
+
+    fn evidence(&mut self) -> Result<Evidence, OrtError> {
+        super::evidence::observe(self)
+    }
+
+    fn device_time(&self) -> Option<Duration> {
+        self.device_time
+    }
+
+    fn device_steps(&self) -> &[Duration] {
+        &self.steps
+    }
+}

@@ -12,19 +12,20 @@ struct AttentionArgs {
   void* out;         // [batch, heads * head_dim], f32 or the cache's format
   float* partial;    // [batch, heads, splits, head_dim + 2]
   uint32_t* ticket;  // [batch, kv_heads * chunks], zero between launches
-  const void* next;  // what the next kernel reads: brought into the second-level cache
   Place place;
-  uint32_t heads, next_bytes, window, narrow;  // narrow: `out` in the cache's format
+  Near near;
+  uint32_t heads, window, narrow;  // narrow: `out` in the cache's format
   float scale;
 };
 
-constexpr int THREADS = 128, WARPS = THREADS / 32;
-constexpr uint32_t LEAST = 32;
+constexpr int THREADS = 256, WARPS = THREADS / 32;
+constexpr uint32_t MOST_SHARES = 64;
 constexpr float NONE = -1e30f;
 
 template <typename T, int HEAD_DIM, int G>
 __device__ __forceinline__ void attention_decode(const AttentionArgs& a) {
-  constexpr int PER = Format<T>::PER, LANES = HEAD_DIM / PER, ROWS = THREADS / LANES, U = G >= 8 ? 2 : 4;
+  constexpr int PER = Format<T>::PER, LANES = HEAD_DIM / PER, ROWS = THREADS / LANES, U = G >= 8 ? 1 : 2;
+  constexpr uint32_t LEAST = U * ROWS;
   static_assert(LANES <= 32, "a warp holds at least one row");
   const uint32_t split = blockIdx.x, splits = gridDim.x, row = blockIdx.z;
   const uint32_t group = a.heads / a.place.kv_heads, chunks = (group + G - 1) / G;
@@ -46,7 +47,7 @@ __device__ __forceinline__ void attention_decode(const AttentionArgs& a) {
   for (int u = 0; u < U; u++) k[u] = fetch(keys, from + u * ROWS + mine, min(to, where.position));
 #pragma unroll
   for (int u = 0; u < U; u++) v[u] = fetch(values, from + u * ROWS + mine, min(to, where.position));
-  if (a.next_bytes && t == 0) prefetch_share(a.next, a.next_bytes, (row * gridDim.y + blockIdx.y) * splits + split, splits * gridDim.y * gridDim.z);
+  if (t == 0) bring_near(a.near, (row * gridDim.y + blockIdx.y) * splits + split, splits * gridDim.y * gridDim.z);
   dep_wait();
   dep_launch();
   if (split >= shares) return;
@@ -164,28 +165,57 @@ __device__ __forceinline__ void attention_decode(const AttentionArgs& a) {
   }
   if (shares == 1) return;
   __shared__ bool last;
-  __threadfence();
   __syncthreads();
   uint32_t* ticket = a.ticket + row * gridDim.y + blockIdx.y;
-  if (t == 0) last = atomicAdd(ticket, 1) == shares - 1;
+  if (t == 0) {
+    // After the barrier, this one fence is for what every thread of the block has written.
+    __threadfence();
+    last = atomicAdd(ticket, 1) == shares - 1;
+    __threadfence();
+  }
   __syncthreads();
   if (!last) return;
-  __threadfence();
   if (t == 0) *ticket = 0;
-  for (uint32_t i = t; i < present * HEAD_DIM; i += THREADS) {
-    const uint32_t g = i / HEAD_DIM, d = i % HEAD_DIM;
-    const float* parts = a.partial + ((size_t)row * a.heads + first + g) * splits * (HEAD_DIM + 2);
-    float high = NONE, total = 0.f, x = 0.f;
-#pragma unroll 8
-    for (uint32_t p = 0; p < shares; p++) high = fmaxf(high, __ldcg(parts + p * (HEAD_DIM + 2) + HEAD_DIM));
-#pragma unroll 8
-    for (uint32_t p = 0; p < shares; p++) {
-      const float* at = parts + p * (HEAD_DIM + 2);
-      const float less = exp2f(__ldcg(at + HEAD_DIM) - high);
-      total += __ldcg(at + HEAD_DIM + 1) * less;
-      x += __ldcg(at + d) * less;
+  constexpr int HELD = 12, TURNS = (G * HEAD_DIM + THREADS - 1) / THREADS;
+  __shared__ float weights[G][MOST_SHARES];
+  const float* parts = a.partial + ((size_t)row * a.heads + first) * splits * (HEAD_DIM + 2);
+  auto part_of = [&](uint32_t g, uint32_t p, uint32_t d) { return __ldcg(parts + ((size_t)g * splits + p) * (HEAD_DIM + 2) + d); };
+  // The outputs of most shares are asked for together with their weights.
+  float held[TURNS][HELD];
+#pragma unroll
+  for (int turn = 0; turn < TURNS; turn++)
+#pragma unroll
+    for (int p = 0; p < HELD; p++) {
+      const uint32_t i = t + turn * THREADS;
+      held[turn][p] = i < present * HEAD_DIM && p < shares ? part_of(i / HEAD_DIM, p, i % HEAD_DIM) : 0.f;
     }
-    store(g, d, x / total);
+  const uint32_t lane = t % 32;
+  for (uint32_t g = t / 32; g < present; g += WARPS) {
+    float high[2], sum[2], most = NONE;
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      const uint32_t p = lane + h * 32;
+      high[h] = p < shares ? part_of(g, p, HEAD_DIM) : NONE;
+      sum[h] = p < shares ? part_of(g, p, HEAD_DIM + 1) : 0.f;
+      most = fmaxf(most, high[h]);
+    }
+#pragma unroll
+    for (int o = 16; o; o >>= 1) most = fmaxf(most, __shfl_xor_sync(~0u, most, o));
+    const float total = warp_sum(sum[0] * exp2f(high[0] - most) + sum[1] * exp2f(high[1] - most));
+#pragma unroll
+    for (int h = 0; h < 2; h++) weights[g][lane + h * 32] = exp2f(high[h] - most) / total;
+  }
+  __syncthreads();
+#pragma unroll
+  for (int turn = 0; turn < TURNS; turn++) {
+    const uint32_t i = t + turn * THREADS, g = i / HEAD_DIM, d = i % HEAD_DIM;
+    if (i >= present * HEAD_DIM) break;
+    float x = 0.f;
+#pragma unroll
+    for (int p = 0; p < HELD; p++)
+      if (p < shares) x += weights[g][p] * held[turn][p];
+    for (uint32_t p = HELD; p < shares; p++) x += weights[g][p] * part_of(g, p, d);
+    store(g, d, x);
   }
 }
 

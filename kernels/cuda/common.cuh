@@ -72,13 +72,21 @@ __device__ __forceinline__ uint4 load_cache(const void* p) {
   return r;
 }
 
-// Asks for `bytes` (a multiple of 16) in the second-level cache, this block's share of them.
-__device__ __forceinline__ void prefetch_share(const void* base, uint32_t bytes, uint32_t share, uint32_t shares) {
-  const uint32_t piece = 16384;
-  for (uint32_t at = share * piece; at < bytes; at += shares * piece) {
-    uint32_t size = min(piece, bytes - at);
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(static_cast<const char*>(base) + at), "r"(size) : "memory");
-  }
+// What the next kernels read first, in up to two pieces, each a multiple of 16 bytes. Mirrored by `Near`.
+struct Near {
+  const void* base[2];
+  uint32_t bytes[2];
+};
+
+// Asks for them in the second-level cache: this block's share. One thread does it.
+__device__ __forceinline__ void bring_near(const Near& near, uint32_t share, uint32_t shares) {
+  constexpr uint32_t PIECE = 16384;
+#pragma unroll
+  for (int i = 0; i < 2; i++)
+    for (uint32_t at = share * PIECE; at < near.bytes[i]; at += shares * PIECE) {
+      const uint32_t size = min(PIECE, near.bytes[i] - at);
+      asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(static_cast<const char*>(near.base[i]) + at), "r"(size) : "memory");
+    }
 }
 
 __device__ __forceinline__ float warp_sum(float v) {

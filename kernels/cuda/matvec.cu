@@ -12,7 +12,6 @@ struct MatvecArgs {
   const float* gain;        // [k], with a norm
   const float* shift;       // [k], with a layer norm
   float* y;
-  const void* next;         // what the next kernel reads: brought into the second-level cache
   const void* embedding;    // [vocab, k]: where x comes from instead, in a model's first layer
   const void* positions;    // [max_context, k], or null: added to the embedding
   float* residual;          // [k]: where that x is kept
@@ -22,7 +21,8 @@ struct MatvecArgs {
   uint32_t* ticket;         // [1], zero between launches
   Step* advance;            // moved on by the head when it is there
   Place place;
-  uint32_t n, k, next_bytes;
+  Near near;
+  uint32_t n, k;
   uint32_t norm, activation, heads;
   float eps;
 };
@@ -233,6 +233,9 @@ __device__ __forceinline__ void matvec(const MatvecArgs& a) {
   for (int u = 0; u < U; u++)
 #pragma unroll
     for (int r = 0; r < R; r++) load(g, 0, r, u);
+  // With all of its weights under way, a block leaves memory idle until the kernel in front of it has ended.
+  const bool single = groups <= warps && strips <= U;
+  if (single && threadIdx.x == 0) bring_near(a.near, blockIdx.x, gridDim.x);
   stage<T, MODE != ADD>(a, xs, padded);
   const Where where = MODE == ROTATE ? locate(a.place) : Where{};
   uint64_t best = 0;
@@ -242,6 +245,7 @@ __device__ __forceinline__ void matvec(const MatvecArgs& a) {
     for (uint32_t strip = 0; strip < strips; strip += U) {
       const bool done = strip + U >= strips;
       const uint32_t next_group = done ? g + warps : g, next_strip = done ? 0 : strip + U;
+      if (!single && next_group >= groups && threadIdx.x == 0) bring_near(a.near, blockIdx.x, gridDim.x);
 #pragma unroll
       for (int u = 0; u < U; u++) {
         if (strip + u < strips)
@@ -252,7 +256,6 @@ __device__ __forceinline__ void matvec(const MatvecArgs& a) {
           for (int r = 0; r < R; r++) load(next_group, next_strip, r, u);
       }
     }
-    if (g + warps >= groups && a.next_bytes && threadIdx.x == 0) prefetch_share(a.next, a.next_bytes, blockIdx.x, gridDim.x);
 #pragma unroll
     for (int r = 0; r < R; r++) acc[r] = warp_sum(acc[r]);
     if (lane == 0) finish<T, MODE, R>(a, where, held, g, acc, best);

@@ -10,15 +10,15 @@ struct FewArgs {
   const float* bias;  // [n], or null; gate before up
   const void* x;      // [batch, k] in T
   void* y;            // [batch, n]: f32, or T for the gated and the plain activation
-  const void* next;   // what the next kernel reads: brought into the second-level cache
   const float* frequencies;
   Place place;
-  uint32_t n, k, batch, next_bytes, activation, heads;
+  Near near;
+  uint32_t n, k, batch, activation, heads;
 };
 
 enum Mode { STORE, ROTATE, ADD, GATED, PLAIN };
 
-constexpr int THREADS = 256, WARPS = THREADS / 32, TILE = 8;  // TILE pairs of rows
+constexpr int TILE = 8;  // pairs of rows
 
 // The two rows of W that pair `p` multiplies.
 template <int MODE>
@@ -62,11 +62,12 @@ __device__ __forceinline__ void finish(const FewArgs& a, const Where& where, uin
   }
 }
 
-template <typename T, int MODE>
+template <typename T, int MODE, int WARPS>
 __device__ __forceinline__ void matvec_few(const FewArgs& a) {
+  constexpr int THREADS = WARPS * 32;
   constexpr int U = 4;  // strips of 64 elements that a warp has under way
   extern __shared__ __align__(16) unsigned char shared[];
-  __shared__ float sums[WARPS][2 * TILE][9];
+  __shared__ float sums[WARPS][2 * TILE][8];
   const uint32_t t = threadIdx.x, warp = t / 32, lane = t % 32, g = lane / 4, c = lane % 4;
   const uint32_t chunks = a.k / 8, strips = (chunks + 7) / 8, turns = (strips + WARPS - 1) / WARPS;
   // Rows of x start 64 bytes further into the banks each, so that two of them fill all banks.
@@ -88,6 +89,8 @@ __device__ __forceinline__ void matvec_few(const FewArgs& a) {
   };
 #pragma unroll
   for (int u = 0; u < U; u++) load(tile, 0, u);
+  const bool single = tiles <= gridDim.x && turns <= U;
+  if (single && t == 0) bring_near(a.near, blockIdx.x, gridDim.x);
   dep_wait();
   dep_launch();
   const uint32_t row_chunks = turns * WARPS * 8;
@@ -105,6 +108,7 @@ __device__ __forceinline__ void matvec_few(const FewArgs& a) {
     for (uint32_t turn = 0; turn < turns; turn += U) {
       const bool done = turn + U >= turns;
       const uint32_t next_tile = done ? tile + gridDim.x : tile, next_turn = done ? 0 : turn + U;
+      if (!single && next_tile >= tiles && t == 0) bring_near(a.near, blockIdx.x, gridDim.x);
 #pragma unroll
       for (int u = 0; u < U; u++) {
         if (turn + u < turns)
@@ -119,7 +123,6 @@ __device__ __forceinline__ void matvec_few(const FewArgs& a) {
         if (next_tile < tiles) load(next_tile, next_turn, u);
       }
     }
-    if (tile + gridDim.x >= tiles && a.next_bytes && t == 0) prefetch_share(a.next, a.next_bytes, blockIdx.x, gridDim.x);
 #pragma unroll
     for (int i = 0; i < 4; i++) sums[warp][g + (i >> 1) * TILE][c * 2 + (i & 1)] = acc[i];
     __syncthreads();
@@ -134,13 +137,15 @@ __device__ __forceinline__ void matvec_few(const FewArgs& a) {
   }
 }
 
-#define FEW(NAME, T, MODE) \
-  extern "C" __global__ void __launch_bounds__(THREADS, 2) NAME(const __grid_constant__ FewArgs a) { matvec_few<T, MODE>(a); }
-#define FEWS(SUFFIX, T)                 \
-  FEW(few_store_##SUFFIX, T, STORE)   \
-  FEW(few_rotate_##SUFFIX, T, ROTATE) \
-  FEW(few_add_##SUFFIX, T, ADD)       \
-  FEW(few_gated_##SUFFIX, T, GATED)   \
-  FEW(few_plain_##SUFFIX, T, PLAIN)
+// 16 warps where there are too few tiles to give every multiprocessor two blocks of 8.
+#define FEW(NAME, SUFFIX, T, MODE)                                                                                                                      \
+  extern "C" __global__ void __launch_bounds__(256, 2) few_##NAME##_##SUFFIX(const __grid_constant__ FewArgs a) { matvec_few<T, MODE, 8>(a); }            \
+  extern "C" __global__ void __launch_bounds__(512, 1) few_##NAME##_wide_##SUFFIX(const __grid_constant__ FewArgs a) { matvec_few<T, MODE, 16>(a); }
+#define FEWS(SUFFIX, T)          \
+  FEW(store, SUFFIX, T, STORE)   \
+  FEW(rotate, SUFFIX, T, ROTATE) \
+  FEW(add, SUFFIX, T, ADD)       \
+  FEW(gated, SUFFIX, T, GATED)   \
+  FEW(plain, SUFFIX, T, PLAIN)
 FEWS(f16, __half)
 FEWS(bf16, __nv_bfloat16)

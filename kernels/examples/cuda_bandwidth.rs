@@ -3,7 +3,8 @@
 //! `cargo run --release -p phase-kernels --features cuda --example cuda_bandwidth [1b|8b] [CONTEXT] [MIB]`
 //!
 //! A kernel is captured sixteen times in a row into a graph, each time on another layer's weights, so that no cache helps.
-//! Numbers are medians of several blocks. MIB is how much of the next matrix a kernel brings near, comma-separated.
+//! Numbers are medians of several blocks. MIB is what is brought near while queries, attention, its output, the gates and the
+//! down projection are computed: five numbers with commas, sets of them with colons.
 
 #![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures and prints")]
 
@@ -49,7 +50,8 @@ struct Bench {
     shape: Shape,
     batch: usize,
     context: usize,
-    near: usize,
+    /// Bytes that each kernel of a layer brings near.
+    near: [usize; 5],
     layers: Vec<Layer>,
     head: Region,
     cache: Region,
@@ -93,11 +95,11 @@ impl Bench {
             shape,
             batch: 1,
             context,
-            near: 8 << 20,
+            near: [0; 5],
             layers: Vec::new(),
             head: nothing,
             cache: nothing,
-            capacity: context + 512,
+            capacity: (context + 512).max(2048),
             gain: nothing,
             frequencies: nothing,
             x: nothing,
@@ -206,18 +208,24 @@ impl Bench {
         Norm { kind: NormKind::Rms, gain: self.gain, shift: None, eps: 1e-5 }
     }
 
-    fn next(&self, of: Region) -> Option<Region> {
-        (self.near > 0).then(|| of.first(self.near))
+    fn next(&self, kernel: usize, of: Region) -> [Option<Region>; 2] {
+        [Some(of.part(0, self.near[kernel])), None]
     }
 
-    fn one(&self, weights: Region, x: Region, y: Region, n: usize, k: usize, next: Option<Region>, finish: Finish) -> Result<(), CudaError> {
+    /// Of gates and ups the same rows, behind the first `from` bytes.
+    fn next_gates(&self, kernel: usize, from: usize, of: Region) -> [Option<Region>; 2] {
+        let (half, bytes) = (of.bytes() / 2, self.near[kernel] / 2);
+        [Some(of.part(from / 2, bytes)), Some(of.part(half + from / 2, bytes))]
+    }
+
+    fn one(&self, weights: Region, x: Region, y: Region, n: usize, k: usize, next: [Option<Region>; 2], finish: Finish) -> Result<(), CudaError> {
         let norm = (!matches!(finish, Finish::Add)).then(|| self.norm());
         let op = Matvec { weights, bias: None, x, embedding: None, norm, y, n, k, next, finish };
         // SAFETY: everything lives as long as the bench.
         unsafe { self.kernels.matvec(&op) }
     }
 
-    fn few(&self, weights: Region, x: Region, y: Region, n: usize, k: usize, next: Option<Region>, finish: FewFinish) -> Result<(), CudaError> {
+    fn few(&self, weights: Region, x: Region, y: Region, n: usize, k: usize, next: [Option<Region>; 2], finish: FewFinish) -> Result<(), CudaError> {
         let op = MatvecFew { weights, bias: None, x, y, batch: self.batch, n, k, next, finish };
         // SAFETY: as above.
         unsafe { self.kernels.matvec_few(&op) }
@@ -233,9 +241,9 @@ impl Bench {
         let (s, l) = (self.shape, self.layers[layer]);
         let rotation = Rotation { heads: s.heads, frequencies: Some(self.frequencies), place: self.place(layer) };
         if self.batch == 1 {
-            return self.one(l.qkv, self.x, self.q, s.qkv(), s.hidden, self.next(l.o), Finish::Rotate(rotation));
+            return self.one(l.qkv, self.x, self.q, s.qkv(), s.hidden, self.next(0, l.o), Finish::Rotate(rotation));
         }
-        self.few(l.qkv, self.normed, self.q, s.qkv(), s.hidden, self.next(l.o), FewFinish::Rotate(rotation))
+        self.few(l.qkv, self.normed, self.q, s.qkv(), s.hidden, self.next(0, l.o), FewFinish::Rotate(rotation))
     }
 
     fn attention(&self, layer: usize) -> Result<(), CudaError> {
@@ -251,7 +259,7 @@ impl Bench {
             window: None,
             scale: 0.125,
             splits: self.kernels.splits(self.batch, s.heads, s.kv_heads),
-            next: self.next(self.layers[layer].gate_up),
+            next: self.next_gates(1, 0, self.layers[layer].gate_up),
         };
         // SAFETY: as above.
         unsafe { self.kernels.attention_decode(&op) }
@@ -259,7 +267,7 @@ impl Bench {
 
     fn o(&self, layer: usize) -> Result<(), CudaError> {
         let (s, l) = (self.shape, self.layers[layer]);
-        let next = self.next(l.gate_up);
+        let next = self.next_gates(2, self.near[1], l.gate_up);
         if self.batch == 1 {
             return self.one(l.o, self.attended, self.x, s.hidden, s.q(), next, Finish::Add);
         }
@@ -268,7 +276,7 @@ impl Bench {
 
     fn gate_up(&self, layer: usize) -> Result<(), CudaError> {
         let (s, l) = (self.shape, self.layers[layer]);
-        let next = self.next(l.down);
+        let next = self.next(3, l.down);
         if self.batch == 1 {
             return self.one(l.gate_up, self.x, self.inner, s.inner, s.hidden, next, Finish::Gated(Activation::Silu));
         }
@@ -277,7 +285,7 @@ impl Bench {
 
     fn down(&self, layer: usize) -> Result<(), CudaError> {
         let (s, l) = (self.shape, self.layers[layer]);
-        let next = self.next(self.layers.get(layer + 1).map_or(self.head, |next| next.qkv));
+        let next = self.next(4, self.layers.get(layer + 1).map_or(self.head, |next| next.qkv));
         if self.batch == 1 {
             return self.one(l.down, self.inner, self.x, s.hidden, s.inner, next, Finish::Add);
         }
@@ -290,9 +298,9 @@ impl Bench {
         let (best, ticket, tokens) = (Region::new(at, 8), Region::new(at + 8, 4), Region::new(self.control.address() + 32, MOST_ROWS * 4));
         if self.batch == 1 {
             let head = Head { tokens, best, ticket, advance: Some(self.control) };
-            return self.one(self.head, self.x, self.scores, s.vocab, s.hidden, self.next(self.layers[0].qkv), Finish::Head(head));
+            return self.one(self.head, self.x, self.scores, s.vocab, s.hidden, self.next(4, self.layers[0].qkv), Finish::Head(head));
         }
-        self.few(self.head, self.normed, self.scores, s.vocab, s.hidden, None, FewFinish::Store)?;
+        self.few(self.head, self.normed, self.scores, s.vocab, s.hidden, [None; 2], FewFinish::Store)?;
         let op = PickTokens { scores: self.scores, tokens, ticket, advance: Some(self.control), batch: self.batch, vocab: s.vocab };
         // SAFETY: as above.
         unsafe { self.kernels.pick_tokens(&op) }
@@ -365,7 +373,7 @@ impl Bench {
 
     fn prefill(&self) -> Result<(), Failure> {
         let s = self.shape;
-        for len in [512, self.context.min(2048)] {
+        for len in [512, self.capacity.min(2048)] {
             let place = Place { step: None, batch: 1, ..self.place(0) };
             // Scores hold both, as they are the largest buffer.
             let bytes = len * s.q() * 2;
@@ -389,7 +397,9 @@ fn main() -> Result<(), Failure> {
     let mut args = args().skip(1);
     let shape = if args.next().as_deref() == Some("8b") { LARGE } else { SMALL };
     let context = args.next().map_or(Ok(700), |n| n.parse())?;
-    let near: Vec<usize> = args.next().as_deref().unwrap_or("8").split(',').map(str::parse).collect::<Result<_, _>>()?;
+    let sets = args.next().unwrap_or_else(|| "12,16,8,12,12".to_owned());
+    let sets: Vec<Vec<usize>> =
+        sets.split(':').map(|set| set.split(',').map(|n| n.parse::<usize>().map(|n| n << 20)).collect()).collect::<Result<_, _>>()?;
     let mut bench = Bench::new(shape, context)?;
     let all = Region::new(bench.head.address(), bench.head.bytes());
     let read = bench.time(10, || {
@@ -405,18 +415,20 @@ fn main() -> Result<(), Failure> {
         bench.batch = batch;
         for overlap in [false, true] {
             bench.kernels.set_overlap(overlap);
-            for near in &near {
-                bench.near = near << 20;
+            for set in &sets {
+                bench.near = set.as_slice().try_into().map_err(|_| "five numbers make a set")?;
                 let seconds = bench.time(40, || bench.step())?;
                 println!(
-                    "batch {batch} context {context} overlap {overlap} near {near} MiB: {:.4} ms a step, {:.0} tok/s, {:.3} of the floor",
+                    "batch {batch} context {context} overlap {overlap} near {:?} MiB: {:.4} ms a step, {:.0} tok/s, {:.3} of the floor",
+                    bench.near.map(|bytes| bytes >> 20),
                     seconds * 1e3,
                     batch as f64 / seconds,
                     weights / bandwidth / seconds
                 );
             }
         }
-        bench.near = near[0] << 20;
+        // Alone, a kernel is timed without what it would bring near for another.
+        bench.near = [0; 5];
         bench.kernels(bandwidth)?;
     }
     bench.prefill()

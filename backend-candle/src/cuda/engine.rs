@@ -88,7 +88,7 @@ impl Engine {
         let place = self.place(at, layer);
         let rotation = Rotation { heads: config.heads, frequencies: self.weights.frequencies, place };
         let Linear { weight, bias, n, k } = weights.qkv;
-        let next = Some(near(weights.o.weight));
+        let next = near(weights.o.weight);
         let to = if config.qk_norm { work.qkv.region() } else { work.q.region() };
         match work.path {
             Path::One => {
@@ -145,7 +145,7 @@ impl Engine {
         let (config, weights) = (&self.config, &self.weights.layers[layer]);
         self.attention(layer, work, at)?;
         let (attended, x) = (work.attended.region(), work.x.region());
-        let gate_up = Some(near(weights.gate_up.weight));
+        let gate_up = self.near_gates(weights.gate_up, NEAR_BYTES);
         match work.path {
             Path::One => self.one(weights.o, attended, None, x, gate_up, Finish::Add)?,
             Path::Few => self.few(weights.o, attended, x, work.batch, gate_up, FewFinish::Add)?,
@@ -153,7 +153,7 @@ impl Engine {
         }
         let gated = config.mlp == Mlp::Gated;
         let inner = Linear { n: config.intermediate, ..weights.gate_up };
-        let (down, after) = (Some(near(weights.down.weight)), Some(near(self.after(layer))));
+        let (down, after) = (near(weights.down.weight), near(self.after(layer)));
         let hidden = work.inner.region();
         match work.path {
             Path::One => {
@@ -186,7 +186,7 @@ impl Engine {
             return Ok(unsafe { self.kernels.attention_general(&op) }?);
         }
         let (partial, tickets, splits) = (work.partial.region(), work.tickets.region(), work.splits);
-        let next = Some(near(weights.gate_up.weight));
+        let next = self.near_gates(weights.gate_up, 0);
         let op = AttentionDecode { q, out, narrow, partial, tickets, place, heads, window, scale, splits, next };
         // SAFETY: as above.
         Ok(unsafe { self.kernels.attention_decode(&op) }?)
@@ -200,12 +200,12 @@ impl Engine {
         match work.path {
             Path::One => {
                 let head = Head { tokens: work.tokens, best: work.best, ticket, advance };
-                let next = Some(near(weights.layers[0].qkv.weight));
+                let next = near(weights.layers[0].qkv.weight);
                 return self.one(layer, work.x.region(), Some(weights.final_norm), scores, next, Finish::Head(head));
             }
             Path::Few => {
                 self.norm(work, weights.final_norm, None)?;
-                self.few(layer, work.normed.region(), scores, work.batch, None, FewFinish::Store)?;
+                self.few(layer, work.normed.region(), scores, work.batch, [None; 2], FewFinish::Store)?;
             }
             Path::Many => {
                 self.norm(work, weights.final_norm, weights.layers[self.config.layers - 1].down.bias)?;
@@ -215,6 +215,16 @@ impl Engine {
         let op = PickTokens { scores, tokens: work.tokens, ticket, advance, batch: work.batch, vocab };
         // SAFETY: all regions are this model's and live as long as its stream; a step has room for its tokens.
         Ok(unsafe { self.kernels.pick_tokens(&op) }?)
+    }
+
+    /// Rows of gates and of ups that are multiplied together, behind the first `from` bytes of them.
+    fn near_gates(&self, gate_up: Linear, from: usize) -> Near {
+        let weights = gate_up.weight;
+        if self.config.mlp != Mlp::Gated {
+            return [Some(weights.part(from, NEAR_BYTES)), None];
+        }
+        let half = weights.bytes() / 2;
+        [Some(weights.part(from / 2, NEAR_BYTES / 2)), Some(weights.part(half + from / 2, NEAR_BYTES / 2))]
     }
 
     /// The matrix that is read after a layer.
@@ -228,14 +238,14 @@ impl Engine {
         Place { step, cache, capacity, start, batch, kv_heads, head_dim, layer }
     }
 
-    fn one(&self, linear: Linear, x: Region, norm: Option<Norm>, y: Region, next: Option<Region>, finish: Finish) -> Result<(), CandleError> {
+    fn one(&self, linear: Linear, x: Region, norm: Option<Norm>, y: Region, next: Near, finish: Finish) -> Result<(), CandleError> {
         let Linear { weight: weights, bias, n, k } = linear;
         let op = Matvec { weights, bias, x, embedding: None, norm, y, n, k, next, finish };
         // SAFETY: all regions are this model's and live as long as its stream.
         Ok(unsafe { self.kernels.matvec(&op) }?)
     }
 
-    fn few(&self, linear: Linear, x: Region, y: Region, batch: usize, next: Option<Region>, finish: FewFinish) -> Result<(), CandleError> {
+    fn few(&self, linear: Linear, x: Region, y: Region, batch: usize, next: Near, finish: FewFinish) -> Result<(), CandleError> {
         let Linear { weight: weights, bias, n, k } = linear;
         let op = MatvecFew { weights, bias, x, y, batch, n, k, next, finish };
         // SAFETY: as above.
@@ -283,9 +293,13 @@ pub(super) enum Sum {
     Onto,
 }
 
-/// What is worth bringing near: as much as memory gives while two kernels change places.
-const fn near(weights: Region) -> Region {
-    weights.first(NEAR_BYTES)
+/// What a kernel brings near for those behind it.
+type Near = [Option<Region>; 2];
+
+/// The beginning of a matrix.
+const fn near(weights: Region) -> Near {
+    [Some(weights.part(0, NEAR_BYTES)), None]
 }
 
-const NEAR_BYTES: usize = 8 << 20;
+/// As much as memory gives while two kernels change places and neither has weights under way.
+const NEAR_BYTES: usize = 12 << 20;

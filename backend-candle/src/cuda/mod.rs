@@ -31,10 +31,10 @@ use crate::{CandleCache, CandleError, cache};
 /// Weights, kernels and working memory of one model on one device.
 #[derive(Debug)]
 pub(crate) struct Decoder {
+    /// Steps by batch. Before the engine, so that graphs are destroyed before the kernels in them are unloaded.
+    steps: BTreeMap<usize, StepWork>,
     engine: Engine,
     mode: Mode,
-    /// Steps by batch.
-    steps: BTreeMap<usize, StepWork>,
     prompt: Option<PromptWork>,
     prefill_rows: usize,
     /// Tokens picked in a run of steps, `[steps, batch]`.
@@ -196,7 +196,10 @@ impl Decoder {
                 Some(graph) => graph.replay()?,
                 None => engine.step(work, &work.at())?,
             }
-            gpu.record(&events[step + 1])?;
+            // A single step's time is the call's.
+            if steps > 1 {
+                gpu.record(&events[step + 1])?;
+            }
         }
         let answer = &mut answer.bytes()?[..picked_bytes];
         let picked_tokens = match out {
@@ -223,6 +226,10 @@ impl Decoder {
     pub(crate) fn run(&mut self, cache: &CandleCache, tokens: &[TokenId], out: &mut [TokenId]) -> Result<(), CandleError> {
         let steps = out.len() / tokens.len();
         self.decode(cache, tokens, steps, Output::Tokens(out))?;
+        if steps == 1 {
+            self.device_steps = self.device_time.into_iter().collect();
+            return Ok(());
+        }
         self.device_steps = self.events[..=steps].windows(2).map(|pair| elapsed(&pair[0], &pair[1])).collect::<Result<_, _>>()?;
         Ok(())
     }

@@ -12,6 +12,7 @@ use crate::CandleError;
 /// Activations of one position of each sequence. Addresses stay, because graphs hold them.
 #[derive(Debug)]
 pub(super) struct StepWork {
+    pub(super) graph: Option<Graph>,
     pub(super) batch: usize,
     pub(super) path: Path,
     /// A [`Step`], then a token for each sequence: one copy brings both.
@@ -34,7 +35,6 @@ pub(super) struct StepWork {
     pub(super) best: Region,
     pub(super) ticket: Region,
     pub(super) splits: usize,
-    pub(super) graph: Option<Graph>,
     #[expect(dead_code, reason = "owns `best` and `ticket`")]
     counters: Buffer,
 }

@@ -91,6 +91,13 @@ pub(super) struct PlaceArgs {
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Near {
+    pub(super) base: [u64; 2],
+    pub(super) bytes: [u32; 2],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct MatvecArgs {
     pub(super) w: u64,
     pub(super) bias: u64,
@@ -98,7 +105,6 @@ pub(super) struct MatvecArgs {
     pub(super) gain: u64,
     pub(super) shift: u64,
     pub(super) y: u64,
-    pub(super) next: u64,
     pub(super) embedding: u64,
     pub(super) positions: u64,
     pub(super) residual: u64,
@@ -108,9 +114,9 @@ pub(super) struct MatvecArgs {
     pub(super) ticket: u64,
     pub(super) advance: u64,
     pub(super) place: PlaceArgs,
+    pub(super) near: Near,
     pub(super) n: u32,
     pub(super) k: u32,
-    pub(super) next_bytes: u32,
     pub(super) norm: u32,
     pub(super) activation: u32,
     pub(super) heads: u32,
@@ -124,13 +130,12 @@ pub(super) struct FewArgs {
     pub(super) bias: u64,
     pub(super) x: u64,
     pub(super) y: u64,
-    pub(super) next: u64,
     pub(super) frequencies: u64,
     pub(super) place: PlaceArgs,
+    pub(super) near: Near,
     pub(super) n: u32,
     pub(super) k: u32,
     pub(super) batch: u32,
-    pub(super) next_bytes: u32,
     pub(super) activation: u32,
     pub(super) heads: u32,
 }
@@ -142,10 +147,9 @@ pub(super) struct AttentionArgs {
     pub(super) out: u64,
     pub(super) partial: u64,
     pub(super) ticket: u64,
-    pub(super) next: u64,
     pub(super) place: PlaceArgs,
+    pub(super) near: Near,
     pub(super) heads: u32,
-    pub(super) next_bytes: u32,
     pub(super) window: u32,
     pub(super) narrow: u32,
     pub(super) scale: f32,

@@ -4,7 +4,7 @@ use super::{
     CudaError, Format, Kernels, Place, Region,
     args::{AttentionArgs, GeneralArgs, PrefillArgs},
     launch::{Grid, narrow},
-    matvec::next_bytes,
+    matvec::near,
 };
 
 /// Head sizes with fast kernels; all others go through [`Kernels::attention_general`].
@@ -34,8 +34,8 @@ pub struct AttentionDecode {
     pub scale: f32,
     /// Shares that the positions are split into.
     pub splits: usize,
-    /// What the next kernel reads first, to be brought near.
-    pub next: Option<Region>,
+    /// What the next kernels read first, to be brought into the second-level cache.
+    pub next: [Option<Region>; 2],
 }
 
 /// Attention of a prompt whose keys and values are in the cache already.
@@ -92,7 +92,7 @@ impl Kernels {
     pub fn splits(&self, batch: usize, heads: usize, kv_heads: usize) -> usize {
         let (_, chunks) = grouping(heads / kv_heads.max(1));
         let blocks = (batch * kv_heads * chunks).max(1);
-        (2 * self.processors() as usize).div_ceil(blocks).clamp(1, 64)
+        (2 * self.processors() as usize).div_ceil(blocks).clamp(1, MOST_SPLITS)
     }
 
     /// Attends with one query position per sequence.
@@ -115,17 +115,19 @@ impl Kernels {
             out: op.out.holding("out", len * if op.narrow { element } else { 4 })?,
             partial: op.partial.holding("partial", Self::partial_bytes(batch, op.heads, head_dim, op.splits))?,
             ticket: op.tickets.holding("tickets", batch * op.heads * 4)?,
-            next: op.next.map_or(0, Region::address),
             place: op.place.args(1, element)?,
+            near: near(op.next)?,
             heads: narrow("heads", op.heads)?,
-            next_bytes: next_bytes(op.next)?,
             window: window(op.window)?,
             narrow: u32::from(op.narrow),
             scale: op.scale,
         };
+        if op.splits == 0 || op.splits > MOST_SPLITS {
+            return Err(CudaError::Shape { what: "splits", found: op.splits, expected: MOST_SPLITS });
+        }
         let (group, chunks) = grouping(op.heads / kv_heads);
-        let blocks = [narrow("splits", op.splits.max(1))?, narrow("kv_heads", kv_heads * chunks)?, narrow("batch", batch)?];
-        let grid = Grid { blocks, threads: 128, shared_bytes: 0 };
+        let blocks = [narrow("splits", op.splits)?, narrow("kv_heads", kv_heads * chunks)?, narrow("batch", batch)?];
+        let grid = Grid { blocks, threads: 256, shared_bytes: 0 };
         // SAFETY: the regions hold what the dimensions say, as checked above; the rest is the caller's promise.
         unsafe { self.launch(&format!("attention_decode_{head_dim}_{group}_{}", self.format().as_str()), &grid, &args) }
     }
@@ -213,3 +215,6 @@ fn window(window: Option<usize>) -> Result<u32, CudaError> {
         None => Ok(0),
     }
 }
+
+/// Shares whose weights a block can add up.
+const MOST_SPLITS: usize = 64;

@@ -176,7 +176,9 @@ fn names(format: Format) -> Vec<(usize, String)> {
     }
     if format != Format::F32 {
         names.extend([64, 128].map(|head_dim| (1, format!("attention_prefill_{head_dim}_{format_name}"))));
-        names.extend(["store", "rotate", "add", "gated", "plain"].map(|kind| (3, format!("few_{kind}_{format_name}"))));
+        for kind in ["store", "rotate", "add", "gated", "plain"] {
+            names.extend(["", "wide_"].map(|wide| (3, format!("few_{kind}_{wide}{format_name}"))));
+        }
     }
     names.extend(["store", "rotate", "add", "gated", "plain", "head"].map(|kind| (2, format!("matvec_{kind}_{format_name}"))));
     names.extend(["embed", "norm", "rotate_append", "activate", "attention_general"].map(|kind| (4, format!("{kind}_{format_name}"))));

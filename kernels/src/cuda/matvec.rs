@@ -2,7 +2,7 @@
 
 use super::{
     Activation, CudaError, Format, Kernels, NormKind, Place, Region,
-    args::{FewArgs, MatvecArgs, PlaceArgs},
+    args::{FewArgs, MatvecArgs, Near, PlaceArgs},
     launch::{Grid, SHARED_BYTES, narrow},
 };
 
@@ -103,8 +103,8 @@ pub struct Matvec {
     pub n: usize,
     /// Inputs: a multiple of the elements in 16 bytes.
     pub k: usize,
-    /// What the next kernel reads first, to be brought near.
-    pub next: Option<Region>,
+    /// What the next kernels read first, to be brought into the second-level cache.
+    pub next: [Option<Region>; 2],
     /// What happens to the sums.
     pub finish: Finish,
 }
@@ -143,8 +143,8 @@ pub struct MatvecFew {
     pub n: usize,
     /// Inputs, a multiple of 8.
     pub k: usize,
-    /// What the next kernel reads first, to be brought near.
-    pub next: Option<Region>,
+    /// What the next kernels read first, to be brought into the second-level cache.
+    pub next: [Option<Region>; 2],
     /// What happens to the sums.
     pub finish: FewFinish,
 }
@@ -167,8 +167,7 @@ impl Kernels {
             bias: holding(op.bias, "bias", rows * 4)?,
             n: narrow("n", n)?,
             k: narrow("k", k)?,
-            next: op.next.map_or(0, Region::address),
-            next_bytes: next_bytes(op.next)?,
+            near: near(op.next)?,
             ..MatvecArgs::default()
         };
         if let Some(Embedding { table, positions, tokens, residual, place }) = op.embedding {
@@ -226,7 +225,7 @@ impl Kernels {
     /// Whether [`matvec_few`](Self::matvec_few) can take rows of `k` inputs: they must fit into shared memory.
     #[must_use]
     pub const fn takes_few(&self, k: usize) -> bool {
-        !matches!(self.format(), Format::F32) && few_shared_bytes(k) <= FEW_SHARED_BYTES
+        !matches!(self.format(), Format::F32) && few_shared_bytes(k, WARPS) <= FEW_SHARED_BYTES
     }
 
     /// Multiplies a matrix with two to eight rows of 16-bit activations.
@@ -244,15 +243,14 @@ impl Kernels {
             return Err(CudaError::Shape { what: "batch", found: batch, expected: FEW_ROWS });
         }
         if !self.takes_few(k) {
-            return Err(CudaError::Shape { what: "shared memory", found: few_shared_bytes(k), expected: FEW_SHARED_BYTES });
+            return Err(CudaError::Shape { what: "shared memory", found: few_shared_bytes(k, WARPS), expected: FEW_SHARED_BYTES });
         }
         let rows = if matches!(op.finish, FewFinish::Gated(_)) { 2 * n } else { n };
         let mut args = FewArgs {
             w: op.weights.holding("weights", rows * k * element)?,
             bias: holding(op.bias, "bias", rows * 4)?,
             x: op.x.holding("x", batch * k * element)?,
-            next: op.next.map_or(0, Region::address),
-            next_bytes: next_bytes(op.next)?,
+            near: near(op.next)?,
             n: narrow("n", n)?,
             k: narrow("k", k)?,
             batch: narrow("batch", batch)?,
@@ -276,9 +274,16 @@ impl Kernels {
             }
         };
         args.y = op.y.holding("y", batch * bytes)?;
-        let grid = self.one_wave("matvec_few", pairs.div_ceil(8), few_shared_bytes(k))?;
+        let tiles = pairs.div_ceil(8);
+        let format = self.format().as_str();
+        let (name, grid) = if tiles <= self.processors() as usize && few_shared_bytes(k, 16) <= FEW_SHARED_BYTES {
+            let blocks = [narrow("n", tiles)?.max(1), 1, 1];
+            (format!("few_{kind}_wide_{format}"), Grid { blocks, threads: 512, shared_bytes: narrow("k", few_shared_bytes(k, 16))? })
+        } else {
+            (format!("few_{kind}_{format}"), self.one_wave("matvec_few", tiles, few_shared_bytes(k, WARPS))?)
+        };
         // SAFETY: the regions hold what the dimensions say, as checked above; the rest is the caller's promise.
-        unsafe { self.launch(&format!("few_{kind}_{}", self.format().as_str()), &grid, &args) }
+        unsafe { self.launch(&name, &grid, &args) }
     }
 
     /// As many blocks as run at a time, or fewer: blocks that wait for others to end would start with nothing under way.
@@ -311,13 +316,14 @@ pub(super) const fn check_width(what: &'static str, found: usize, multiple: usiz
     if found > 0 && found.is_multiple_of(multiple) { Ok(()) } else { Err(CudaError::Shape { what, found, expected: multiple }) }
 }
 
-pub(super) fn next_bytes(next: Option<Region>) -> Result<u32, CudaError> {
-    narrow("bytes to bring near", next.map_or(0, |next| next.bytes() / 16 * 16))
+pub(super) fn near(next: [Option<Region>; 2]) -> Result<Near, CudaError> {
+    let bytes = |next: Option<Region>| narrow("bytes to bring near", next.map_or(0, |next| next.bytes() / 16 * 16));
+    Ok(Near { base: next.map(|next| next.map_or(0, Region::address)), bytes: [bytes(next[0])?, bytes(next[1])?] })
 }
 
 /// Rows of x, padded to whole turns of all warps and shifted by half of the banks each.
-const fn few_shared_bytes(k: usize) -> usize {
-    FEW_ROWS * (k.div_ceil(64 * WARPS) * WARPS * 128 + 64)
+const fn few_shared_bytes(k: usize, warps: usize) -> usize {
+    FEW_ROWS * (k.div_ceil(64 * warps) * warps * 128 + 64)
 }
 
 const WARPS: usize = 8;

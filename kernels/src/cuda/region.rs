@@ -28,10 +28,12 @@ impl Region {
         self.bytes
     }
 
-    /// The first `bytes` bytes of it, or all of it when it is shorter.
+    /// `bytes` bytes of it behind the first `from`, or as many as there are.
     #[must_use]
-    pub const fn first(self, bytes: usize) -> Self {
-        Self { address: self.address, bytes: if bytes < self.bytes { bytes } else { self.bytes } }
+    pub const fn part(self, from: usize, bytes: usize) -> Self {
+        let from = if from < self.bytes { from } else { self.bytes };
+        let left = self.bytes - from;
+        Self { address: self.address + from as u64, bytes: if bytes < left { bytes } else { left } }
     }
 
     /// Its address, after a check of its length.

@@ -7,16 +7,24 @@ use phase_model::ModelConfig;
 
 use crate::{CandleError, memory::Stored};
 
-/// Keys and values of a static batch: for each layer two tensors `[batch, kv_heads, capacity, head_dim]`.
+/// Keys and values of a static batch: for each layer two tensors `[batch, kv_heads, capacity, head_dim]` on the host's
+/// processor, one `[layers, 2, batch, kv_heads, capacity, head_dim]` on a CUDA device.
 ///
 /// Every position is allocated and touched at once, so that no phase pays for it.
 #[derive(Debug)]
 pub struct CandleCache {
-    pub(crate) layers: Vec<LayerCache>,
+    store: Store,
     pub(crate) len: usize,
     batch: usize,
     capacity: usize,
     owner: u64,
+}
+
+#[derive(Debug)]
+enum Store {
+    Host(Vec<LayerCache>),
+    #[cfg(feature = "cuda")]
+    Device(crate::cuda::Buffer),
 }
 
 #[derive(Debug)]
@@ -42,7 +50,32 @@ impl CandleCache {
             other => Err(CandleError::DType(other)),
         };
         let layers = (0..config.layers).map(|_| Ok(LayerCache { k: tensor()?, v: tensor()? })).collect::<Result<_, CandleError>>()?;
-        Ok(Self { layers, len: 0, batch, capacity, owner })
+        Ok(Self { store: Store::Host(layers), len: 0, batch, capacity, owner })
+    }
+
+    /// A cache in a device's memory.
+    #[cfg(feature = "cuda")]
+    pub(crate) const fn on_device(store: crate::cuda::Buffer, spec: CacheSpec, owner: u64) -> Self {
+        Self { store: Store::Device(store), len: 0, batch: spec.batch, capacity: spec.capacity, owner }
+    }
+
+    /// The tensors of a cache on the host.
+    #[cfg_attr(not(feature = "cuda"), expect(clippy::unnecessary_wraps, reason = "there is one store only without CUDA"))]
+    pub(crate) fn layers(&self) -> Result<&[LayerCache], CandleError> {
+        match &self.store {
+            Store::Host(layers) => Ok(layers),
+            #[cfg(feature = "cuda")]
+            Store::Device(_) => Err(CandleError::ForeignCache),
+        }
+    }
+
+    /// The memory of a cache on a device.
+    #[cfg(feature = "cuda")]
+    pub(crate) const fn store(&self) -> Result<&crate::cuda::Buffer, CandleError> {
+        match &self.store {
+            Store::Device(store) => Ok(store),
+            Store::Host(_) => Err(CandleError::ForeignCache),
+        }
     }
 
     /// Refuses a cache that another model allocated.

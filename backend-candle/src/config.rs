@@ -1,5 +1,7 @@
 //! What a caller may choose beyond the load specification.
 
+use phase_core::Mode;
+
 /// Where a model runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -7,6 +9,8 @@ pub enum Device {
     /// The host's processor.
     #[default]
     Cpu,
+    /// The CUDA device of this number, as the driver counts them. Needs the feature `cuda`.
+    Cuda(usize),
 }
 
 /// Settings of the backend.
@@ -16,20 +20,17 @@ pub enum Device {
 /// let backend = Candle::new(CandleConfig::default().with_prefill_rows(256));
 /// # let _ = backend;
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct CandleConfig {
     /// Where models run.
     pub device: Device,
     /// Most positions, over all sequences, that go through the layers at a time: it bounds the memory of a long prompt.
-    /// The default is 512.
-    pub prefill_rows: usize,
-}
-
-impl Default for CandleConfig {
-    fn default() -> Self {
-        Self { device: Device::default(), prefill_rows: 512 }
-    }
+    /// `None` takes 512 on the host's processor and 8,192 on a CUDA device.
+    pub prefill_rows: Option<usize>,
+    /// What is done with a decode step before it runs. On a CUDA device [`Mode::Default`] is [`Mode::Compiled`]: a step is
+    /// captured as one graph per batch size when a cache is allocated, and replayed. The host's processor has one way only.
+    pub mode: Mode,
 }
 
 impl CandleConfig {
@@ -43,7 +44,22 @@ impl CandleConfig {
     /// Takes a prompt in pieces of at most `rows` positions, but never less than one position of each sequence.
     #[must_use]
     pub const fn with_prefill_rows(mut self, rows: usize) -> Self {
-        self.prefill_rows = rows;
+        self.prefill_rows = Some(rows);
         self
+    }
+
+    /// Runs decode steps in this mode.
+    #[must_use]
+    pub const fn with_mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Most positions at a time on this device.
+    pub(crate) fn rows(&self) -> usize {
+        self.prefill_rows.unwrap_or(match self.device {
+            Device::Cpu => 512,
+            Device::Cuda(_) => 8192,
+        })
     }
 }

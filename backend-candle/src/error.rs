@@ -52,6 +52,21 @@ pub enum CandleError {
         /// What the system said.
         source: Source,
     },
+    /// There is no such CUDA device.
+    #[error("there is no CUDA device {ordinal}: the driver shows {devices}, counted from 0")]
+    NoDevice {
+        /// The number asked for.
+        ordinal: usize,
+        /// Devices that are there.
+        devices: usize,
+    },
+    /// The build has no CUDA path.
+    #[error("this build has no CUDA path: build phase-backend-candle with its feature `cuda`, which needs nvcc 13")]
+    NotBuilt,
+    /// The CUDA driver or one of our kernels refused.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Cuda(#[from] phase_kernels::cuda::CudaError),
     /// candle refused an operation.
     #[error("candle: {action}")]
     Candle {
@@ -82,7 +97,20 @@ impl PhaseError for CandleError {
             Self::Setting { .. } => ErrorKind::InvalidInput,
             Self::DType(_) | Self::Feature(_) => ErrorKind::Unsupported,
             Self::Threads { .. } => ErrorKind::Unavailable,
+            Self::NoDevice { .. } | Self::NotBuilt => ErrorKind::Unavailable,
+            #[cfg(feature = "cuda")]
+            Self::Cuda(e) => cuda_kind(e),
             Self::Candle { .. } => ErrorKind::Other,
         }
+    }
+}
+
+#[cfg(feature = "cuda")]
+const fn cuda_kind(error: &phase_kernels::cuda::CudaError) -> ErrorKind {
+    use phase_kernels::cuda::CudaError;
+    match error {
+        CudaError::Unavailable { .. } => ErrorKind::Unavailable,
+        CudaError::Driver { lost: true, .. } => ErrorKind::DeviceLost,
+        _ => ErrorKind::Other,
     }
 }

@@ -32,6 +32,9 @@ mod backend;
 mod cache;
 mod config;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
+mod decoder;
 mod error;
 mod evidence;
 mod memory;

@@ -1,50 +1,45 @@
 //! A loaded model behind the phase traits. What a device does is the decoder's business, not this file's.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use phase_core::{
-    CacheSpec, Capabilities, Decode, Evidence, KvCache, Logits, Model, ModelInfo, PhaseTypes, Prefill, PromptBatch, TokenId, check_slots,
+    CacheSpec, CallError, Capabilities, Decode, Evidence, KvCache, Logits, Model, ModelInfo, PhaseTypes, Prefill, PromptBatch, TokenId, check_slots,
     check_step,
 };
 
-use crate::{CandleCache, CandleError, cpu};
+use crate::{CandleCache, CandleError, decoder::Decoder};
 
 /// A model loaded by [`Candle`](crate::Candle).
 #[derive(Debug)]
 pub struct CandleModel {
     info: ModelInfo,
     capabilities: Capabilities,
-    decoder: cpu::Decoder,
+    decoder: Decoder,
     /// For the greedy calls, which give no scores.
     scores: Logits,
     id: u64,
 }
 
 impl CandleModel {
-    pub(crate) fn new(info: ModelInfo, capabilities: Capabilities, decoder: cpu::Decoder) -> Self {
+    pub(crate) fn new(info: ModelInfo, capabilities: Capabilities, decoder: Decoder) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self { info, capabilities, decoder, scores: Logits::new(), id: NEXT.fetch_add(1, Ordering::Relaxed) }
     }
 
     fn run(&mut self, cache: &mut CandleCache, prompt: PromptBatch<'_>, out: &mut Logits) -> Result<(), CandleError> {
         let scores = out.reset(prompt.batch(), self.info.vocab);
-        self.decoder.forward(cache, prompt, scores)?;
+        self.decoder.scores(cache, prompt, scores)?;
         cache.len += prompt.len();
         Ok(())
     }
 
-    fn greedy(
-        &mut self,
-        out: &mut [TokenId],
-        call: impl FnOnce(&mut Self, &mut Logits) -> Result<(), CandleError>,
-    ) -> Result<(), CandleError> {
-        let mut scores = std::mem::take(&mut self.scores);
-        let result = call(self, &mut scores);
-        if result.is_ok() {
-            scores.argmax_into(out);
-        }
-        self.scores = scores;
-        result
+    fn pick(&mut self, cache: &mut CandleCache, prompt: PromptBatch<'_>, out: &mut [TokenId]) -> Result<(), CandleError> {
+        self.decoder.pick(cache, prompt, &mut self.scores, self.info.vocab, out)?;
+        cache.len += prompt.len();
+        Ok(())
     }
 }
 
@@ -62,7 +57,9 @@ impl Prefill for CandleModel {
 
     fn prefill_greedy(&mut self, cache: &mut CandleCache, prompt: PromptBatch<'_>, out: &mut [TokenId]) -> Result<(), CandleError> {
         check_slots(cache, out)?;
-        self.greedy(out, |model, logits| model.prefill(cache, prompt, logits))
+        cache.check_owner(self.id)?;
+        prompt.check(cache, self.info.vocab)?;
+        self.pick(cache, prompt, out)
     }
 }
 
@@ -75,7 +72,32 @@ impl Decode for CandleModel {
 
     fn decode_greedy(&mut self, cache: &mut CandleCache, tokens: &[TokenId], out: &mut [TokenId]) -> Result<(), CandleError> {
         check_slots(cache, out)?;
-        self.greedy(out, |model, logits| model.decode(cache, tokens, logits))
+        cache.check_owner(self.id)?;
+        check_step(tokens, cache, self.info.vocab)?;
+        self.pick(cache, PromptBatch::new(tokens, cache.batch())?, out)
+    }
+
+    fn decode_run(&mut self, cache: &mut CandleCache, tokens: &[TokenId], out: &mut [TokenId]) -> Result<(), CandleError> {
+        cache.check_owner(self.id)?;
+        if out.is_empty() {
+            return Ok(());
+        }
+        check_step(tokens, cache, self.info.vocab)?;
+        let steps = check_run(cache, out)?;
+        if let Some(result) = self.decoder.run(cache, tokens, out) {
+            result?;
+            cache.len += steps;
+            return Ok(());
+        }
+        let (start, mut given) = (cache.len, tokens.to_vec());
+        for step in out.chunks_mut(tokens.len()) {
+            if let Err(error) = self.decode_greedy(cache, &given, step) {
+                cache.truncate(start);
+                return Err(error);
+            }
+            given.copy_from_slice(step);
+        }
+        Ok(())
     }
 }
 
@@ -90,11 +112,28 @@ impl Model for CandleModel {
 
     fn allocate(&mut self, spec: CacheSpec) -> Result<CandleCache, CandleError> {
         let spec = spec.check(&self.capabilities)?;
-        self.decoder.reserve(spec.capacity)?;
         self.decoder.allocate(spec, self.info.dtype, self.id)
     }
 
     fn evidence(&mut self) -> Result<Evidence, CandleError> {
         Ok(self.decoder.evidence(self.info.dtype))
     }
+
+    fn device_time(&self) -> Option<Duration> {
+        self.decoder.device_time()
+    }
+
+    fn device_steps(&self) -> &[Duration] {
+        self.decoder.device_steps()
+    }
+}
+
+/// A run of whole steps that fit; gives how many.
+fn check_run(cache: &CandleCache, out: &[TokenId]) -> Result<usize, CallError> {
+    let (rows, len, capacity) = (cache.batch(), cache.len(), cache.capacity());
+    if !out.len().is_multiple_of(rows) {
+        return Err(CallError::Rows { got: out.len() % rows, want: rows });
+    }
+    let new = out.len() / rows;
+    if len + new > capacity { Err(CallError::Overflow { len, new, capacity }) } else { Ok(new) }
 }

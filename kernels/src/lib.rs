@@ -22,6 +22,8 @@
 
 mod attention;
 mod cache;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod disjoint;
 mod element;
 mod matvec;

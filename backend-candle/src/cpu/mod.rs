@@ -131,7 +131,7 @@ impl Decoder {
             self.embed(prompt, done, piece)?;
             done += piece.len;
             let last = self.config.layers - 1;
-            for (index, layer) in cache.layers.iter().enumerate() {
+            for (index, layer) in cache.layers()?.iter().enumerate() {
                 let wanted = match (index == last, done == prompt.len()) {
                     (false, _) => Wanted::All,
                     (true, true) => Wanted::Last,

@@ -25,8 +25,11 @@ impl Case {
     }
 }
 
+/// A file or folder of the reference data: where this was compiled, or under `PHASE_TEST_DATA` on a machine without the source.
+#[expect(clippy::disallowed_methods, reason = "the place of the data is the tester's to say")]
 pub(crate) fn dir(name: &str) -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../model/tests/golden")).join(name)
+    let compiled = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../model/tests/golden"));
+    std::env::var_os("PHASE_TEST_DATA").map_or(compiled, PathBuf::from).join(name)
 }
 
 pub(crate) fn read<T: serde::de::DeserializeOwned>(path: &str) -> T {

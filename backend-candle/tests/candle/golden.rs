@@ -4,7 +4,7 @@ use crate::common::{Case, Golden, difference};
 use phase_backend_candle::{Candle, CandleConfig, CandleModel};
 use phase_core::{Backend, CacheSpec, DType, Decode, LoadSpec, Logits, Model, Prefill, PromptBatch};
 
-fn load(name: &str, dtype: DType, config: CandleConfig) -> CandleModel {
+pub(crate) fn load(name: &str, dtype: DType, config: CandleConfig) -> CandleModel {
     Candle::new(config).load(&LoadSpec::new(crate::common::dir(name)).with_dtype(dtype).with_threads(2)).unwrap()
 }
 
@@ -28,7 +28,7 @@ fn worst(model: &mut CandleModel, case: &Case, reference: &[Vec<f32>]) -> f32 {
     worst
 }
 
-fn check(name: &str, dtype: DType, config: &CandleConfig, tolerance: f32) {
+pub(crate) fn check(name: &str, dtype: DType, config: &CandleConfig, tolerance: f32) {
     let golden: Golden = crate::common::read(&format!("{name}.json"));
     let tensors = crate::common::tensors(&format!("{name}.safetensors"));
     check_at(name, &load(checkpoint_of(name), dtype, config.clone()).info().clone(), dtype);

@@ -4,6 +4,8 @@
 
 mod common;
 mod conformance;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod golden;
 mod refusals;
 mod smollm2;

@@ -4,7 +4,7 @@
 
 use crate::common::{Case, difference};
 use phase_backend_candle::{Candle, CandleModel};
-use phase_core::{Backend, CacheSpec, DType, Decode, LoadSpec, Logits, Model, Prefill, PromptBatch, TokenId};
+use phase_core::{Backend, CacheSpec, DType, Decode, KvCache, LoadSpec, Logits, Model, Prefill, PromptBatch, TokenId};
 use serde::Deserialize;
 
 #[derive(Debug, Deserialize)]
@@ -21,16 +21,16 @@ struct Continuation {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the place of a large file is the tester's to say")]
-fn load(dtype: DType) -> Option<CandleModel> {
+pub(crate) fn load(backend: &Candle, dtype: DType) -> Option<CandleModel> {
     let Ok(path) = std::env::var("PHASE_TEST_MODEL") else {
         println!("skipped: PHASE_TEST_MODEL is not set to a SmolLM2-135M-Instruct checkpoint");
         return None;
     };
-    Some(Candle::cpu().load(&LoadSpec::new(path).with_dtype(dtype)).expect("SmolLM2"))
+    Some(backend.load(&LoadSpec::new(path).with_dtype(dtype)).expect("SmolLM2"))
 }
 
-fn check_logits(dtype: DType, tolerance: f32) {
-    let Some(mut model) = load(dtype) else { return };
+pub(crate) fn check_logits(backend: &Candle, dtype: DType, tolerance: f32) {
+    let Some(mut model) = load(backend, dtype) else { return };
     let golden: Golden = crate::common::read("smollm2/golden.json");
     let tensors = crate::common::tensors("smollm2/golden.safetensors");
     let positions: Vec<i32> = tensors["positions"]
@@ -60,17 +60,22 @@ fn check_logits(dtype: DType, tolerance: f32) {
 
 #[test]
 fn logits_in_f32() {
-    check_logits(DType::F32, 2e-3);
+    check_logits(&Candle::cpu(), DType::F32, 2e-3);
 }
 
 #[test]
 fn logits_in_f16() {
-    check_logits(DType::F16, 2e-1);
+    check_logits(&Candle::cpu(), DType::F16, 2e-1);
 }
 
 #[test]
 fn greedy_continuations_in_f32() {
-    let Some(mut model) = load(DType::F32) else { return };
+    check_greedy(&Candle::cpu());
+}
+
+/// Token by token, and in one run.
+pub(crate) fn check_greedy(backend: &Candle) {
+    let Some(mut model) = load(backend, DType::F32) else { return };
     let golden: Golden = crate::common::read("smollm2/golden.json");
     for Continuation { name, prompt, greedy } in &golden.continuations {
         let mut cache = model.allocate(CacheSpec { batch: 1, capacity: prompt.len() + greedy.len() }).unwrap();
@@ -82,5 +87,9 @@ fn greedy_continuations_in_f32() {
             model.decode_greedy(&mut cache, &next.clone(), &mut next).unwrap();
         }
         assert_eq!(&ids, greedy, "continuation {name}");
+        cache.truncate(prompt.len());
+        let mut run = vec![TokenId(0); greedy.len() - 1];
+        model.decode_run(&mut cache, &greedy[..1], &mut run).unwrap();
+        assert_eq!(run, greedy[1..], "continuation {name} in one run");
     }
 }

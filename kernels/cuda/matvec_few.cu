@@ -1,0 +1,151 @@
+// Products of 2 to 8 rows of 16-bit activations with a 16-bit matrix, each weight read once, on the tensor cores.
+//
+// y[b, n] = W[n, k] x[b, k]. A block takes 16 rows of W at a time, each of its warps a share of k; sums are f32. The order of k
+// inside a 16 x 16 tile is free as long as both sides agree, so a lane's 16 bytes of a row serve two tiles as they lie.
+#include "mma.cuh"
+
+// Mirrored by `FewArgs` in src/cuda/args.rs.
+struct FewArgs {
+  const void* w;
+  const float* bias;  // [n], or null; gate before up
+  const void* x;      // [batch, k] in T
+  void* y;            // [batch, n]: f32, or T for the gated and the plain activation
+  const float* frequencies;
+  Place place;
+  Near near;
+  uint32_t n, k, batch, activation, heads;
+};
+
+enum Mode { STORE, ROTATE, ADD, GATED, PLAIN };
+
+constexpr int TILE = 8;  // pairs of rows
+
+// The two rows of W that pair `p` multiplies.
+template <int MODE>
+__device__ __forceinline__ uint32_t row_of(const FewArgs& a, uint32_t p, int r) {
+  if (MODE == ROTATE) {
+    const uint32_t half = a.place.head_dim / 2;
+    p = min(p, a.n / 2 - 1);
+    return p / half * 2 * half + p % half + r * half;
+  }
+  if (MODE == GATED) return min(p, a.n - 1) + r * a.n;
+  return min(p / TILE * 2 * TILE + p % TILE + r * TILE, a.n - 1);
+}
+
+template <typename T, int MODE>
+__device__ __forceinline__ void finish(const FewArgs& a, const Where& where, uint32_t p, uint32_t b, float low, float high) {
+  if (a.bias) low += a.bias[row_of<MODE>(a, p, 0)], high += a.bias[row_of<MODE>(a, p, 1)];
+  if constexpr (MODE == ROTATE) {
+    const uint32_t head_dim = a.place.head_dim, half = head_dim / 2, head = p / half, at = p % half, kv_heads = a.place.kv_heads;
+    if (p >= a.n / 2) return;
+    if (a.frequencies && head < a.heads + kv_heads) rotate(low, high, where.position, a.frequencies[at]);
+    if (head < a.heads) {
+      float* q = static_cast<float*>(a.y) + ((size_t)b * a.heads + head) * head_dim + at;
+      q[0] = low, q[half] = high;
+    } else {
+      const uint32_t of = head - a.heads;
+      T* row = cache_of<T>(a.place, where, of / kv_heads, b, of % kv_heads) + (size_t)where.position * head_dim + at;
+      row[0] = Format<T>::from(low), row[half] = Format<T>::from(high);
+    }
+  } else if constexpr (MODE == GATED) {
+    if (p < a.n) static_cast<T*>(a.y)[(size_t)b * a.n + p] = Format<T>::from(activate(a.activation, low) * high);
+  } else {
+    const float sums[2] = {low, high};
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      const uint32_t row = p / TILE * 2 * TILE + p % TILE + r * TILE;
+      if (row >= a.n) continue;
+      const size_t at = (size_t)b * a.n + row;
+      if (MODE == PLAIN) static_cast<T*>(a.y)[at] = Format<T>::from(activate(a.activation, sums[r]));
+      else static_cast<float*>(a.y)[at] = MODE == ADD ? static_cast<float*>(a.y)[at] + sums[r] : sums[r];
+    }
+  }
+}
+
+template <typename T, int MODE, int WARPS>
+__device__ __forceinline__ void matvec_few(const FewArgs& a) {
+  constexpr int THREADS = WARPS * 32;
+  constexpr int U = 4;  // strips of 64 elements that a warp has under way
+  extern __shared__ __align__(16) unsigned char shared[];
+  __shared__ float sums[WARPS][2 * TILE][8];
+  const uint32_t t = threadIdx.x, warp = t / 32, lane = t % 32, g = lane / 4, c = lane % 4;
+  const uint32_t chunks = a.k / 8, strips = (chunks + 7) / 8, turns = (strips + WARPS - 1) / WARPS;
+  // Rows of x start 64 bytes further into the banks each, so that two of them fill all banks.
+  const uint32_t stride = turns * WARPS * 128 + 64;
+  const uint32_t tiles = ((MODE == ROTATE ? a.n / 2 : MODE == GATED ? a.n : (a.n + 1) / 2) + TILE - 1) / TILE;
+  uint32_t tile = blockIdx.x;
+  uint4 w[U][2][2];  // strip, half of it, row of the pair
+  auto load = [&](uint32_t of, uint32_t turn, int u) {
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      const uint32_t chunk = ((turn + u) * WARPS + warp) * 8 + h * 4 + c;
+#pragma unroll
+      for (int r = 0; r < 2; r++) {
+        w[u][h][r] = make_uint4(0, 0, 0, 0);
+        if (of < tiles && chunk < chunks)
+          w[u][h][r] = load_weights(reinterpret_cast<const uint4*>(static_cast<const T*>(a.w) + (size_t)row_of<MODE>(a, of * TILE + g, r) * a.k) + chunk);
+      }
+    }
+  };
+#pragma unroll
+  for (int u = 0; u < U; u++) load(tile, 0, u);
+  const bool single = tiles <= gridDim.x && turns <= U;
+  if (single && t == 0) bring_near(a.near, blockIdx.x, gridDim.x);
+  dep_wait();
+  dep_launch();
+  const uint32_t row_chunks = turns * WARPS * 8;
+  for (uint32_t i = t; i < TILE * row_chunks; i += THREADS) {
+    const uint32_t row = i / row_chunks, chunk = i % row_chunks;
+    const bool there = row < a.batch && chunk < chunks;
+    copy_async(shared_address(shared) + row * stride + chunk * 16, static_cast<const uint4*>(a.x) + (there ? (size_t)row * chunks + chunk : 0), there);
+  }
+  copy_commit();
+  copy_wait<0>();
+  __syncthreads();
+  const Where where = MODE == ROTATE ? locate(a.place) : Where{};
+  for (; tile < tiles; tile += gridDim.x) {
+    float acc[4] = {};
+    for (uint32_t turn = 0; turn < turns; turn += U) {
+      const bool done = turn + U >= turns;
+      const uint32_t next_tile = done ? tile + gridDim.x : tile, next_turn = done ? 0 : turn + U;
+      if (!single && next_tile >= tiles && t == 0) bring_near(a.near, blockIdx.x, gridDim.x);
+#pragma unroll
+      for (int u = 0; u < U; u++) {
+        if (turn + u < turns)
+#pragma unroll
+          for (int h = 0; h < 2; h++) {
+            const uint4 x = *reinterpret_cast<const uint4*>(shared + g * stride + (((turn + u) * WARPS + warp) * 8 + h * 4 + c) * 16);
+            const uint4 low = w[u][h][0], high = w[u][h][1];
+            const uint32_t front[4] = {low.x, high.x, low.y, high.y}, back[4] = {low.z, high.z, low.w, high.w};
+            mma<T>(acc, front, x.x, x.y);
+            mma<T>(acc, back, x.z, x.w);
+          }
+        if (next_tile < tiles) load(next_tile, next_turn, u);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) sums[warp][g + (i >> 1) * TILE][c * 2 + (i & 1)] = acc[i];
+    __syncthreads();
+    if (t < TILE * 8) {
+      const uint32_t p = t % TILE, b = t / TILE;
+      float low = 0.f, high = 0.f;
+#pragma unroll
+      for (int s = 0; s < WARPS; s++) low += sums[s][p][b], high += sums[s][p + TILE][b];
+      if (b < a.batch) finish<T, MODE>(a, where, tile * TILE + p, b, low, high);
+    }
+    __syncthreads();
+  }
+}
+
+// 16 warps where there are too few tiles to give every multiprocessor two blocks of 8.
+#define FEW(NAME, SUFFIX, T, MODE)                                                                                                                      \
+  extern "C" __global__ void __launch_bounds__(256, 2) few_##NAME##_##SUFFIX(const __grid_constant__ FewArgs a) { matvec_few<T, MODE, 8>(a); }            \
+  extern "C" __global__ void __launch_bounds__(512, 1) few_##NAME##_wide_##SUFFIX(const __grid_constant__ FewArgs a) { matvec_few<T, MODE, 16>(a); }
+#define FEWS(SUFFIX, T)          \
+  FEW(store, SUFFIX, T, STORE)   \
+  FEW(rotate, SUFFIX, T, ROTATE) \
+  FEW(add, SUFFIX, T, ADD)       \
+  FEW(gated, SUFFIX, T, GATED)   \
+  FEW(plain, SUFFIX, T, PLAIN)
+FEWS(f16, __half)
+FEWS(bf16, __nv_bfloat16)

@@ -1,0 +1,435 @@
+//! Times each CUDA kernel of a decode step, and whole steps, against a plain read of the same memory in the same run.
+//!
+//! `cargo run --release -p phase-kernels --features cuda --example cuda_bandwidth [1b|8b] [CONTEXT] [MIB]`
+//!
+//! A kernel is captured sixteen times in a row into a graph, each time on another layer's weights, so that no cache helps.
+//! Numbers are medians of several blocks. MIB is what is brought near while queries, attention, its output, the gates and the
+//! down projection are computed: five numbers with commas, sets of them with colons.
+
+#![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures and prints")]
+
+use std::{env::args, error::Error, sync::Arc};
+
+use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, sys};
+use half::bf16;
+use phase_kernels::cuda::{
+    Activation, AttentionDecode, AttentionPrefill, CudaError, FewFinish, Finish, Format, Head, Kernels, Matvec, MatvecFew, Norm, NormKind,
+    NormRows, PickTokens, Place, Region, Rotation, Step,
+};
+
+type Failure = Box<dyn Error>;
+
+/// A Llama's dimensions.
+#[derive(Clone, Copy)]
+struct Shape {
+    hidden: usize,
+    inner: usize,
+    layers: usize,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    vocab: usize,
+}
+
+const SMALL: Shape = Shape { hidden: 2048, inner: 8192, layers: 16, heads: 32, kv_heads: 8, head_dim: 64, vocab: 128_256 };
+const LARGE: Shape = Shape { hidden: 4096, inner: 14_336, layers: 32, heads: 32, kv_heads: 8, head_dim: 128, vocab: 128_256 };
+
+impl Shape {
+    const fn qkv(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+
+    const fn q(&self) -> usize {
+        self.heads * self.head_dim
+    }
+}
+
+struct Bench {
+    stream: Arc<CudaStream>,
+    kernels: Kernels,
+    shape: Shape,
+    batch: usize,
+    context: usize,
+    /// Bytes that each kernel of a layer brings near.
+    near: [usize; 5],
+    layers: Vec<Layer>,
+    head: Region,
+    cache: Region,
+    capacity: usize,
+    gain: Region,
+    frequencies: Region,
+    x: Region,
+    normed: Region,
+    q: Region,
+    attended: Region,
+    inner: Region,
+    scores: Region,
+    partial: Region,
+    tickets: Region,
+    control: Region,
+    tokens: Region,
+    keep: Vec<CudaSlice<u8>>,
+}
+
+#[derive(Clone, Copy)]
+struct Layer {
+    qkv: Region,
+    o: Region,
+    gate_up: Region,
+    down: Region,
+}
+
+impl Bench {
+    fn new(shape: Shape, context: usize) -> Result<Self, Failure> {
+        phase_kernels::cuda::driver()?;
+        let device = CudaContext::new(0)?;
+        println!("{}", device.name()?);
+        // SAFETY: everything is on one stream.
+        unsafe { device.disable_event_tracking() };
+        let stream = device.new_stream()?;
+        let kernels = Kernels::load(&stream, Format::Bf16)?;
+        let nothing = Region::new(0, 0);
+        let mut bench = Self {
+            stream,
+            kernels,
+            shape,
+            batch: 1,
+            context,
+            near: [0; 5],
+            layers: Vec::new(),
+            head: nothing,
+            cache: nothing,
+            capacity: (context + 512).max(2048),
+            gain: nothing,
+            frequencies: nothing,
+            x: nothing,
+            normed: nothing,
+            q: nothing,
+            attended: nothing,
+            inner: nothing,
+            scores: nothing,
+            partial: nothing,
+            tickets: nothing,
+            control: nothing,
+            tokens: nothing,
+            keep: Vec::new(),
+        };
+        bench.fill()?;
+        Ok(bench)
+    }
+
+    fn alloc(&mut self, bytes: usize) -> Result<Region, Failure> {
+        let slice = self.stream.alloc_zeros::<u8>(bytes)?;
+        let region = Region::new(slice.device_ptr(&self.stream).0, bytes);
+        self.keep.push(slice);
+        Ok(region)
+    }
+
+    /// Memory full of small random numbers.
+    fn random(&mut self, elements: usize, pattern: &[u8]) -> Result<Region, Failure> {
+        let region = self.alloc(elements * 2)?;
+        for at in (0..elements * 2).step_by(pattern.len()) {
+            let part = &pattern[..pattern.len().min(elements * 2 - at)];
+            // SAFETY: the part ends inside the region, and the pattern outlives the copy, which is waited for below.
+            unsafe { cudarc::driver::result::memcpy_htod_async(region.address() + at as u64, part, self.stream.cu_stream())? };
+        }
+        Ok(region)
+    }
+
+    fn floats(&mut self, values: &[f32]) -> Result<Region, Failure> {
+        let region = self.alloc(values.len() * 4)?;
+        // SAFETY: the region is as long as the values, which outlive the copy.
+        unsafe { cudarc::driver::result::memcpy_htod_async(region.address(), values, self.stream.cu_stream())? };
+        self.stream.synchronize()?;
+        Ok(region)
+    }
+
+    fn fill(&mut self) -> Result<(), Failure> {
+        let mut state = 1u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 40) as f32 / (1u64 << 24) as f32 - 0.5) * 0.08
+        };
+        let pattern: Vec<u8> = (0..16 << 20).flat_map(|_| bf16::from_f32(next()).to_ne_bytes()).collect();
+        let s = self.shape;
+        for _ in 0..s.layers {
+            let layer = Layer {
+                qkv: self.random(s.qkv() * s.hidden, &pattern)?,
+                o: self.random(s.hidden * s.q(), &pattern)?,
+                gate_up: self.random(2 * s.inner * s.hidden, &pattern)?,
+                down: self.random(s.hidden * s.inner, &pattern)?,
+            };
+            self.layers.push(layer);
+        }
+        self.head = self.random(s.vocab * s.hidden, &pattern)?;
+        let batch = MOST_ROWS;
+        self.cache = self.random(s.layers * 2 * batch * s.kv_heads * self.capacity * s.head_dim, &pattern)?;
+        self.stream.synchronize()?;
+        self.gain = self.floats(&vec![1.0; s.hidden])?;
+        self.frequencies = self.floats(&(0..s.head_dim / 2).map(|i| 500_000f32.powf(-2.0 * i as f32 / s.head_dim as f32)).collect::<Vec<_>>())?;
+        self.x = self.floats(&(0..batch * s.hidden).map(|i| (i as f32 * 0.37).sin()).collect::<Vec<_>>())?;
+        self.q = self.floats(&(0..batch * s.q()).map(|i| (i as f32 * 0.11).sin()).collect::<Vec<_>>())?;
+        self.normed = self.alloc(batch * s.hidden * 4)?;
+        self.attended = self.alloc(batch * s.q() * 4)?;
+        self.inner = self.alloc(batch * s.inner * 4)?;
+        // Prompts borrow it for queries and outputs.
+        self.scores = self.alloc((batch * s.vocab * 4).max(2 * 2048 * s.q() * 2))?;
+        self.partial = self.alloc(Kernels::partial_bytes(batch, s.heads, s.head_dim, 64))?;
+        self.tickets = self.alloc(batch * s.heads * 4 + 16)?;
+        self.control = self.alloc(32 + batch * 4)?;
+        self.tokens = self.alloc(4 * batch * 4096)?;
+        self.stream.synchronize()?;
+        Ok(())
+    }
+
+    fn start(&self) -> Result<(), Failure> {
+        let narrow = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+        let step = Step {
+            cache: self.cache.address(),
+            tokens_out: self.tokens.address(),
+            capacity: narrow(self.capacity),
+            position: narrow(self.context),
+            ..Step::default()
+        };
+        let words = [step.cache, step.tokens_out].into_iter().flat_map(u64::to_ne_bytes);
+        let bytes: Vec<u8> = words.chain([step.capacity, step.position, 0, 0].into_iter().flat_map(u32::to_ne_bytes)).collect();
+        // SAFETY: the region is as long, and the bytes outlive the copy.
+        unsafe { cudarc::driver::result::memcpy_htod_async(self.control.address(), &bytes, self.stream.cu_stream())? };
+        self.stream.synchronize()?;
+        Ok(())
+    }
+
+    const fn place(&self, layer: usize) -> Place {
+        let Shape { kv_heads, head_dim, .. } = self.shape;
+        Place { step: Some(self.control), cache: self.cache, capacity: self.capacity, start: 0, batch: self.batch, kv_heads, head_dim, layer }
+    }
+
+    const fn norm(&self) -> Norm {
+        Norm { kind: NormKind::Rms, gain: self.gain, shift: None, eps: 1e-5 }
+    }
+
+    fn next(&self, kernel: usize, of: Region) -> [Option<Region>; 2] {
+        [Some(of.part(0, self.near[kernel])), None]
+    }
+
+    /// Of gates and ups the same rows, behind the first `from` bytes.
+    fn next_gates(&self, kernel: usize, from: usize, of: Region) -> [Option<Region>; 2] {
+        let (half, bytes) = (of.bytes() / 2, self.near[kernel] / 2);
+        [Some(of.part(from / 2, bytes)), Some(of.part(half + from / 2, bytes))]
+    }
+
+    fn one(&self, weights: Region, x: Region, y: Region, n: usize, k: usize, next: [Option<Region>; 2], finish: Finish) -> Result<(), CudaError> {
+        let norm = (!matches!(finish, Finish::Add)).then(|| self.norm());
+        let op = Matvec { weights, bias: None, x, embedding: None, norm, y, n, k, next, finish };
+        // SAFETY: everything lives as long as the bench.
+        unsafe { self.kernels.matvec(&op) }
+    }
+
+    fn few(&self, weights: Region, x: Region, y: Region, n: usize, k: usize, next: [Option<Region>; 2], finish: FewFinish) -> Result<(), CudaError> {
+        let op = MatvecFew { weights, bias: None, x, y, batch: self.batch, n, k, next, finish };
+        // SAFETY: as above.
+        unsafe { self.kernels.matvec_few(&op) }
+    }
+
+    fn norm_rows(&self) -> Result<(), CudaError> {
+        let op = NormRows { x: self.x, add: None, norm: self.norm(), out: self.normed, rows: self.batch, width: self.shape.hidden };
+        // SAFETY: as above.
+        unsafe { self.kernels.norm(&op) }
+    }
+
+    fn qkv(&self, layer: usize) -> Result<(), CudaError> {
+        let (s, l) = (self.shape, self.layers[layer]);
+        let rotation = Rotation { heads: s.heads, frequencies: Some(self.frequencies), place: self.place(layer) };
+        if self.batch == 1 {
+            return self.one(l.qkv, self.x, self.q, s.qkv(), s.hidden, self.next(0, l.o), Finish::Rotate(rotation));
+        }
+        self.few(l.qkv, self.normed, self.q, s.qkv(), s.hidden, self.next(0, l.o), FewFinish::Rotate(rotation))
+    }
+
+    fn attention(&self, layer: usize) -> Result<(), CudaError> {
+        let s = self.shape;
+        let op = AttentionDecode {
+            q: self.q,
+            out: self.attended,
+            narrow: self.batch > 1,
+            partial: self.partial,
+            tickets: self.tickets,
+            place: self.place(layer),
+            heads: s.heads,
+            window: None,
+            scale: 0.125,
+            splits: self.kernels.splits(self.batch, s.heads, s.kv_heads),
+            next: self.next_gates(1, 0, self.layers[layer].gate_up),
+        };
+        // SAFETY: as above.
+        unsafe { self.kernels.attention_decode(&op) }
+    }
+
+    fn o(&self, layer: usize) -> Result<(), CudaError> {
+        let (s, l) = (self.shape, self.layers[layer]);
+        let next = self.next_gates(2, self.near[1], l.gate_up);
+        if self.batch == 1 {
+            return self.one(l.o, self.attended, self.x, s.hidden, s.q(), next, Finish::Add);
+        }
+        self.few(l.o, self.attended, self.x, s.hidden, s.q(), next, FewFinish::Add)
+    }
+
+    fn gate_up(&self, layer: usize) -> Result<(), CudaError> {
+        let (s, l) = (self.shape, self.layers[layer]);
+        let next = self.next(3, l.down);
+        if self.batch == 1 {
+            return self.one(l.gate_up, self.x, self.inner, s.inner, s.hidden, next, Finish::Gated(Activation::Silu));
+        }
+        self.few(l.gate_up, self.normed, self.inner, s.inner, s.hidden, next, FewFinish::Gated(Activation::Silu))
+    }
+
+    fn down(&self, layer: usize) -> Result<(), CudaError> {
+        let (s, l) = (self.shape, self.layers[layer]);
+        let next = self.next(4, self.layers.get(layer + 1).map_or(self.head, |next| next.qkv));
+        if self.batch == 1 {
+            return self.one(l.down, self.inner, self.x, s.hidden, s.inner, next, Finish::Add);
+        }
+        self.few(l.down, self.inner, self.x, s.hidden, s.inner, next, FewFinish::Add)
+    }
+
+    fn head(&self, _: usize) -> Result<(), CudaError> {
+        let s = self.shape;
+        let at = self.tickets.address() + (MOST_ROWS * s.heads * 4) as u64;
+        let (best, ticket, tokens) = (Region::new(at, 8), Region::new(at + 8, 4), Region::new(self.control.address() + 32, MOST_ROWS * 4));
+        if self.batch == 1 {
+            let head = Head { tokens, best, ticket, advance: Some(self.control) };
+            return self.one(self.head, self.x, self.scores, s.vocab, s.hidden, self.next(4, self.layers[0].qkv), Finish::Head(head));
+        }
+        self.few(self.head, self.normed, self.scores, s.vocab, s.hidden, [None; 2], FewFinish::Store)?;
+        let op = PickTokens { scores: self.scores, tokens, ticket, advance: Some(self.control), batch: self.batch, vocab: s.vocab };
+        // SAFETY: as above.
+        unsafe { self.kernels.pick_tokens(&op) }
+    }
+
+    fn step(&self) -> Result<(), CudaError> {
+        for layer in 0..self.shape.layers {
+            if self.batch > 1 {
+                self.norm_rows()?;
+            }
+            self.qkv(layer)?;
+            self.attention(layer)?;
+            self.o(layer)?;
+            if self.batch > 1 {
+                self.norm_rows()?;
+            }
+            self.gate_up(layer)?;
+            self.down(layer)?;
+        }
+        if self.batch > 1 {
+            self.norm_rows()?;
+        }
+        self.head(0)
+    }
+
+    /// Median seconds of one replay of what `body` enqueues.
+    fn time(&self, replays: usize, body: impl Fn() -> Result<(), CudaError>) -> Result<f64, Failure> {
+        self.start()?;
+        body()?;
+        self.stream.synchronize()?;
+        self.stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
+        let enqueued = body();
+        let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0))?.ok_or("nothing was captured")?;
+        enqueued?;
+        let event = || self.stream.context().new_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT));
+        let (from, to) = (event()?, event()?);
+        let mut seconds = Vec::new();
+        for _ in 0..7 {
+            self.start()?;
+            from.record(&self.stream)?;
+            for _ in 0..replays {
+                graph.launch()?;
+            }
+            to.record(&self.stream)?;
+            seconds.push(f64::from(from.elapsed_ms(&to)?) / 1e3 / replays as f64);
+        }
+        seconds.sort_by(f64::total_cmp);
+        Ok(seconds[seconds.len() / 2])
+    }
+
+    fn kernels(&self, bandwidth: f64) -> Result<(), Failure> {
+        type Launch = fn(&Bench, usize) -> Result<(), CudaError>;
+        let s = self.shape;
+        let kv = (2 * self.batch * s.kv_heads * s.head_dim * self.context * 2) as f64;
+        let cases: [(&str, f64, Launch); 6] = [
+            ("qkv", (s.qkv() * s.hidden * 2) as f64, Self::qkv),
+            ("attention", kv, Self::attention),
+            ("o", (s.hidden * s.q() * 2) as f64, Self::o),
+            ("gate_up", (2 * s.inner * s.hidden * 2) as f64, Self::gate_up),
+            ("down", (s.hidden * s.inner * 2) as f64, Self::down),
+            ("head", (s.vocab * s.hidden * 2) as f64, Self::head),
+        ];
+        for (name, bytes, launch) in cases {
+            let seconds = self.time(10, || (0..16).try_for_each(|layer| launch(self, layer)))? / 16.0;
+            let over = (seconds - bytes / bandwidth) * 1e6;
+            println!("  {name:9} {:8.2} us  {:6.0} GB/s  {over:6.2} us over its bytes", seconds * 1e6, bytes / seconds / 1e9);
+        }
+        Ok(())
+    }
+
+    fn prefill(&self) -> Result<(), Failure> {
+        let s = self.shape;
+        for len in [512, self.capacity.min(2048)] {
+            let place = Place { step: None, batch: 1, ..self.place(0) };
+            // Scores hold both, as they are the largest buffer.
+            let bytes = len * s.q() * 2;
+            let (q, out) = (Region::new(self.scores.address(), bytes), Region::new(self.scores.address() + bytes as u64, bytes));
+            if 2 * bytes > self.scores.bytes() {
+                continue;
+            }
+            let op = AttentionPrefill { q, out, place, len, heads: s.heads, window: None, scale: 0.125 };
+            // SAFETY: as above.
+            let seconds = self.time(10, || (0..8).try_for_each(|_| unsafe { self.kernels.attention_prefill(&op) }))? / 8.0;
+            let flops = 2.0 * (len * len * s.q()) as f64;
+            println!("  prefill attention {len}: {:.1} us, {:.0} TFLOP/s of the causal half", seconds * 1e6, flops / seconds / 1e12);
+        }
+        Ok(())
+    }
+}
+
+const MOST_ROWS: usize = 8;
+
+fn main() -> Result<(), Failure> {
+    let mut args = args().skip(1);
+    let shape = if args.next().as_deref() == Some("8b") { LARGE } else { SMALL };
+    let context = args.next().map_or(Ok(700), |n| n.parse())?;
+    let sets = args.next().unwrap_or_else(|| "12,16,8,12,12".to_owned());
+    let sets: Vec<Vec<usize>> =
+        sets.split(':').map(|set| set.split(',').map(|n| n.parse::<usize>().map(|n| n << 20)).collect()).collect::<Result<_, _>>()?;
+    let mut bench = Bench::new(shape, context)?;
+    let all = Region::new(bench.head.address(), bench.head.bytes());
+    let read = bench.time(10, || {
+        // SAFETY: both regions live as long as the bench.
+        unsafe { bench.kernels.read_memory(all, bench.tokens) }
+    })?;
+    let bandwidth = all.bytes() as f64 / read;
+    let s = shape;
+    let layer = s.qkv() * s.hidden + s.hidden * s.q() + 3 * s.inner * s.hidden;
+    let weights = 2.0 * (s.layers * layer + s.vocab * s.hidden) as f64;
+    println!("read {:.0} GB/s; weights {:.3} GB, floor {:.4} ms a step", bandwidth / 1e9, weights / 1e9, weights / bandwidth * 1e3);
+    for batch in [1, 2, 8] {
+        bench.batch = batch;
+        for overlap in [false, true] {
+            bench.kernels.set_overlap(overlap);
+            for set in &sets {
+                bench.near = set.as_slice().try_into().map_err(|_| "five numbers make a set")?;
+                let seconds = bench.time(40, || bench.step())?;
+                println!(
+                    "batch {batch} context {context} overlap {overlap} near {:?} MiB: {:.4} ms a step, {:.0} tok/s, {:.3} of the floor",
+                    bench.near.map(|bytes| bytes >> 20),
+                    seconds * 1e3,
+                    batch as f64 / seconds,
+                    weights / bandwidth / seconds
+                );
+            }
+        }
+        // Alone, a kernel is timed without what it would bring near for another.
+        bench.near = [0; 5];
+        bench.kernels(bandwidth)?;
+    }
+    bench.prefill()
+}

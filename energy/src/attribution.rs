@@ -49,9 +49,6 @@ pub enum AttributionError {
         /// What is wrong.
         what: &'static str,
     },
-    /// A counter of energy cannot be a trailing mean.
-    #[error("a counter can't be a trailing_mean: its differences would be no energy of any time")]
-    CounterOfMeans,
     /// Readings that are not in order of time.
     #[error("reading {index} was taken at {t_ns} ns, before its predecessor")]
     Unordered {

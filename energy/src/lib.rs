@@ -17,7 +17,9 @@
 
 mod attribution;
 mod availability;
+mod calibration;
 pub mod fake;
+pub mod file;
 mod nvml;
 mod range;
 mod rapl;
@@ -29,6 +31,7 @@ pub use attribution::{
     Gate, Interval, PowerBounds, Sample, SensorWindow, Series, allocate, bracket, classify, cross_check, sum,
 };
 pub use availability::{Availability, Roots, SourceStatus, absence_reason, absence_reason_of, sources, sources_in};
+pub use calibration::{Estimate, METHOD_VERSION, SensorCalibration, VALID_DAYS};
 pub use range::JouleRange;
 pub use sensor::{ReadingKind, SensorKind, SensorModel};
 pub use source::{Perimeter, ReadError, Reading, Scripted, Source, SourceId, Stamped};

@@ -4,11 +4,12 @@ use crate::Interval;
 use phase_core::NoData;
 
 /// Reasons in the order in which they are given when several hold: what makes the whole recording void comes first.
-const ORDER: [NoData; 13] = [
+const ORDER: [NoData; 14] = [
     NoData::Mig,
     NoData::DeviceShared,
     NoData::BoundaryChanged,
     NoData::Uncalibrated,
+    NoData::Unsupported,
     NoData::CrossCheckFailed,
     NoData::Perturbing,
     NoData::CounterReset,

@@ -60,15 +60,16 @@ impl Series {
     ///
     /// # Errors
     /// [`AttributionError::Unordered`] and [`AttributionError::Value`] name the first reading that is out of order, negative
-    /// or not a number; [`AttributionError::CounterOfMeans`] where the model does not fit the kind of readings.
+    /// or not a number.
     pub fn new(kind: ReadingKind, samples: &[Sample], model: SensorModel, gate: Gate) -> Result<Self, AttributionError> {
         check(samples)?;
-        if kind == ReadingKind::Counter && model.kind() == SensorKind::TrailingMean {
-            return Err(AttributionError::CounterOfMeans);
-        }
         let origin_ns = samples.first().map_or(0, |s| s.t_ns);
         let updates = update::updates(kind, samples, origin_ns, &model);
         let window::Windows { windows, mut faults, max_gap_s } = window::windows(kind, &updates, &model, gate.max_gap_periods);
+        if kind == ReadingKind::Counter && model.kind() == SensorKind::TrailingMean {
+            // Differences of overlapping means are the energy of no time at all.
+            faults.add(NoData::Unsupported, Interval::new(f64::NEG_INFINITY, f64::INFINITY));
+        }
         faults.seal();
         let mut before = Vec::with_capacity(windows.len() + 1);
         let mut sums = Sums::default();

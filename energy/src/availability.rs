@@ -5,7 +5,9 @@
 //! | `rapl` | processor packages | `<sysfs>/class/powercap/intel-rapl:*` | a readable `energy_uj` (microjoules) |
 //! | `nvml` | GPU boards | `libnvidia-ml.so.1` and `<dev>/nvidia<n>` | the NVIDIA driver |
 
-use crate::{nvml, rapl};
+mod nvml;
+mod rapl;
+
 use phase_core::NoData;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -93,8 +95,8 @@ pub fn absence_reason() -> NoData {
     absence_reason_of(&sources())
 }
 
-/// Why a run has no energy numbers where `sources` is all there is: [`NoData::NoSource`] when none is available,
-/// otherwise [`NoData::NotRecorded`], because this version samples none.
+/// Why a run that sampled nothing has no energy numbers where `sources` is all there is: [`NoData::NoSource`] when none is
+/// available, otherwise [`NoData::NotRecorded`].
 ///
 /// ```
 /// use phase_core::NoData;

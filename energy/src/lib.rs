@@ -8,6 +8,8 @@
 //! - [`SensorModel`] says what a reading means; a sensor without a calibration has no energy.
 //! - [`Source`] is the one trait of everything that is read; [`Scripted`] replays readings, and [`fake`] is a GPU whose
 //!   energy is known.
+//! - [`Board`] (NVML, loaded at run time) and [`Rapl`] are sources; [`Sampler`] reads sources on the clock of the phases.
+//! - [`SensorCalibration`] is what was found out about one sensor; [`file`] reads and writes recordings.
 //! - [`sources`] says which sources this machine has and why the others are absent.
 //!
 //! Status of an answer: `measured` (both ends bracketed, at least two updates inside, at most 10% uncertain),
@@ -20,9 +22,8 @@ mod availability;
 mod calibration;
 pub mod fake;
 pub mod file;
-mod nvml;
 mod range;
-mod rapl;
+mod sampler;
 mod sensor;
 mod source;
 
@@ -33,5 +34,9 @@ pub use attribution::{
 pub use availability::{Availability, Roots, SourceStatus, absence_reason, absence_reason_of, sources, sources_in};
 pub use calibration::{Estimate, METHOD_VERSION, SensorCalibration, VALID_DAYS};
 pub use range::JouleRange;
+pub use sampler::{Condition, Lateness, Poller, Recording, Sampler, SamplerError, SamplerPlan, SystemWall, Wall};
 pub use sensor::{ReadingKind, SensorKind, SensorModel};
-pub use source::{Perimeter, ReadError, Reading, Scripted, Source, SourceId, Stamped};
+pub use source::{
+    Board, BoardCondition, BoardField, BoardState, NvmlError, NvmlLibrary, Perimeter, Rapl, RaplError, ReadError, Reading, Scripted,
+    Source, SourceId, Stamped,
+};

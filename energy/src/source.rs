@@ -1,7 +1,11 @@
 //! The one trait of all sources of readings, and a source that replays them.
 
+mod nvml;
+mod rapl;
 mod scripted;
 
+pub use nvml::{Board, BoardCondition, BoardField, BoardState, NvmlError, NvmlLibrary};
+pub use rapl::{Rapl, RaplError};
 pub use scripted::Scripted;
 
 use crate::ReadingKind;

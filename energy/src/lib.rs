@@ -9,7 +9,7 @@
 //! - [`Source`] is the one trait of everything that is read; [`Scripted`] replays readings, and [`fake`] is a GPU whose
 //!   energy is known.
 //! - [`Board`] (NVML, loaded at run time) and [`Rapl`] are sources; [`Sampler`] reads sources on the clock of the phases.
-//! - [`SensorCalibration`] is what was found out about one sensor; [`file`] reads and writes recordings.
+//! - [`calibrate`] finds out what a sensor does; [`SensorCalibration`] is what was found out about one sensor; [`file`] reads and writes recordings.
 //! - [`sources`] says which sources this machine has and why the others are absent.
 //!
 //! Status of an answer: `measured` (both ends bracketed, at least two updates inside, at most 10% uncertain),
@@ -19,6 +19,7 @@
 
 mod attribution;
 mod availability;
+pub mod calibrate;
 mod calibration;
 pub mod fake;
 pub mod file;

@@ -16,7 +16,7 @@ pub use allocation::{Allocated, AllocationRule, allocate};
 pub use baseline::{ActiveEnergy, Baseline, BaselineKind, BaselineMismatch};
 pub use bracket::{Bracket, Interval, PowerBounds, SensorWindow, bracket};
 pub use classify::{Gate, classify, cross_check};
-pub use series::{Attribution, Cursor, Series};
+pub use series::{Attribution, Cursor, Seen, Series};
 pub use update::Sample;
 pub(crate) use update::seconds;
 

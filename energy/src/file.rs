@@ -34,7 +34,7 @@ fn parse_calibration(name: &str, text: &str) -> Result<SensorCalibration, FileEr
 }
 
 fn text(path: &Path) -> Result<String, FileError> {
-    fs::read_to_string(path).map_err(|e| FileError::whole(&path.display().to_string(), e.to_string()))
+    fs::read_to_string(path).map_err(|e| FileError::unreadable(&path.display().to_string(), &e))
 }
 
 /// The lines that carry something, with their numbers from 1.

@@ -10,6 +10,7 @@
 //!   energy is known.
 //! - [`Board`] (NVML, loaded at run time) and [`Rapl`] are sources; [`Sampler`] reads sources on the clock of the phases.
 //! - [`calibrate`] finds out what a sensor does; [`SensorCalibration`] is what was found out about one sensor; [`file`] reads and writes recordings.
+//! - [`MacroPlan`] and [`verdict`] get the mean of phases that are too short for one, [`guarded_shot`] that of isolated ones.
 //! - [`sources`] says which sources this machine has and why the others are absent.
 //!
 //! Status of an answer: `measured` (both ends bracketed, at least two updates inside, at most 10% uncertain),
@@ -24,17 +25,19 @@ mod calibration;
 pub mod fake;
 pub mod file;
 mod range;
+mod replication;
 mod sampler;
 mod sensor;
 mod source;
 
 pub use attribution::{
     ActiveEnergy, Allocated, AllocationRule, Attribution, AttributionError, Baseline, BaselineKind, BaselineMismatch, Bracket, Cursor,
-    Gate, Interval, PowerBounds, Sample, SensorWindow, Series, allocate, bracket, classify, cross_check, sum,
+    Gate, Interval, PowerBounds, Sample, Seen, SensorWindow, Series, allocate, bracket, classify, cross_check, sum,
 };
 pub use availability::{Availability, Roots, SourceStatus, absence_reason, absence_reason_of, sources, sources_in};
 pub use calibration::{Estimate, METHOD_VERSION, SensorCalibration, VALID_DAYS};
 pub use range::JouleRange;
+pub use replication::{GuardedWindow, MacroPlan, ReplayWindow, guarded_shot, locked, more_replays, verdict};
 pub use sampler::{Condition, Lateness, Poller, Recording, Sampler, SamplerError, SamplerPlan, SystemWall, Wall};
 pub use sensor::{ReadingKind, SensorKind, SensorModel};
 pub use source::{

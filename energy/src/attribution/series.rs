@@ -47,6 +47,16 @@ pub struct Attribution {
     pub bracket: Option<Bracket>,
 }
 
+/// What a sensor saw in the windows that lie wholly inside a stretch of time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "two numbers that only make sense together")]
+pub struct Seen {
+    /// Energy of those windows, joules.
+    pub joules: f64,
+    /// Time they cover, seconds.
+    pub seconds: f64,
+}
+
 /// Where the last phase was found, so that phases in order of time cost no search.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cursor {
@@ -152,6 +162,19 @@ impl Series {
         }
         let bracket = self.bracket(cursor, event);
         Attribution { energy: classify(&bracket, &self.gate), bracket: Some(bracket) }
+    }
+
+    /// What the windows wholly inside `start..end` saw: an estimate without bounds, for means over many stretches. `None`
+    /// where the stretch is void or holds no whole window.
+    pub fn seen(&self, start: Timestamp, end: Timestamp) -> Option<Seen> {
+        let stretch = Interval::new(self.seconds(start), self.seconds(end));
+        if self.faults.at(stretch).is_some() {
+            return None;
+        }
+        let from = self.windows.partition_point(|w| w.lo_s < stretch.start_s);
+        let to = self.windows.partition_point(|w| w.hi_s <= stretch.end_s).max(from);
+        let (a, b) = (self.before[from], self.before[to]);
+        (to > from).then_some(Seen { joules: b.joules - a.joules, seconds: b.seconds - a.seconds })
     }
 
     /// Whether updates lie before and after `event`.

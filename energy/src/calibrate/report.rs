@@ -69,8 +69,6 @@ const NO_SPREAD: f64 = 0.02;
 /// Up to this the sensor sees all time, and is off by half of the spread on loads that keep step with it. A sensor that
 /// looks for a quarter of the time has a spread of 80% and more.
 const RESIDUAL_SPREAD: f64 = 0.20;
-/// Share of a period taken for the window of a part-time counter, whose own window no test shows.
-const UNSEEN_WINDOW: f64 = 0.25;
 
 /// Judges `measurements` of a device with an enforced power limit of `limit_w`, taken at `taken_unix_s`.
 pub fn analyse(measurements: &Measurements, limit_w: Option<f64>, taken_unix_s: u64) -> CalibrationReport {
@@ -171,13 +169,7 @@ fn judge(report: &SourceReport) -> Result<(Model, String), String> {
     let spread = own.ok_or("T4 has no square wave in step with this sensor, so its coverage is not known")?.spread;
     let percent = 100.0 * spread;
     let whole = if counter { SensorKind::Integrating } else { SensorKind::Boxcar };
-    let model = |kind, window_s: f64| Model {
-        kind,
-        update_s,
-        window_s,
-        lag_s: step.lag_s(if counter { update_s } else { window_s }),
-        spread: Some(spread),
-    };
+    let model = |kind, window_s: f64| Model { kind, update_s, window_s, lag_s: step.lag_s(window_s), spread: Some(spread) };
     Ok(if spread <= NO_SPREAD {
         (model(whole, update_s), format!("energy depends on the shift of a load in step by {percent:.1}%: it sees all time"))
     } else if spread <= RESIDUAL_SPREAD {
@@ -185,7 +177,7 @@ fn judge(report: &SourceReport) -> Result<(Model, String), String> {
             format!("energy depends on the shift of a load in step by {percent:.1}%: it sees all time but for a residual of half of that");
         (model(whole, update_s), why)
     } else {
-        let window_s = if counter { UNSEEN_WINDOW * update_s } else { step.window_s().clamp(0.01 * update_s, 0.9 * update_s) };
+        let window_s = step.window_s().clamp(0.01 * update_s, 0.9 * update_s);
         (
             model(SensorKind::PartTime, window_s),
             format!("energy depends on the shift of a load in step by {percent:.0}%: it looks part of the time"),

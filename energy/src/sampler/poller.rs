@@ -130,6 +130,11 @@ impl Poller {
         self.deadline_ns += (missed + 1) * self.period_ns;
     }
 
+    /// What was recorded so far, one for each source, in their order.
+    pub fn recordings(&self) -> impl Iterator<Item = &Recording> {
+        self.sources.iter().map(|(_, recording)| recording)
+    }
+
     /// Ends the loop and gives what was recorded, one for each source, in their order.
     pub fn finish(mut self) -> Vec<Recording> {
         let now = self.now();

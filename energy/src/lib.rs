@@ -9,7 +9,7 @@
 //! - [`Source`] is the one trait of everything that is read; [`Scripted`] replays readings, and [`fake`] is a GPU whose
 //!   energy is known.
 //! - [`Board`] (NVML, loaded at run time) and [`Rapl`] are sources; [`Sampler`] reads sources on the clock of the phases.
-//! - [`calibrate`] finds out what a sensor does; [`SensorCalibration`] is what was found out about one sensor; [`file`] reads and writes recordings.
+//! - [`calibrate`] finds out what a sensor does; [`SensorCalibration`] is what was found out about one sensor; [`mod@file`] reads and writes recordings.
 //! - [`MacroPlan`] and [`verdict`] get the mean of phases that are too short for one, [`guarded_shot`] that of isolated ones.
 //! - [`sources`] says which sources this machine has and why the others are absent.
 //!

@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod cold;
 pub(crate) mod doctor;
+pub(crate) mod energy;
 pub(crate) mod generate;
 pub(crate) mod logits;
 pub(crate) mod model;

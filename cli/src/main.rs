@@ -38,6 +38,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Compare(a) => command::run_directory::compare(a),
         Command::Policy(a) => command::policy::compile(a),
         Command::Decide(a) => command::policy::decide(a),
+        Command::Energy(a) => command::energy::run(a),
         Command::Generate(a) => command::generate::run(&setting, a),
         Command::Logits(a) => command::logits::run(&setting, a),
         Command::Model(a) => command::model::run(a),

@@ -41,7 +41,7 @@ mod stack;
 pub use arm::Arm;
 pub use boundary::{BoundaryMismatch, DEFINITIONS_VERSION, Includes, MeasurementBoundary, Span, TimingMethod};
 pub use clock::{Clock, ManualClock, MonotonicClock};
-pub use energy::{Energy, Joules, NoData};
+pub use energy::{Energy, Joules, MacroMethod, NoData};
 pub use erased::{BoxCache, BoxError, BoxModel, DynBackend, DynModel};
 pub use error::{CallError, ErrorKind, PhaseError};
 pub use event::{Outcome, PhaseEvent, Regime, Shape};

@@ -1,0 +1,206 @@
+//! The tests' arithmetic: pure functions over readings and pulses.
+
+use super::{Busy, curve::Changes};
+use crate::{ReadingKind, Sample, attribution::seconds};
+use serde::{Deserialize, Serialize};
+
+/// T1: how often a source has something new.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Period {
+    /// Mean time between updates, of those within half of the median, seconds.
+    pub mean_s: f64,
+    /// Standard deviation of it, with what polling adds taken off, seconds.
+    pub jitter_s: f64,
+    /// Smallest difference between two readings, in their unit.
+    pub quantum: f64,
+    /// Updates seen.
+    pub updates: usize,
+}
+
+/// T1 from `from_ns` to `to_ns`, which had better be a time of load: a power at rest may repeat itself. `None` with fewer
+/// than ten updates.
+pub fn period(samples: &[Sample], from_ns: u64, to_ns: u64) -> Option<Period> {
+    let inside: Vec<Sample> = samples.iter().filter(|s| (from_ns..to_ns).contains(&s.t_ns)).copied().collect();
+    let changes = Changes::of(&inside, from_ns).at;
+    if changes.len() < 10 {
+        return None;
+    }
+    let gaps: Vec<f64> = changes.windows(2).map(|w| w[1].0 - w[0].0).collect();
+    let median = median(gaps.clone())?;
+    let near: Vec<f64> = gaps.into_iter().filter(|g| (0.5..1.5).contains(&(g / median))).collect();
+    let (mean_s, variance) = moments(&near)?;
+    let polls: Vec<f64> = inside.windows(2).map(|w| seconds(w[1].t_ns, w[0].t_ns)).collect();
+    // A change lies anywhere between two polls: that adds a sixth of the squared poll period to the variance.
+    let polling = polls.iter().map(|p| p * p).sum::<f64>() / count(polls.len()) / 6.0;
+    let mut steps: Vec<f64> = inside.windows(2).map(|w| (w[1].value - w[0].value).abs()).filter(|d| *d > 0.0).collect();
+    steps.sort_by(f64::total_cmp);
+    Some(Period { mean_s, jitter_s: (variance - polling).max(0.0).sqrt(), quantum: steps.first().copied()?, updates: changes.len() })
+}
+
+/// T2: how a source follows a step of load.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct StepResponse {
+    /// From the step to half of the way, seconds.
+    pub half_s: f64,
+    /// From a tenth to nine tenths of the way, seconds.
+    pub rise_s: f64,
+    /// Power at rest and under load, watts.
+    pub levels_w: [f64; 2],
+}
+
+impl StepResponse {
+    /// The window that a mean over it would need to rise so slowly: `rise / 0.8`.
+    pub fn window_s(&self) -> f64 {
+        self.rise_s / 0.8
+    }
+
+    /// The lag behind such a window of `window_s`: `half - window / 2`, not negative.
+    pub fn lag_s(&self, window_s: f64) -> f64 {
+        (self.half_s - 0.5 * window_s).max(0.0)
+    }
+}
+
+/// T2 over the pulses `busy`: updates after both edges of every pulse are laid on top of each other, scaled to 0 at rest
+/// and 1 under load. `None` where the readings do not tell the two apart.
+pub fn step_response(samples: &[Sample], kind: ReadingKind, busy: &[Busy]) -> Option<StepResponse> {
+    let origin = samples.first()?.t_ns;
+    let powers = Changes::of(samples, origin).powers(kind);
+    let mut rest = Vec::new();
+    let mut full = Vec::new();
+    let spans: Vec<(f64, f64)> = busy.iter().map(|b| (seconds(b.start.as_nanos(), origin), seconds(b.end.as_nanos(), origin))).collect();
+    for &(start, end) in &spans {
+        let quarter = 0.25 * (end - start);
+        rest.extend(powers.iter().filter(|p| p.0 > start - quarter && p.0 < start).map(|p| p.1));
+        full.extend(powers.iter().filter(|p| p.0 > end - quarter && p.0 < end).map(|p| p.1));
+    }
+    let levels_w = [median(rest)?, median(full)?];
+    if levels_w[1] < 1.2 * levels_w[0] {
+        return None;
+    }
+    let scaled = |w: f64| (w - levels_w[0]) / (levels_w[1] - levels_w[0]);
+    let mut points = Vec::new();
+    for &(start, end) in &spans {
+        let reach = 0.9 * (end - start);
+        points.extend(powers.iter().filter(|p| p.0 > start - 0.05 && p.0 < start + reach).map(|p| (p.0 - start, scaled(p.1))));
+        points.extend(powers.iter().filter(|p| p.0 > end - 0.05 && p.0 < end + reach).map(|p| (p.0 - end, 1.0 - scaled(p.1))));
+    }
+    points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let crossing = |level: f64| crossing(&points, level);
+    let (tenth, half_s, nine) = (crossing(0.1)?, crossing(0.5)?, crossing(0.9)?);
+    Some(StepResponse { half_s, rise_s: (nine - tenth).max(0.0), levels_w })
+}
+
+/// Where the points rise through `level`: the place that leaves as few of them as can be on the wrong side.
+fn crossing(points: &[(f64, f64)], level: f64) -> Option<f64> {
+    let above = points.iter().filter(|p| p.1 >= level).count();
+    if points.len() < 20 || above == 0 || above == points.len() {
+        return None;
+    }
+    // Wrong: points above to the left of the cut, points below to the right of it.
+    let mut wrong = points.iter().filter(|p| p.1 < level).count();
+    let (mut best, mut from, mut to) = (wrong, points[0].0, points[0].0);
+    for (k, p) in points.iter().enumerate() {
+        wrong = if p.1 < level { wrong - 1 } else { wrong + 1 };
+        let next = points.get(k + 1).map_or(p.0, |n| n.0);
+        if wrong < best {
+            (best, from, to) = (wrong, p.0, next);
+        } else if wrong == best {
+            to = next;
+        }
+    }
+    Some(0.5 * (from + to))
+}
+
+/// Mean power of a source from `from_ns` to `to_ns`, watts. `None` where its readings do not reach over both ends.
+pub fn mean_w(samples: &[Sample], kind: ReadingKind, from_ns: u64, to_ns: u64) -> Option<f64> {
+    Changes::of(samples, from_ns).mean_w(kind, 0.0, seconds(to_ns, from_ns))
+}
+
+/// T4: mean power of each train of pulses over whole periods, from the third pulse to the last but one.
+pub fn phase_means(samples: &[Sample], kind: ReadingKind, trains: &[&[Busy]]) -> Vec<Option<f64>> {
+    let Some(origin) = samples.first().map(|s| s.t_ns) else { return vec![None; trains.len()] };
+    let changes = Changes::of(samples, origin);
+    let mean = |train: &&[Busy]| {
+        let (from, to) = (train.get(2)?, train.get(train.len().checked_sub(2)?)?);
+        changes.mean_w(kind, seconds(from.start.as_nanos(), origin), seconds(to.start.as_nanos(), origin))
+    };
+    trains.iter().map(mean).collect()
+}
+
+/// Greatest less least over the mean. `None` for fewer than two values.
+pub fn spread(values: &[f64]) -> Option<f64> {
+    let (mean, _) = moments(values)?;
+    let (least, most) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(*v), b.max(*v)));
+    Some((most - least) / mean)
+}
+
+/// T6: the shortest window of a steady load, from `from_ns` to `to_ns`, of which 19 in 20 are within `share` of the whole.
+/// Windows begin anywhere. `None` where even 0.7 of the whole is not.
+pub fn shortest_window(samples: &[Sample], kind: ReadingKind, from_ns: u64, to_ns: u64, share: f64) -> Option<f64> {
+    let changes = Changes::of(samples, from_ns);
+    let whole_s = seconds(to_ns, from_ns);
+    let reference = changes.mean_w(kind, 0.0, whole_s)?;
+    let mut length = 0.05;
+    while length <= 0.7 * whole_s {
+        let windows = 200_u32;
+        let step = (whole_s - length) / f64::from(windows);
+        let within = (0..windows).filter_map(|k| {
+            let start = f64::from(k) * step;
+            // What a plain reader does: the counter as it stands at both ends, the mean of the powers that came in between.
+            let mean = match kind {
+                ReadingKind::Counter => (changes.latest(start + length)? - changes.latest(start)?) / length,
+                ReadingKind::Power => {
+                    let near = changes.between(start, start + length);
+                    near.iter().map(|c| c.1).sum::<f64>() / count(near.len())
+                }
+            };
+            Some((mean / reference - 1.0).abs() <= share)
+        });
+        if within.filter(|w| *w).count() * 20 >= 19 * 200 {
+            return Some(length);
+        }
+        length *= 1.1;
+    }
+    None
+}
+
+/// T7: what reading does to what is read.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Perturbation {
+    /// Rate of work with the sampler over without it, less 1: mean over pairs.
+    pub work: f64,
+    /// Standard error of it.
+    pub work_error: f64,
+}
+
+/// T7 from pairs of pulses, with the sampler and without. `None` for fewer than three pairs.
+pub fn perturbation(polled: &[Busy], unpolled: &[Busy]) -> Option<Perturbation> {
+    #[expect(clippy::cast_precision_loss, reason = "a count of pieces of work")]
+    let rate = |b: &Busy| b.work as f64 / b.end.since(b.start).as_secs_f64();
+    let ratios: Vec<f64> = polled.iter().zip(unpolled).map(|(p, u)| rate(p) / rate(u) - 1.0).filter(|r| r.is_finite()).collect();
+    if ratios.len() < 3 {
+        return None;
+    }
+    let (work, variance) = moments(&ratios)?;
+    Some(Perturbation { work, work_error: (variance / count(ratios.len())).sqrt() })
+}
+
+pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
+    let middle = values.len() / 2;
+    (!values.is_empty()).then(|| *values.select_nth_unstable_by(middle, f64::total_cmp).1)
+}
+
+/// Mean and variance. `None` for fewer than two values.
+fn moments(values: &[f64]) -> Option<(f64, f64)> {
+    let n = count(values.len());
+    let mean = values.iter().sum::<f64>() / n;
+    (values.len() > 1).then(|| (mean, values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0)))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a count of readings")]
+fn count(n: usize) -> f64 {
+    n as f64
+}

@@ -1,0 +1,198 @@
+//! Doing what the plan says.
+
+use super::{
+    Busy, Load, LoadError, Plan, Pulses, Step,
+    analysis::{Period, period},
+};
+use crate::{Condition, Recording, Sampler, SamplerError, SamplerPlan, Source};
+use phase_core::{Clock, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::{sync::Arc, time::Duration};
+
+/// What was done in one stretch of sampling, and what the sources said.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Part {
+    /// One a source.
+    pub recordings: Vec<Recording>,
+    /// The steps, with their pulses as they came out.
+    pub steps: Vec<Done>,
+}
+
+/// A step that was done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Done {
+    /// The step.
+    pub step: Step,
+    /// Its pulses.
+    pub busy: Vec<Busy>,
+}
+
+/// Everything a calibration recorded.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Measurements {
+    /// What the load was.
+    pub load: String,
+    /// T1, then T2 to T6.
+    pub parts: Vec<Part>,
+    /// T7: its steps; what was read meanwhile is of no interest.
+    pub perturbation: Vec<Done>,
+}
+
+/// Why a calibration did not come to its end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CalibrationError {
+    /// The load.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The sampler.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
+    /// There is nothing to calibrate.
+    #[error("no source to calibrate")]
+    NoSource,
+}
+
+impl Part {
+    /// A part of which everything is known.
+    pub const fn new(recordings: Vec<Recording>, steps: Vec<Done>) -> Self {
+        Self { recordings, steps }
+    }
+}
+
+impl Done {
+    /// A step and its pulses.
+    pub const fn new(step: Step, busy: Vec<Busy>) -> Self {
+        Self { step, busy }
+    }
+}
+
+/// The sources and conditions of one stretch of sampling.
+pub type Sources = (Vec<Box<dyn Source>>, Vec<Box<dyn Condition>>);
+
+/// Runs T1 to T7 on `load`, sampling what `sources` opens anew for each stretch. Takes about five minutes.
+///
+/// `progress` is told what comes next. Nothing is judged here: [`analyse`](super::analyse) does that.
+///
+/// # Errors
+/// [`CalibrationError`].
+pub fn calibrate(
+    clock: &Arc<dyn Clock>,
+    sources: &mut dyn FnMut() -> Sources,
+    load: &mut dyn Load,
+    plan: SamplerPlan,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Measurements, CalibrationError> {
+    let mut sampled = |load: &mut dyn Load, steps: &[Step]| -> Result<Part, CalibrationError> {
+        let (sources, conditions) = sources();
+        if sources.is_empty() {
+            return Err(CalibrationError::NoSource);
+        }
+        let sampler = Sampler::start(Arc::clone(clock), sources, conditions, plan)?;
+        let steps = run_steps(&**clock, load, steps, MARGIN)?;
+        // The last edge has to reach the slowest sensor.
+        std::thread::sleep(MARGIN);
+        Ok(Part { recordings: sampler.stop()?, steps })
+    };
+    let first = Plan::first();
+    progress(&format!("T1 period: {:.0} s", first.seconds()));
+    let first = sampled(load, &first.steps)?;
+    let periods: Vec<f64> = periods(&first).into_iter().flatten().map(|p| p.mean_s).collect();
+    let rest = Plan::rest(&periods);
+    progress(&format!("T2 to T6: {:.0} s", rest.seconds()));
+    let rest = sampled(load, &rest.steps)?;
+    let perturbation = Plan::perturbation();
+    progress(&format!("T7 perturbation: {:.0} s", perturbation.seconds()));
+    let mut done = Vec::new();
+    for step in &perturbation.steps {
+        let one = std::slice::from_ref(step);
+        done.extend(match step.test {
+            super::Test::Polled => sampled(load, one)?.steps,
+            _ => run_steps(&**clock, load, one, MARGIN)?,
+        });
+    }
+    Ok(Measurements { load: load.name().to_owned(), parts: vec![first, rest], perturbation: done })
+}
+
+/// T1 of each source.
+pub(super) fn periods(part: &Part) -> Vec<Option<Period>> {
+    let busy = part.steps.iter().flat_map(|d| &d.busy).max_by_key(|b| b.end.since(b.start));
+    let of = |r: &Recording| busy.and_then(|b| period(&r.samples, b.start.as_nanos(), b.end.as_nanos()));
+    part.recordings.iter().map(of).collect()
+}
+
+/// Has `load` do `steps`, one after the other; the first begins no earlier than `margin` from now. A step with a phase
+/// begins on a grid of its period, shifted by it.
+///
+/// # Errors
+/// The load's.
+pub fn run_steps(clock: &dyn Clock, load: &mut dyn Load, steps: &[Step], margin: Duration) -> Result<Vec<Done>, LoadError> {
+    let mut done = Vec::with_capacity(steps.len());
+    let mut free = clock.now().as_nanos() + nanos(margin);
+    for step in steps {
+        let earliest = free + nanos(Duration::from_secs_f64(step.rest_s));
+        let period = nanos(step.period()).max(1);
+        let start = match step.phase {
+            Some(phase) => earliest.next_multiple_of(period) + nanos(step.period().mul_f64(phase)),
+            None => earliest,
+        };
+        let pulses = Pulses {
+            start: Timestamp::from_nanos(start),
+            period: step.period(),
+            busy: Duration::from_secs_f64(step.busy_s),
+            count: step.count,
+            level: step.level,
+        };
+        let busy = load.pulses(&pulses)?;
+        free = clock.now().as_nanos();
+        done.push(Done { step: *step, busy });
+    }
+    Ok(done)
+}
+
+fn nanos(d: Duration) -> u64 {
+    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
+}
+
+const MARGIN: Duration = Duration::from_millis(300);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calibrate::Test;
+    use phase_core::ManualClock;
+
+    /// A load on a clock that it moves itself.
+    #[derive(Debug)]
+    struct Instant(Arc<ManualClock>);
+
+    impl Load for Instant {
+        fn name(&self) -> &str {
+            "instant"
+        }
+
+        fn pulses(&mut self, p: &Pulses) -> Result<Vec<Busy>, LoadError> {
+            let at = |k: u32| Timestamp::from_nanos(p.start.as_nanos() + nanos(p.period * k));
+            self.0.advance(at(p.count).since(self.0.now()));
+            Ok((0..p.count).map(|k| Busy { start: at(k), end: Timestamp::from_nanos(at(k).as_nanos() + nanos(p.busy)), work: 1 }).collect())
+        }
+    }
+
+    #[test]
+    fn steps_begin_where_their_phase_says() {
+        let clock = Arc::new(ManualClock::default());
+        clock.advance(Duration::from_millis(1234));
+        let plan = Plan::rest(&[0.1]);
+        let steps: Vec<_> = plan.steps.into_iter().filter(|s| s.test == Test::Phase).collect();
+        let done = run_steps(&*clock, &mut Instant(Arc::clone(&clock)), &steps, MARGIN).unwrap();
+        for d in &done {
+            let start = d.busy[0].start.as_nanos();
+            assert_eq!(start % 100_000_000, nanos(Duration::from_secs_f64(0.1 * d.step.phase.unwrap())));
+            assert_eq!(d.busy.len(), d.step.count as usize);
+        }
+        assert!(done.windows(2).all(|w| w[1].busy[0].start.since(w[0].busy.last().unwrap().end) >= Duration::from_millis(300)));
+    }
+}

@@ -1,0 +1,96 @@
+use crate::{
+    AttributionError, Gate, ReadError, ReadingKind, Sample, SensorCalibration, Series, SourceId,
+    file::{SampleFile, SampleHeader},
+};
+use phase_core::{NoData, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// How late polls were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Lateness {
+    /// Polls.
+    pub polls: u64,
+    /// Sum over all polls, nanoseconds.
+    pub total_ns: u64,
+    /// Greatest, nanoseconds.
+    pub worst_ns: u64,
+    /// Deadlines that had passed before they could be served.
+    pub missed: u64,
+    /// Time spent in reads, nanoseconds: what the sampler costs.
+    pub busy_ns: u64,
+}
+
+impl Lateness {
+    /// Mean lateness in nanoseconds; zero without a poll.
+    pub const fn mean_ns(&self) -> u64 {
+        match self.total_ns.checked_div(self.polls) {
+            Some(mean) => mean,
+            None => 0,
+        }
+    }
+}
+
+/// A stretch of time that is void.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Void {
+    pub(crate) from_ns: u64,
+    pub(crate) to_ns: u64,
+    pub(crate) reason: NoData,
+}
+
+/// What one source said, and everything a reader of it must know.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Recording {
+    /// The sensor.
+    pub id: SourceId,
+    /// What the readings are.
+    pub kind: ReadingKind,
+    /// The readings, in order of time.
+    pub samples: Vec<Sample>,
+    /// Failed reads, with their times: the first of them.
+    pub errors: Vec<(Timestamp, ReadError)>,
+    /// Failed reads, all of them.
+    pub failed: u64,
+    /// Readings that no room was left for.
+    pub dropped: u64,
+    /// Reads that took longer than a period, so that nobody knows when the value was taken; their values are left out.
+    pub slow: u64,
+    /// How far a reading's time may be off, nanoseconds: half of the longest read.
+    pub time_error_ns: u64,
+    /// How late polls were.
+    pub lateness: Lateness,
+    pub(crate) voids: Vec<Void>,
+}
+
+impl Recording {
+    /// The recording prepared for attribution. A calibration of another sensor makes all of it `uncalibrated`.
+    ///
+    /// # Errors
+    /// [`AttributionError`] where the calibration contradicts itself.
+    pub fn series(&self, calibration: &SensorCalibration, gate: Gate) -> Result<Series, AttributionError> {
+        let model = calibration.model()?;
+        #[expect(clippy::cast_precision_loss, reason = "half a read is far below 2^53 ns")]
+        let model = model.with_time_error(model.time_error_s().max(self.time_error_ns as f64 * 1e-9));
+        let mut series = Series::new(self.kind, &self.samples, model, gate)?;
+        if !calibration.holds_for(&self.id, self.kind) {
+            series = series.void(NoData::Uncalibrated);
+        }
+        for void in &self.voids {
+            series = series.with_void(Timestamp::from_nanos(void.from_ns), Timestamp::from_nanos(void.to_ns), void.reason);
+        }
+        Ok(series)
+    }
+
+    /// The readings as a samples file.
+    pub fn to_file(&self) -> SampleFile {
+        let SourceId { device, driver, field, .. } = &self.id;
+        SampleFile { header: SampleHeader::new(self.kind, device).with_sensor(driver, field), samples: self.samples.clone() }
+    }
+
+    /// Void stretches: from, to, why.
+    pub fn voids(&self) -> impl Iterator<Item = (Timestamp, Timestamp, NoData)> {
+        self.voids.iter().map(|v| (Timestamp::from_nanos(v.from_ns), Timestamp::from_nanos(v.to_ns), v.reason))
+    }
+}

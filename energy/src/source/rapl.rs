@@ -1,0 +1,144 @@
+//! Running average power limit counters of processor packages, as Linux shows them under `powercap`.
+
+use super::{Perimeter, ReadError, Reading, Source, SourceId, Stamped};
+use crate::ReadingKind;
+use std::{
+    fs, io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// One package's counter. It wraps at the zone's range; a wrap is recognised and taken out as long as the zone is read more
+/// often than it wraps (about once a minute at full load).
+///
+/// A package's energy is that of all processes on it.
+#[derive(Debug)]
+pub struct Rapl {
+    id: SourceId,
+    counter: fs::File,
+    range: u64,
+    before: Option<u64>,
+    wrapped: u64,
+}
+
+/// Why a zone can't be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RaplError {
+    /// A file of the zone can't be opened or read.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file of the zone holds no number.
+    #[error("{}: `{text}` is not a number of microjoules", path.display())]
+    Number {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        text: String,
+    },
+}
+
+impl Rapl {
+    /// Opens the zone in `folder`, for example `/sys/class/powercap/intel-rapl:0`.
+    ///
+    /// # Errors
+    /// [`RaplError`] names the file. Linux lets only root read `energy_uj` unless somebody grants it.
+    pub fn open(folder: &Path) -> Result<Self, RaplError> {
+        let text = |name: &str| {
+            let path = folder.join(name);
+            fs::read_to_string(&path).map(|t| t.trim().to_owned()).map_err(|source| RaplError::File { path, source })
+        };
+        let range = text("max_energy_range_uj")?;
+        let range = range.parse().map_err(|_| RaplError::Number { path: folder.join("max_energy_range_uj"), text: range })?;
+        let path = folder.join("energy_uj");
+        let counter = fs::File::open(&path).map_err(|source| RaplError::File { path, source })?;
+        let id = SourceId::new(text("name")?, "intel-rapl", "energy_uj", Perimeter::CpuPackage);
+        Ok(Self { id, counter, range, before: None, wrapped: 0 })
+    }
+
+    /// Opens every package under `sysfs` (`/sys`), in order; the first that can't be opened is the error.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); a machine without powercap gives the missing folder.
+    pub fn packages(sysfs: &Path) -> Result<Vec<Self>, RaplError> {
+        let folder = sysfs.join("class/powercap");
+        let entries = fs::read_dir(&folder).map_err(|source| RaplError::File { path: folder.clone(), source })?;
+        let is_package =
+            |name: &str| name.strip_prefix("intel-rapl:").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+        let mut zones: Vec<_> = entries.flatten().filter(|e| is_package(&e.file_name().to_string_lossy())).map(|e| e.path()).collect();
+        zones.sort();
+        zones.iter().map(|zone| Self::open(zone)).collect()
+    }
+}
+
+impl Source for Rapl {
+    fn id(&self) -> &SourceId {
+        &self.id
+    }
+
+    fn kind(&self) -> ReadingKind {
+        ReadingKind::Counter
+    }
+
+    fn refresh(&self) -> Option<Duration> {
+        Some(Duration::from_millis(1))
+    }
+
+    fn read(&mut self, out: &mut dyn FnMut(Stamped)) -> Result<(), ReadError> {
+        let mut bytes = [0; 32];
+        let n = self.counter.read_at(&mut bytes, 0).map_err(|e| match e.kind() {
+            io::ErrorKind::PermissionDenied => ReadError::Denied,
+            _ => ReadError::Gone,
+        })?;
+        let text = std::str::from_utf8(&bytes[..n]).map_err(|_| ReadError::Malformed)?;
+        let now: u64 = text.trim().parse().map_err(|_| ReadError::Malformed)?;
+        if self.before.is_some_and(|before| now < before) {
+            self.wrapped = self.wrapped.saturating_add(self.range);
+        }
+        self.before = Some(now);
+        out(Reading::Counter { microjoules: self.wrapped.saturating_add(now) }.into());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_that_wraps_goes_on() {
+        let root = tempfile::tempdir().unwrap();
+        let zone = root.path().join("class/powercap/intel-rapl:0");
+        fs::create_dir_all(&zone).unwrap();
+        let write = |name: &str, text: &str| fs::write(zone.join(name), text).unwrap();
+        write("name", "package-0\n");
+        write("max_energy_range_uj", "1000\n");
+        write("energy_uj", "990\n");
+        let mut packages = Rapl::packages(root.path()).unwrap();
+        let mut read = || {
+            let mut found = None;
+            packages[0].read(&mut |s| found = Some(s.reading)).map(|()| found.unwrap().value())
+        };
+        assert_eq!(read(), Ok(0.99));
+        write("energy_uj", "15\n");
+        assert_eq!(read(), Ok(1.015));
+        write("energy_uj", "x\n");
+        assert_eq!(read(), Err(ReadError::Malformed));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(Rapl::packages(root.path()).unwrap_err().to_string().contains("class/powercap"));
+        let zone = root.path().join("class/powercap/intel-rapl:0");
+        fs::create_dir_all(&zone).unwrap();
+        fs::write(zone.join("max_energy_range_uj"), "many").unwrap();
+        assert!(Rapl::packages(root.path()).unwrap_err().to_string().contains("`many` is not a number"));
+    }
+}

@@ -35,6 +35,9 @@ pub const ENVELOPE_FACTOR: f64 = 2.0;
 /// Share of failed calls above which a cell can't win a route. Source: TR128's alert on an error rate above 0.1%.
 pub const MAX_FAILURE_SHARE: f64 = 0.001;
 
+/// Confidence of upper bounds of percentiles: 90 calls for p95, 459 for p99. Ours.
+pub const TAIL_CONFIDENCE: f64 = 0.99;
+
 /// The constants one policy was compiled with and is read by.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,12 +1,15 @@
 #![doc = include_str!("../README.md")]
 
+pub mod capacity;
 pub mod constants;
 pub mod cost;
 mod matrix;
 mod observation;
+pub mod plan;
 mod policy;
 mod router;
 mod rules;
+mod slo;
 pub mod stats;
 #[cfg(test)]
 mod testing;
@@ -15,6 +18,7 @@ mod validity;
 pub use matrix::{Cell, CellKey, Contexts, MatrixError, RegimeClass, ScenarioMatrix, TimeSummary};
 pub use observation::{DEFAULT_MODE, Observation};
 pub use policy::{CheckError, Comparison, Policy, PolicyError, PolicyOptions, SCHEMA};
-pub use router::{Basis, Choice, Decision, Estimate, Explanation, Prediction, Router, WarmupAdvice, Workload};
+pub use router::{Basis, Choice, Decision, Estimate, Explanation, Prediction, Router, Unpredicted, WarmupAdvice, Workload};
 pub use rules::{Class, CompileAdvice, CompileReason, Outside, Reason, Standing, Warmth, Warmup};
+pub use slo::{Percentile, Slo, SloError};
 pub use validity::{BackendValidity, Validity};

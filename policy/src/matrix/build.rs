@@ -106,13 +106,18 @@ fn summary(ok: &[&Observation], blocks: &[BlockMedian]) -> Option<TimeSummary> {
     let medians = Ordered::new(blocks.iter().map(|b| b.median_ns))?;
     let calls = Ordered::new(ok.iter().map(|o| real(o.duration_ns)))?;
     let device: Option<Vec<_>> = ok.iter().map(|o| o.device_ns.map(real)).collect();
+    let tail = |of: fn(&Ordered, f64) -> Option<f64>, p| if blocks.len() < constants::MIN_BLOCKS { None } else { of(&calls, p) };
+    let upper = |calls: &Ordered, p| calls.quantile_upper(p, constants::TAIL_CONFIDENCE);
     let durations = ok.iter().map(|o| o.duration_ns);
     Some(TimeSummary {
         median_ns: medians.median(),
         interval: medians.median_interval(constants::CONFIDENCE).or_else(|| medians.widest_median_interval()),
         min_ns: durations.clone().min()?,
         max_ns: durations.max()?,
-        p95_ns: if blocks.len() < constants::MIN_BLOCKS { None } else { calls.quantile(0.95) },
+        p95_ns: tail(Ordered::quantile, 0.95),
+        p95_upper_ns: tail(upper, 0.95),
+        p99_ns: tail(Ordered::quantile, 0.99),
+        p99_upper_ns: tail(upper, 0.99),
         device_median_ns: device.and_then(Ordered::new).map(|d| d.median()),
     })
 }

@@ -110,6 +110,15 @@ pub struct TimeSummary {
     pub max_ns: u64,
     /// 95th percentile over all calls; `None` below 90 calls or 3 blocks.
     pub p95_ns: Option<f64>,
+    /// 99% upper bound of the 95th percentile, by order statistics; `None` as above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p95_upper_ns: Option<f64>,
+    /// 99th percentile over all calls; `None` below 459 calls or 3 blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p99_ns: Option<f64>,
+    /// 99% upper bound of the 99th percentile; `None` as above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p99_upper_ns: Option<f64>,
     /// Median of the device's own times; `None` unless every call reported one.
     pub device_median_ns: Option<f64>,
 }
@@ -141,7 +150,7 @@ pub struct Cell {
 
 impl Cell {
     /// Column names of [`csv_row`](Self::csv_row), units included.
-    pub const CSV_COLUMNS: [&'static str; 28] = [
+    pub const CSV_COLUMNS: [&'static str; 31] = [
         "backend",
         "mode",
         "phase",
@@ -163,6 +172,9 @@ impl Cell {
         "min_ns",
         "max_ns",
         "p95_ns",
+        "p95_upper_ns",
+        "p99_ns",
+        "p99_upper_ns",
         "device_median_ns",
         "energy_status",
         "energy_j",
@@ -207,6 +219,9 @@ impl Cell {
             text(time.map(|t| t.min_ns)),
             text(time.map(|t| t.max_ns)),
             text(time.and_then(|t| t.p95_ns)),
+            text(time.and_then(|t| t.p95_upper_ns)),
+            text(time.and_then(|t| t.p99_ns)),
+            text(time.and_then(|t| t.p99_upper_ns)),
             text(time.and_then(|t| t.device_median_ns)),
             status.to_owned(),
             text(joules.map(|j| j[0])),

@@ -2,14 +2,14 @@
 
 use super::{
     Router, Workload,
-    estimate::Estimate,
+    estimate::{Estimate, Unpredicted},
     tables::{Place, Row},
 };
 use crate::{
     rules::{self, Candidate, Class, CompileAdvice, Liveness, Outside, Reason, Selection, Standing, Warmth, select},
     stats::{RatioInterval, real_size},
 };
-use phase_core::{BackendId, Energy, Phase, Shape};
+use phase_core::{BackendId, Energy, NoData, Phase, Shape};
 use serde::Serialize;
 use std::fmt;
 
@@ -86,23 +86,8 @@ impl Decision<'_> {
     /// Energy of the request on the routed backend, from cells measured at its very prompt length and in its context
     /// bucket. Never interpolated.
     pub fn energy(&self) -> Energy {
-        let [prefill, decode] = [0, 1].map(|phase| self.energy_of(phase));
-        rules::request_energy(prefill, decode, real_size(self.workload.decode_steps()))
-    }
-
-    fn energy_of(&self, phase: usize) -> Option<&Energy> {
-        let row = self.rows[phase].filter(|_| self.predicted.is_some())?;
-        let cell = &self.router.policy.cells()[row.arms[self.chosen].as_ref()?.cell];
-        let Shape { new_tokens, .. } = cell.key.shape;
-        let Workload { prompt_tokens, .. } = self.workload;
-        let here = match cell.contexts {
-            Some(c) if cell.key.phase == Phase::Decode => {
-                let last = prompt_tokens + self.workload.decode_steps().saturating_sub(1);
-                c.min <= prompt_tokens && last <= c.max
-            }
-            _ => new_tokens == prompt_tokens,
-        };
-        here.then_some(&cell.energy)
+        let rows = if self.predicted.is_some() { self.rows } else { [None; 2] };
+        energy_of(self.router, rows, self.chosen, self.workload)
     }
 
     /// All of it as JSON, with the policy's digest. Allocates.
@@ -140,17 +125,9 @@ type Placed<'r> = Option<Result<Place<'r>, Outside>>;
 
 pub(super) fn decide(router: &Router, workload: Workload) -> Decision<'_> {
     let constants = router.policy.constants();
-    let Workload { batch, prompt_tokens, new_tokens } = workload;
+    let Workload { batch, new_tokens, .. } = workload;
     let steps = workload.decode_steps();
-    let (prefill, decode) = if batch == 0 || prompt_tokens == 0 {
-        (Some(Err(Outside::Empty)), Some(Err(Outside::Empty)))
-    } else {
-        let last = prompt_tokens.saturating_add(steps.saturating_sub(1));
-        let length = real_size(prompt_tokens);
-        let prefill = router.tables.prefill.place(batch, (prompt_tokens, prompt_tokens), length, constants);
-        let mean = f64::midpoint(length, real_size(last));
-        (prefill, router.tables.decode.place(batch, (prompt_tokens, last), mean, constants))
-    };
+    let (prefill, decode) = places(router, workload);
     let request = Request { prefill: found(&prefill), decode: found(&decode), steps: real_size(steps) };
     let default = request.ns(0);
     let decode_fraction = default.map(|ns| ns.decode / ns.total());
@@ -178,6 +155,62 @@ pub(super) fn decide(router: &Router, workload: Workload) -> Decision<'_> {
         warmup: WarmupAdvice { prefill: warmth(rows[0]), decode: warmth(rows[1]) },
         compile: rules::compile_advice(),
     }
+}
+
+/// What a request takes on one backend.
+pub(super) fn predict(router: &Router, backend: &BackendId, workload: Workload) -> Result<Prediction, Unpredicted> {
+    let index = router.tables.backends.iter().position(|b| b == backend).ok_or(Unpredicted::UnknownBackend)?;
+    if router.tables.liveness[index] == Liveness::Changed {
+        return Err(Unpredicted::BoundaryChanged);
+    }
+    let (prefill, decode) = places(router, workload);
+    let steps = workload.decode_steps();
+    match (&prefill, &decode) {
+        (Some(Err(outside)), _) => return Err(Unpredicted::Outside(*outside)),
+        (_, Some(Err(outside))) if steps > 0 => return Err(Unpredicted::Outside(*outside)),
+        _ => {}
+    }
+    let request = Request { prefill: found(&prefill), decode: found(&decode), steps: real_size(steps) };
+    request.predict(index, steps).ok_or(Unpredicted::NoCell)
+}
+
+/// Energy of a request on one backend, where both phases were measured at its very lengths.
+pub(super) fn energy(router: &Router, backend: &BackendId, workload: Workload) -> Energy {
+    let index = router.tables.backends.iter().position(|b| b == backend).filter(|i| router.tables.liveness[*i] != Liveness::Changed);
+    let (prefill, decode) = places(router, workload);
+    let rows = [found(&prefill), found(&decode)].map(|place| place.map(|p| p.nearest));
+    index.map_or(Energy::NoData { reason: NoData::NotRecorded }, |index| energy_of(router, rows, index, workload))
+}
+
+fn energy_of(router: &Router, rows: [Option<&Row>; 2], backend: usize, workload: Workload) -> Energy {
+    let [prefill, decode] = rows.map(|row| {
+        let cell = &router.policy.cells()[row?.arms[backend].as_ref()?.cell];
+        let Workload { prompt_tokens, .. } = workload;
+        let here = match cell.contexts {
+            Some(c) if cell.key.phase == Phase::Decode => {
+                let last = prompt_tokens.saturating_add(workload.decode_steps().saturating_sub(1));
+                c.min <= prompt_tokens && last <= c.max
+            }
+            _ => cell.key.shape.new_tokens == prompt_tokens,
+        };
+        here.then_some(&cell.energy)
+    });
+    rules::request_energy(prefill, decode, real_size(workload.decode_steps()))
+}
+
+/// Where both phases of a request fall.
+#[inline]
+fn places(router: &Router, workload: Workload) -> (Placed<'_>, Placed<'_>) {
+    let constants = router.policy.constants();
+    let Workload { batch, prompt_tokens, .. } = workload;
+    if batch == 0 || prompt_tokens == 0 {
+        return (Some(Err(Outside::Empty)), Some(Err(Outside::Empty)));
+    }
+    let last = prompt_tokens.saturating_add(workload.decode_steps().saturating_sub(1));
+    let length = real_size(prompt_tokens);
+    let prefill = router.tables.prefill.place(batch, (prompt_tokens, prompt_tokens), length, constants);
+    let mean = f64::midpoint(length, real_size(last));
+    (prefill, router.tables.decode.place(batch, (prompt_tokens, last), mean, constants))
 }
 
 pub(super) fn decide_phase(router: &Router, phase: Phase, shape: Shape) -> Choice<'_> {

@@ -177,7 +177,7 @@ struct Time<'e>(&'e Estimate);
 
 impl fmt::Display for Time<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Estimate { ns, interval, basis } = self.0;
+        let Estimate { ns, interval, basis, .. } = self.0;
         write!(f, "{}", Nanos(*ns))?;
         if let Some(i) = interval {
             write!(f, " [{}, {} at {:.0}%]", Nanos(i.low), Nanos(i.high), i.confidence * 100.0)?;

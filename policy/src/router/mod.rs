@@ -6,11 +6,11 @@ mod explain;
 mod tables;
 
 pub use decide::{Choice, Decision, Prediction, WarmupAdvice};
-pub use estimate::{Basis, Estimate};
+pub use estimate::{Basis, Estimate, Unpredicted};
 pub use explain::Explanation;
 
 use crate::{Policy, Validity, rules::Liveness, validity::BackendValidity};
-use phase_core::{BackendId, MeasurementBoundary, Phase, Shape};
+use phase_core::{BackendId, Energy, MeasurementBoundary, Phase, Shape};
 use serde::{Deserialize, Serialize};
 use tables::Tables;
 
@@ -87,6 +87,20 @@ impl Router {
     /// Which backend takes the request, and what is known about it. Neither locks nor allocates.
     pub fn decide(&self, workload: &Workload) -> Decision<'_> {
         decide::decide(self, *workload)
+    }
+
+    /// What `workload` takes on `backend`, whoever is routed to.
+    ///
+    /// # Errors
+    /// An unknown backend, one whose boundary changed, or a request outside of what was measured on it.
+    pub fn predict(&self, backend: &BackendId, workload: &Workload) -> Result<Prediction, Unpredicted> {
+        decide::predict(self, backend, *workload)
+    }
+
+    /// Energy of `workload` on `backend`, from cells measured at its very prompt length and in its context bucket. Never
+    /// interpolated.
+    pub fn energy(&self, backend: &BackendId, workload: &Workload) -> Energy {
+        decide::energy(self, backend, *workload)
     }
 
     /// Which backend is best at one call of `phase`. A request is decided as a whole: `shape.context` is its prompt.

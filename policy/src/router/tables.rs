@@ -4,9 +4,9 @@ use super::estimate::{Basis, Estimate};
 use crate::{
     Policy,
     constants::Constants,
-    matrix::{Cell, RegimeClass},
+    matrix::{Cell, RegimeClass, TimeSummary},
     rules::{Candidate, Liveness, Outside, Reason, Selection, Standing, Warmth, may_route, select},
-    stats::{Edges, Interval, real_size},
+    stats::{Edges, Interval, real, real_size},
 };
 use phase_core::{BackendId, Phase, Shape};
 
@@ -53,11 +53,49 @@ pub(super) struct Arm {
     length: f64,
     ns: f64,
     interval: Option<Interval>,
+    tail: Tail,
     /// The way to this backend's next longer bucket.
     slope: Option<Slope>,
     /// Against the default; `None` for the default itself, and where it was not measured.
     pub(super) standing: Option<Standing>,
     pub(super) warmth: Warmth,
+}
+
+/// What slow calls take, over the median.
+#[derive(Clone, Copy, Debug)]
+struct Tail {
+    p95_upper: Option<f64>,
+    p99_upper: Option<f64>,
+    slowest: f64,
+}
+
+impl Tail {
+    fn of(time: &TimeSummary) -> Self {
+        let over = |ns: f64| ns / time.median_ns;
+        Self { p95_upper: time.p95_upper_ns.map(over), p99_upper: time.p99_upper_ns.map(over), slowest: over(real(time.max_ns)) }
+    }
+
+    /// The worse of two neighbours.
+    fn or(self, other: Self) -> Self {
+        let worse = |a: Option<f64>, b: Option<f64>| a.zip(b).map(|(a, b)| a.max(b));
+        Self {
+            p95_upper: worse(self.p95_upper, other.p95_upper),
+            p99_upper: worse(self.p99_upper, other.p99_upper),
+            slowest: self.slowest.max(other.slowest),
+        }
+    }
+
+    fn estimate(self, ns: f64, interval: Option<Interval>, basis: Basis) -> Estimate {
+        let times = |over: f64| ns * over;
+        Estimate {
+            ns,
+            interval,
+            p95_upper_ns: self.p95_upper.map(times),
+            p99_upper_ns: self.p99_upper.map(times),
+            slowest_ns: times(self.slowest),
+            basis,
+        }
+    }
 }
 
 /// What one more token costs between two neighbouring buckets.
@@ -67,6 +105,8 @@ struct Slope {
     ns: f64,
     /// The ends of the interval, and its confidence over the whole stretch.
     interval: Option<Interval>,
+    /// The worse of both ends.
+    tail: Tail,
 }
 
 /// Where a length falls in a grid.
@@ -227,6 +267,7 @@ impl Arm {
             length: real_size(if key.phase == Phase::Decode { contexts.median } else { key.shape.new_tokens }),
             ns: time.median_ns,
             interval: time.interval,
+            tail: Tail::of(&time),
             slope: None,
             standing: comparison.map(|c| c.standing),
             warmth: warmup.map_or(Warmth::NotMeasured, Warmth::from),
@@ -242,7 +283,7 @@ impl Slope {
             high: (j.high - i.high) / tokens,
             confidence: i.confidence.min(j.confidence),
         });
-        (tokens > 0.0).then(|| Self { until: b.length, ns: (b.ns - a.ns) / tokens, interval })
+        (tokens > 0.0).then(|| Self { until: b.length, ns: (b.ns - a.ns) / tokens, interval, tail: a.tail.or(b.tail) })
     }
 }
 
@@ -282,14 +323,14 @@ impl<'t> Place<'t> {
     pub(super) fn estimate(&self, backend: usize) -> Option<Estimate> {
         let Some((arm, slope, along)) = self.line(backend) else {
             let (arm, factor, basis) = self.single(backend)?;
-            return Some(Estimate { ns: arm.ns, interval: arm.interval, basis }.times(factor));
+            return Some(arm.tail.estimate(arm.ns, arm.interval, basis).times(factor));
         };
         let interval = arm.interval.zip(slope.interval).map(|(at, per_token)| Interval {
             low: at.low + per_token.low * along,
             high: at.high + per_token.high * along,
             confidence: per_token.confidence,
         });
-        Some(Estimate { ns: arm.ns + slope.ns * along, interval, basis: Basis::Interpolated })
+        Some(slope.tail.estimate(arm.ns + slope.ns * along, interval, Basis::Interpolated))
     }
 
     /// How `backend` stands against the default in the bucket that decides.

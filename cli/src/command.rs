@@ -2,9 +2,11 @@
 
 pub(crate) mod bench;
 pub(crate) mod cold;
+pub(crate) mod cost;
 pub(crate) mod doctor;
 pub(crate) mod generate;
 pub(crate) mod logits;
 pub(crate) mod model;
+pub(crate) mod plan;
 pub(crate) mod policy;
 pub(crate) mod run_directory;

@@ -37,6 +37,8 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Compare(a) => command::run_directory::compare(a),
         Command::Policy(a) => command::policy::compile(a),
         Command::Decide(a) => command::policy::decide(a),
+        Command::Cost(a) => command::cost::run(a),
+        Command::Plan(a) => command::plan::run(a),
         Command::Generate(a) => command::generate::run(&setting, a),
         Command::Logits(a) => command::logits::run(&setting, a),
         Command::Model(a) => command::model::run(a),

@@ -18,7 +18,10 @@ mod validity;
 pub use matrix::{Cell, CellKey, Contexts, MatrixError, RegimeClass, ScenarioMatrix, TimeSummary};
 pub use observation::{DEFAULT_MODE, Observation};
 pub use policy::{CheckError, Comparison, Policy, PolicyError, PolicyOptions, SCHEMA};
-pub use router::{Basis, Choice, Decision, Estimate, Explanation, Prediction, Router, Unpredicted, WarmupAdvice, Workload};
+pub use router::{
+    Basis, Choice, Decision, Estimate, Explanation, Fallbacks, Limits, ModelTier, Objective, ObjectiveError, Prediction, Present, Router,
+    SharedRouter, TierDecision, TierError, TierReason, TieredRouter, Unpredicted, WarmupAdvice, Workload,
+};
 pub use rules::{Class, CompileAdvice, CompileReason, Outside, Reason, Standing, Warmth, Warmup};
 pub use slo::{Percentile, Slo, SloError};
 pub use validity::{BackendValidity, Validity};

@@ -1,6 +1,6 @@
 //! One cell: its key, its numbers, its row.
 
-use crate::stats::{BlockMedian, Interval};
+use crate::stats::{BlockMedian, Interval, Steadiness};
 use phase_core::{BackendId, Energy, Phase, Regime, Shape};
 use serde::{Deserialize, Serialize};
 
@@ -144,13 +144,16 @@ pub struct Cell {
     pub contexts: Option<Contexts>,
     /// Times of the successful calls; `None` without any.
     pub time: Option<TimeSummary>,
+    /// What its blocks did; `None` outside of steady phase cells, and in policies written before it was judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steady: Option<Steadiness>,
     /// Energy of one call.
     pub energy: Energy,
 }
 
 impl Cell {
     /// Column names of [`csv_row`](Self::csv_row), units included.
-    pub const CSV_COLUMNS: [&'static str; 31] = [
+    pub const CSV_COLUMNS: [&'static str; 33] = [
         "backend",
         "mode",
         "phase",
@@ -176,6 +179,8 @@ impl Cell {
         "p99_ns",
         "p99_upper_ns",
         "device_median_ns",
+        "judged_blocks",
+        "unsteady_blocks",
         "energy_status",
         "energy_j",
         "energy_low_j",
@@ -189,7 +194,7 @@ impl Cell {
         fn text<T: ToString>(value: Option<T>) -> String {
             value.map_or_else(String::new, |v| v.to_string())
         }
-        let Self { key, boundary, n, failures, cancelled, blocks, contexts, time, energy } = self;
+        let Self { key, boundary, n, failures, cancelled, blocks, contexts, time, steady, energy } = self;
         let CellKey { backend, mode, phase, shape, regime } = key;
         let interval = time.and_then(|t| t.interval);
         let (status, joules, reason) = match energy {
@@ -223,6 +228,8 @@ impl Cell {
             text(time.and_then(|t| t.p99_ns)),
             text(time.and_then(|t| t.p99_upper_ns)),
             text(time.and_then(|t| t.device_median_ns)),
+            text(steady.map(|s| s.judged())),
+            text(steady.map(|s| s.unsteady())),
             status.to_owned(),
             text(joules.map(|j| j[0])),
             text(joules.map(|j| j[1])),

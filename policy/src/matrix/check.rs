@@ -66,7 +66,7 @@ pub(crate) fn check_cells(cells: &[Cell], boundaries: &BTreeMap<String, Measurem
 }
 
 fn check_cell(cell: &Cell) -> Result<(), String> {
-    let Cell { key, boundary: _, n, failures: _, cancelled: _, blocks, contexts, time, energy } = cell;
+    let Cell { key, boundary: _, n, failures: _, cancelled: _, blocks, contexts, time, steady: _, energy } = cell;
     if key.shape.batch == 0 || (key.phase != Phase::Request && key.shape.new_tokens == 0) {
         return Err("its shape is empty".to_owned());
     }

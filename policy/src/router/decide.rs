@@ -3,7 +3,7 @@
 use super::{
     Router, Workload,
     estimate::{Estimate, Unpredicted},
-    tables::{Place, Row},
+    tables::{Joules, Place, Row, Scale},
 };
 use crate::{
     rules::{self, Candidate, Class, CompileAdvice, Liveness, Outside, Reason, Selection, Standing, Warmth, select},
@@ -80,9 +80,26 @@ pub struct Decision<'r> {
     pub warmup: WarmupAdvice,
     /// Whether to compile.
     pub compile: CompileAdvice,
+    /// Whether the routed backend keeps the limits.
+    pub limits: Limits,
 }
 
-impl Decision<'_> {
+/// Whether a route keeps the router's limits, by upper bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Limits {
+    /// It keeps all of them.
+    Kept,
+    /// It may not, and no other backend that runs is known to.
+    Missed,
+    /// No bound is known: outside of what was measured, or too few calls for the percentile.
+    NotKnown,
+    /// There are none.
+    Unset,
+}
+
+impl<'r> Decision<'r> {
     /// Energy of the request on the routed backend, from cells measured at its very prompt length and in its context
     /// bucket. Never interpolated.
     pub fn energy(&self) -> Energy {
@@ -90,13 +107,27 @@ impl Decision<'_> {
         energy_of(self.router, rows, self.chosen, self.workload)
     }
 
-    /// All of it as JSON, with the policy's digest. Allocates.
+    /// Backends to try, in order, if the routed one fails. Allocates nothing.
+    pub fn fallbacks(&self) -> Fallbacks<'r> {
+        fallbacks(self)
+    }
+
+    /// Ids of the cells that it rests on: of every backend, in the buckets that decide. Allocates.
+    pub fn evidence(&self) -> Vec<String> {
+        let arms = self.rows.iter().flatten().flat_map(|row| &row.arms).flatten();
+        arms.map(|arm| self.router.policy.cells()[arm.cell].key.id()).collect()
+    }
+
+    /// All of it as JSON, with the ids of its evidence and the policy's digest. Allocates.
     ///
     /// # Panics
     /// Never: a decision has only string keys.
     pub fn to_json(&self) -> serde_json::Value {
         let mut json = serde_json::to_value(self).expect("a decision has string keys");
         json["energy"] = serde_json::to_value(self.energy()).expect("an energy has string keys");
+        json["evidence"] = self.evidence().into();
+        json["runs"] = self.router.policy.runs().into();
+        json["fallbacks"] = self.fallbacks().map(BackendId::as_str).collect::<Vec<_>>().into();
         json["policy_digest"] = self.router.policy.digest().into();
         json
     }
@@ -104,8 +135,21 @@ impl Decision<'_> {
 
 impl fmt::Debug for Decision<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { router: _, rows: _, chosen: _, workload, class, decode_fraction, route, prefill, decode, predicted, warmup, compile } =
-            self;
+        let Self {
+            router: _,
+            rows: _,
+            chosen: _,
+            workload,
+            class,
+            decode_fraction,
+            route,
+            prefill,
+            decode,
+            predicted,
+            warmup,
+            compile,
+            limits,
+        } = self;
         f.debug_struct("Decision")
             .field("workload", workload)
             .field("class", class)
@@ -116,6 +160,7 @@ impl fmt::Debug for Decision<'_> {
             .field("predicted", predicted)
             .field("warmup", warmup)
             .field("compile", compile)
+            .field("limits", limits)
             .finish()
     }
 }
@@ -123,7 +168,7 @@ impl fmt::Debug for Decision<'_> {
 /// Where one phase of a request falls.
 type Placed<'r> = Option<Result<Place<'r>, Outside>>;
 
-pub(super) fn decide(router: &Router, workload: Workload) -> Decision<'_> {
+pub(super) fn decide<'r>(router: &'r Router, workload: Workload, incumbent: Option<&BackendId>) -> Decision<'r> {
     let constants = router.policy.constants();
     let Workload { batch, new_tokens, .. } = workload;
     let steps = workload.decode_steps();
@@ -137,6 +182,9 @@ pub(super) fn decide(router: &Router, workload: Workload) -> Decision<'_> {
         (_, Some(Err(outside))) if steps > 0 => Selection::default_safe(Reason::OutsideEnvelope(*outside)),
         _ => default.map_or(Selection::default_safe(Reason::NoCell), |default| request.route(router, class, default)),
     };
+    let (selection, limits) =
+        if router.slo.is_none() { (selection, Limits::Unset) } else { request.within_limits(router, selection, steps) };
+    let selection = incumbent.and_then(|id| request.keep(router, selection, id, steps)).unwrap_or(selection);
     let chosen = selection.index;
     let holds = router.tables.liveness[chosen] != Liveness::Changed;
     let rows = [request.prefill, request.decode].map(|place| place.map(|p| p.nearest));
@@ -154,6 +202,7 @@ pub(super) fn decide(router: &Router, workload: Workload) -> Decision<'_> {
         predicted: if holds { request.predict(chosen, steps) } else { None },
         warmup: WarmupAdvice { prefill: warmth(rows[0]), decode: warmth(rows[1]) },
         compile: rules::compile_advice(),
+        limits,
     }
 }
 
@@ -198,6 +247,37 @@ fn energy_of(router: &Router, rows: [Option<&Row>; 2], backend: usize, workload:
     rules::request_energy(prefill, decode, real_size(workload.decode_steps()))
 }
 
+/// Backends to try after the routed one, best first: the default-safe one, then the others by what counts on them. Those
+/// that don't run here, or run under another boundary, are not among them.
+#[derive(Clone, Debug)]
+pub struct Fallbacks<'r> {
+    router: &'r Router,
+    places: (Placed<'r>, Placed<'r>),
+    steps: f64,
+    chosen: usize,
+    last: Option<(bool, f64, usize)>,
+}
+
+impl<'r> Iterator for Fallbacks<'r> {
+    type Item = &'r BackendId;
+
+    fn next(&mut self) -> Option<&'r BackendId> {
+        let Self { router, places, steps, chosen, last } = self;
+        let request = Request { prefill: found(&places.0), decode: found(&places.1), steps: *steps };
+        let order = |a: &(bool, f64, usize), b: &(bool, f64, usize)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.cmp(&b.2));
+        let live = router.tables.liveness.iter().enumerate().filter(|(index, live)| **live == Liveness::Live && index != chosen);
+        let keys = live.map(|(index, _)| (index != 0, request.counts(router, index).unwrap_or(f64::INFINITY), index));
+        let next = keys.filter(|key| last.is_none_or(|last| order(&last, key).is_lt())).min_by(order)?;
+        *last = Some(next);
+        Some(&router.tables.backends[next.2])
+    }
+}
+
+pub(super) fn fallbacks<'r>(decision: &Decision<'r>) -> Fallbacks<'r> {
+    let Decision { router, workload, chosen, .. } = *decision;
+    Fallbacks { router, places: places(router, workload), steps: real_size(workload.decode_steps()), chosen, last: None }
+}
+
 /// Where both phases of a request fall.
 #[inline]
 fn places(router: &Router, workload: Workload) -> (Placed<'_>, Placed<'_>) {
@@ -219,7 +299,7 @@ pub(super) fn decide_phase(router: &Router, phase: Phase, shape: Shape) -> Choic
     let (table, length) = match phase {
         Phase::Prefill => (&router.tables.prefill, new_tokens),
         Phase::Decode => (&router.tables.decode, context),
-        _ => return decide(router, Workload::new(batch, context, new_tokens)).route,
+        _ => return decide(router, Workload::new(batch, context, new_tokens), None).route,
     };
     let placed = if batch == 0 || new_tokens == 0 {
         Some(Err(Outside::Empty))
@@ -294,28 +374,91 @@ impl Request<'_, '_> {
     fn route(&self, router: &Router, class: Class, default: Nanos) -> Selection {
         let constants = router.policy.constants();
         let prefill_share = default.prefill / default.total();
-        let standing = |index| self.standing(index, class, prefill_share, constants.rope);
+        let standing = |index| self.standing(router, index, class, prefill_share);
         let challengers = router.tables.liveness.iter().enumerate().skip(1);
         let candidates = challengers.filter_map(|(index, liveness)| {
             let verdict = standing(index)?.verdict(router.tables.edges);
-            Some(Candidate { index, ns: self.ns(index)?.total(), verdict, liveness: *liveness })
+            Some(Candidate { index, counts: self.counts(router, index)?, verdict, liveness: *liveness })
         });
         Selection::of(select(candidates, router.tables.liveness[0]), standing, constants.rope, constants.min_blocks)
     }
 
+    /// What counts of the whole request on `backend`: time, weighted time or energy.
+    #[inline]
+    fn counts(&self, router: &Router, backend: usize) -> Option<f64> {
+        match &router.tables.scale {
+            Scale::Time(weights) => Some(self.ns(backend)?.total() * weights[backend]),
+            Scale::Energy => Some(self.joules(backend).map_or(f64::INFINITY, Joules::value)),
+        }
+    }
+
+    /// Energy of the whole request in the buckets that decide.
+    fn joules(&self, backend: usize) -> Option<Joules> {
+        let of = |place: Option<&Place<'_>>| place?.nearest.arms[backend].as_ref()?.energy;
+        let prefill = of(self.prefill)?;
+        if self.steps == 0.0 { Some(prefill) } else { Some(prefill.and(of(self.decode)?, self.steps)) }
+    }
+
     /// How a challenger stands over the whole request.
     #[inline]
-    fn standing(&self, backend: usize, class: Class, prefill_share: f64, rope: f64) -> Option<Standing> {
+    fn standing(&self, router: &Router, backend: usize, class: Class, prefill_share: f64) -> Option<Standing> {
+        let scale = &router.tables.scale;
         let prefill = *self.prefill?.standing(backend)?;
-        if self.steps == 0.0 {
-            return Some(prefill);
-        }
-        let decode = *self.decode?.standing(backend)?;
-        let total = match (prefill, decode) {
-            (Standing::Measured(p), Standing::Measured(d)) => Standing::Measured(total_ratio(p, d, prefill_share)),
-            (Standing::Measured(_), other) | (other, _) => other,
+        let (prefill, total) = if self.steps == 0.0 {
+            (prefill, prefill)
+        } else {
+            let decode = *self.decode?.standing(backend)?;
+            let total = match (prefill, decode) {
+                (Standing::Measured(p), Standing::Measured(d)) => Standing::Measured(total_ratio(p, d, prefill_share)),
+                (Standing::Measured(_), other) | (other, _) => other,
+            };
+            (prefill, total)
         };
-        Some(if class == Class::PrefillHeavy { rules::prefill_heavy_standing(prefill, total, rope) } else { total })
+        if let (Scale::Energy, Standing::Measured(like)) = (scale, &total) {
+            let both = self.joules(backend).zip(self.joules(0));
+            return Some(both.map_or(Standing::NoEnergy, |(ours, theirs)| ours.standing(theirs, like)));
+        }
+        let (prefill, total) = (scale.weigh(backend, prefill), scale.weigh(backend, total));
+        let gated = class == Class::PrefillHeavy && self.steps > 0.0;
+        Some(if gated { rules::prefill_heavy_standing(prefill, total, router.policy.constants().rope) } else { total })
+    }
+
+    /// The selection, or another backend where that one does not keep the limits.
+    fn within_limits(&self, router: &Router, selection: Selection, steps: usize) -> (Selection, Limits) {
+        // What can't be trusted keeps nothing.
+        if matches!(selection.reason, Reason::BoundaryChanged | Reason::OutsideEnvelope(_) | Reason::NoCell | Reason::NotLive) {
+            return (selection, Limits::NotKnown);
+        }
+        let keeps = |index| self.predict(index, steps).and_then(|p| router.slo.keeps(&p));
+        let first = keeps(selection.index);
+        if first == Some(true) {
+            return (selection, Limits::Kept);
+        }
+        let live = router.tables.liveness.iter().enumerate().filter(|(_, liveness)| **liveness == Liveness::Live);
+        let others = live.filter(|(index, _)| *index != selection.index && keeps(*index) == Some(true));
+        let best = others.filter_map(|(index, _)| Some((self.counts(router, index)?, index))).min_by(|a, b| a.0.total_cmp(&b.0));
+        match best {
+            Some((_, index)) => (Selection { index, against: Some(selection.index), reason: Reason::KeepsLimits }, Limits::Kept),
+            None => (selection, if first == Some(false) { Limits::Missed } else { Limits::NotKnown }),
+        }
+    }
+
+    /// The incumbent, where what was selected is not better by more than the hysteresis.
+    fn keep(&self, router: &Router, selection: Selection, incumbent: &BackendId, steps: usize) -> Option<Selection> {
+        let free = matches!(
+            selection.reason,
+            Reason::Winner { .. } | Reason::Tie { .. } | Reason::Ambiguous { .. } | Reason::TooFewBlocks { .. } | Reason::NoEnergy
+        );
+        let index = router.tables.backends.iter().position(|b| b == incumbent)?;
+        if !free || index == selection.index || router.tables.liveness[index] != Liveness::Live {
+            return None;
+        }
+        if !router.slo.is_none() && self.predict(index, steps).and_then(|p| router.slo.keeps(&p)) != Some(true) {
+            return None;
+        }
+        let ratio = self.counts(router, selection.index)? / self.counts(router, index)?;
+        let stays = ratio > 1.0 - router.policy.constants().hysteresis;
+        stays.then_some(Selection { index, against: Some(selection.index), reason: Reason::Incumbent { ratio } })
     }
 }
 

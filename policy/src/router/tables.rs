@@ -2,13 +2,14 @@
 
 use super::estimate::{Basis, Estimate};
 use crate::{
-    Policy,
+    Comparison, Policy, Warmup,
     constants::Constants,
     matrix::{Cell, RegimeClass, TimeSummary},
     rules::{Candidate, Liveness, Outside, Reason, Selection, Standing, Warmth, may_route, select},
-    stats::{Edges, Interval, real, real_size},
+    stats::{Edges, Interval, RatioInterval, real, real_size},
 };
-use phase_core::{BackendId, Phase, Shape};
+use phase_core::{BackendId, Energy, Phase, Shape};
+use std::collections::{BTreeMap, HashMap};
 
 #[derive(Clone, Debug)]
 pub(super) struct Tables {
@@ -16,8 +17,29 @@ pub(super) struct Tables {
     pub(super) backends: Vec<BackendId>,
     pub(super) liveness: Vec<Liveness>,
     pub(super) edges: Edges,
+    pub(super) scale: Scale,
     pub(super) prefill: Table,
     pub(super) decode: Table,
+}
+
+/// What "better" means.
+#[derive(Clone, Debug)]
+pub(super) enum Scale {
+    /// Less time, each backend's weighted by its price over the default's: all 1 when time itself counts.
+    Time(Vec<f64>),
+    /// Less energy.
+    Energy,
+}
+
+impl Scale {
+    /// A standing in time as one in what counts.
+    #[inline]
+    pub(super) fn weigh(&self, backend: usize, standing: Standing) -> Standing {
+        match (self, standing) {
+            (Self::Time(weights), Standing::Measured(ratio)) => Standing::Measured(ratio.scaled(weights[backend])),
+            _ => standing,
+        }
+    }
 }
 
 /// One phase: grids ordered by batch.
@@ -25,6 +47,21 @@ pub(super) struct Tables {
 pub(super) struct Table {
     phase: Phase,
     grids: Vec<Grid>,
+}
+
+/// Comparisons and warm-ups of one phase, by backend and shape.
+struct Found<'p> {
+    comparisons: HashMap<(&'p BackendId, Shape), &'p Comparison>,
+    warmups: HashMap<(&'p BackendId, Shape), &'p Warmup>,
+}
+
+impl<'p> Found<'p> {
+    fn new(policy: &'p Policy, phase: Phase) -> Self {
+        Self {
+            comparisons: policy.comparisons().iter().filter(|c| c.phase == phase).map(|c| ((&c.challenger, c.shape), c)).collect(),
+            warmups: policy.warmups().iter().filter(|w| w.phase == phase).map(|w| ((&w.backend, w.shape), w)).collect(),
+        }
+    }
 }
 
 /// One batch: rows ordered by length.
@@ -58,6 +95,8 @@ pub(super) struct Arm {
     slope: Option<Slope>,
     /// Against the default; `None` for the default itself, and where it was not measured.
     pub(super) standing: Option<Standing>,
+    /// Energy of one call; `None` where it was not measured.
+    pub(super) energy: Option<Joules>,
     pub(super) warmth: Warmth,
 }
 
@@ -121,6 +160,43 @@ pub(super) struct Place<'t> {
     below: Option<&'t Row>,
 }
 
+/// An energy with its bounds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Joules {
+    value: f64,
+    low: f64,
+    high: f64,
+}
+
+impl Joules {
+    fn of(energy: &Energy) -> Option<Self> {
+        match energy {
+            Energy::Measured { joules, low, high } => Some(Self { value: joules.0, low: low.0, high: high.0 }),
+            _ => None,
+        }
+    }
+
+    pub(super) fn value(self) -> f64 {
+        self.value
+    }
+
+    /// One call of this and `steps` of the other.
+    #[inline]
+    pub(super) fn and(self, other: Self, steps: f64) -> Self {
+        Self { value: self.value + steps * other.value, low: self.low + steps * other.low, high: self.high + steps * other.high }
+    }
+
+    /// How this stands against the default's energy: both at their ends at once.
+    #[inline]
+    pub(super) fn standing(self, default: Self, like: &RatioInterval) -> Standing {
+        if !(default.low > 0.0 && self.low > 0.0) {
+            return Standing::NoEnergy;
+        }
+        let [ratio, low, high] = [self.value / default.value, self.low / default.high, self.high / default.low];
+        Standing::Measured(RatioInterval { ratio, low, high, ..*like })
+    }
+}
+
 impl Tables {
     pub(super) fn new(policy: &Policy) -> Self {
         let default = policy.default_safe();
@@ -129,6 +205,7 @@ impl Tables {
         let tables = Self {
             liveness: vec![Liveness::Live; backends.len()],
             edges: Edges::of(policy.constants().rope),
+            scale: Scale::Time(vec![1.0; backends.len()]),
             prefill: Table::new(policy, &backends, Phase::Prefill),
             decode: Table::new(policy, &backends, Phase::Decode),
             backends,
@@ -138,17 +215,29 @@ impl Tables {
     }
 
     pub(super) fn with_liveness(mut self, liveness: Vec<Liveness>, constants: &Constants) -> Self {
-        for row in [&mut self.prefill, &mut self.decode].into_iter().flat_map(|t| &mut t.grids).flat_map(|g| &mut g.rows) {
-            row.best = row.select(&liveness, self.edges, constants);
-        }
         self.liveness = liveness;
+        self.choose(constants);
         self
+    }
+
+    pub(super) fn with_scale(mut self, scale: Scale, constants: &Constants) -> Self {
+        self.scale = scale;
+        self.choose(constants);
+        self
+    }
+
+    /// Works out who is best in each bucket.
+    fn choose(&mut self, constants: &Constants) {
+        for row in [&mut self.prefill, &mut self.decode].into_iter().flat_map(|t| &mut t.grids).flat_map(|g| &mut g.rows) {
+            row.best = row.select(&self.liveness, &self.scale, self.edges, constants);
+        }
     }
 }
 
 impl Table {
     fn new(policy: &Policy, backends: &[BackendId], phase: Phase) -> Self {
-        let mut rows: Vec<Row> = Vec::new();
+        let mut by_shape: BTreeMap<Shape, Row> = BTreeMap::new();
+        let found = Found::new(policy, phase);
         for (index, cell) in policy.cells().iter().enumerate() {
             let key = &cell.key;
             let wanted = key.phase == phase && key.regime == RegimeClass::Steady && may_route(&key.mode);
@@ -157,16 +246,14 @@ impl Table {
                 continue;
             }
             let backend = backends.iter().position(|b| *b == key.backend);
-            let (Some(arm), Some(backend)) = (Arm::new(policy, index, cell), backend) else { continue };
-            let row = match rows.iter().position(|r| r.shape == key.shape) {
-                Some(found) => &mut rows[found],
-                None => rows.push_mut(Row::new(key.shape, arm.length, backends.len())),
-            };
+            let (Some(arm), Some(backend)) = (Arm::new(&found, index, cell), backend) else { continue };
+            let row = by_shape.entry(key.shape).or_insert_with(|| Row::new(key.shape, arm.length, backends.len()));
             if backend == 0 {
                 row.length = arm.length;
             }
             row.arms[backend] = Some(arm);
         }
+        let mut rows: Vec<Row> = by_shape.into_values().collect();
         rows.sort_by(|a, b| a.shape.batch.cmp(&b.shape.batch).then(a.length.total_cmp(&b.length)));
         let grids = rows.chunk_by(|a, b| a.shape.batch == b.shape.batch).map(|rows| Grid::new(policy, rows.to_vec())).collect();
         Self { phase, grids }
@@ -185,7 +272,8 @@ impl Table {
         if self.grids.is_empty() {
             return None;
         }
-        let Some(grid) = self.grids.iter().find(|g| g.batch == batch) else { return Some(Err(Outside::BatchNotMeasured)) };
+        let Ok(grid) = self.grids.binary_search_by(|g| g.batch.cmp(&batch)) else { return Some(Err(Outside::BatchNotMeasured)) };
+        let grid = &self.grids[grid];
         let (smallest, largest) = grid.span;
         let prefill = self.phase == Phase::Prefill;
         if real_size(last) > real_size(largest) * constants.envelope_factor {
@@ -242,26 +330,38 @@ impl Row {
         Self { shape, best: Selection::default_safe(Reason::NoCell), length, arms: vec![None; backends] }
     }
 
-    fn select(&self, liveness: &[Liveness], edges: Edges, constants: &Constants) -> Selection {
-        if self.arms[0].is_none() {
-            return Selection::default_safe(Reason::NoCell);
-        }
+    fn select(&self, liveness: &[Liveness], scale: &Scale, edges: Edges, constants: &Constants) -> Selection {
+        let Some(default) = self.arms[0] else { return Selection::default_safe(Reason::NoCell) };
+        let standing = |index: usize| {
+            let arm = self.arms[index].as_ref()?;
+            Some(match (scale, arm.standing?) {
+                (Scale::Time(_), standing) => scale.weigh(index, standing),
+                (Scale::Energy, Standing::Measured(ratio)) => {
+                    arm.energy.zip(default.energy).map_or(Standing::NoEnergy, |(ours, theirs)| ours.standing(theirs, &ratio))
+                }
+                (Scale::Energy, other) => other,
+            })
+        };
+        let counts = |index: usize, arm: &Arm| match scale {
+            Scale::Time(weights) => arm.ns * weights[index],
+            Scale::Energy => arm.energy.map_or(f64::INFINITY, |e| e.value),
+        };
         let challengers = self.arms.iter().zip(liveness).enumerate().skip(1);
         let candidates = challengers.filter_map(|(index, (arm, liveness))| {
             let arm = arm.as_ref()?;
-            Some(Candidate { index, ns: arm.ns, verdict: arm.standing?.verdict(edges), liveness: *liveness })
+            Some(Candidate { index, counts: counts(index, arm), verdict: standing(index)?.verdict(edges), liveness: *liveness })
         });
         let pick = select(candidates, liveness[0]);
-        Selection::of(pick, |index| self.arms[index].as_ref()?.standing, constants.rope, constants.min_blocks)
+        Selection::of(pick, standing, constants.rope, constants.min_blocks)
     }
 }
 
 impl Arm {
-    fn new(policy: &Policy, index: usize, cell: &Cell) -> Option<Self> {
+    fn new(found: &Found<'_>, index: usize, cell: &Cell) -> Option<Self> {
         let (time, contexts) = (cell.time?, cell.contexts?);
         let key = &cell.key;
-        let comparison = policy.comparisons().iter().find(|c| c.phase == key.phase && c.shape == key.shape && c.challenger == key.backend);
-        let warmup = policy.warmups().iter().find(|w| w.phase == key.phase && w.shape == key.shape && w.backend == key.backend);
+        let comparison = found.comparisons.get(&(&key.backend, key.shape));
+        let warmup = found.warmups.get(&(&key.backend, key.shape));
         Some(Self {
             cell: index,
             length: real_size(if key.phase == Phase::Decode { contexts.median } else { key.shape.new_tokens }),
@@ -270,7 +370,8 @@ impl Arm {
             tail: Tail::of(&time),
             slope: None,
             standing: comparison.map(|c| c.standing),
-            warmth: warmup.map_or(Warmth::NotMeasured, Warmth::from),
+            energy: Joules::of(&cell.energy),
+            warmth: warmup.map_or(Warmth::NotMeasured, |w| Warmth::from(*w)),
         })
     }
 }

@@ -206,7 +206,7 @@ pub(crate) struct Decide {
 #[derive(Args, Debug)]
 pub(crate) struct Cost {
     /// Tokens a second of one worker, with a lower and an upper bound where they are known
-    #[arg(long, value_name = "X[,LOW,HIGH]", value_parser = bounded)]
+    #[arg(long, value_name = "X[,LOW,HIGH]", value_parser = rate)]
     pub(crate) tokens_per_s: Bounded,
     /// Price of an hour of it
     #[arg(long, value_name = "Y[,LOW,HIGH]", value_parser = bounded)]
@@ -240,6 +240,10 @@ fn bounded(text: &str) -> Result<Bounded, String> {
         _ => return Err("one number, or three: the value, its lower and its upper bound".to_owned()),
     }
     .map_err(|e| e.to_string())
+}
+
+fn rate(text: &str) -> Result<Bounded, String> {
+    bounded(text).and_then(|v| if v.low() > 0.0 { Ok(v) } else { Err("a rate must be above 0, its lower bound too".to_owned()) })
 }
 
 fn positive(text: &str) -> Result<f64, String> {

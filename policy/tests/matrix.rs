@@ -169,11 +169,11 @@ fn a_row_has_every_column_and_no_zero_for_the_unknown() {
 }
 
 /// `n` calls in one block that take `first` times as long before `until`.
-fn series(block: u32, n: u32, until: u32, first: f64) -> Vec<Observation> {
+fn series(block: u32, n: u32, until: u32, first: u64) -> Vec<Observation> {
     let call = |i: u32| {
         let mut call = prefill(&SAFE, 1, 32, block);
-        let wobble = f64::from(i * 7919 % 101) * 300.0;
-        call.duration_ns = (if i < until { first } else { 1.0 } * 3e6 + wobble) as u64;
+        let wobble = u64::from(i * 7919 % 101) * 300;
+        call.duration_ns = if i < until { first } else { 1 } * 3_000_000 + wobble;
         call
     };
     (0..n).map(call).collect()
@@ -181,7 +181,7 @@ fn series(block: u32, n: u32, until: u32, first: f64) -> Vec<Observation> {
 
 #[test]
 fn calls_before_the_steady_state_go_to_the_warm_up_cell() {
-    let seen: Vec<_> = (0..3).flat_map(|block| series(block, 100, 20, 3.0)).collect();
+    let seen: Vec<_> = (0..3).flat_map(|block| series(block, 100, 20, 3)).collect();
     let matrix = build(&seen).unwrap();
     let [warm, steady] = [RegimeClass::Warmup, RegimeClass::Steady].map(|r| matrix.cells().iter().find(|c| c.key.regime == r).unwrap());
     assert_eq!((warm.n, steady.n), (60, 240));

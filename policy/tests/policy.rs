@@ -76,6 +76,11 @@ fn uniform(rng: &mut TestRng) -> f64 {
     f64::from(rng.next_u32()) / (f64::from(u32::MAX) + 1.0)
 }
 
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few milliseconds")]
+fn whole(ns: f64) -> u64 {
+    ns as u64
+}
+
 /// Five blocks in which both backends share a block effect of 20% and have noise of 2% of their own; `fast` takes
 /// `ratio` times as long as `safe`.
 fn pair(rng: &mut TestRng, ratio: f64) -> Vec<Observation> {
@@ -86,7 +91,7 @@ fn pair(rng: &mut TestRng, ratio: f64) -> Vec<Observation> {
             for _ in 0..7 {
                 let mut call = prefill(&id, 1, 32, block);
                 let noise = 1.0 + 0.02 * (uniform(rng) + uniform(rng) - 1.0);
-                call.duration_ns = (3e6 * shared * factor * noise) as u64;
+                call.duration_ns = whole(3e6 * shared * factor * noise);
                 seen.push(call);
             }
         }
@@ -113,10 +118,11 @@ fn routing_by_the_policy_beats_routing_at_random() {
     let router = common::router();
     let (mut routed, mut random) = (0.0, 0.0);
     for _ in 0..500 {
-        let prompt = 32 + (uniform(&mut rng) * 480.0) as usize;
-        let workload = Workload::new(if uniform(&mut rng) < 0.5 { 1 } else { 4 }, prompt, 1 + (uniform(&mut rng) * 100.0) as usize);
+        let mut below = |n: u32| (rng.next_u32() % n) as usize;
+        let (prompt, new) = (32 + below(480), 1 + below(100));
+        let workload = Workload::new([1, 4][below(2)], prompt, new);
         let all = [SAFE, FAST, BULK];
-        let any = &all[(uniform(&mut rng) * 3.0) as usize];
+        let any = &all[below(3)];
         let ns = |id: &BackendId| router.predict(id, &workload).map(|p| p.total.ns);
         if let (Ok(by_policy), Ok(by_chance)) = (ns(router.decide(&workload).route.backend), ns(any)) {
             routed += by_policy;

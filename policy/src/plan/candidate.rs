@@ -153,7 +153,8 @@ struct Served<'a> {
 impl Candidate {
     pub(super) fn new(inputs: &Inputs<'_>, backend: Option<&BackendId>) -> Result<Self, PlanError> {
         let (served, left) = serve(inputs, backend)?;
-        let left_out: f64 = left.iter().map(|(share, ..)| share).sum();
+        // Not `sum`, which is -0 for nothing.
+        let left_out = left.iter().fold(0.0, |sum, (share, ..)| sum + share);
         let refused = |refusal| Self { backend: backend.cloned(), left_out, refused: Some(refusal), sizing: None, prices: Vec::new() };
         if served.is_empty() || left_out > inputs.options.may_leave_out + 1e-12 {
             let worst = left.into_iter().reduce(|a, b| if b.0 > a.0 { b } else { a });

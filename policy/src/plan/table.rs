@@ -47,6 +47,9 @@ pub(super) fn table(plan: &Plan) -> String {
             (None, None) => {}
         }
     }
+    if plan.candidates.iter().all(|c| c.prices.is_empty()) {
+        return out;
+    }
     out.push_str("\n| candidate | machine | tier | $/h | $/request | $/1M busy | $/1M at fleet | $/month | gCO2e/1M | against renting |\n");
     out.push_str("|---|---|---|---|---|---|---|---|---|---|\n");
     for (candidate, p) in plan.candidates.iter().flat_map(|c| c.prices.iter().map(move |p| (c, p))) {

@@ -74,8 +74,6 @@ pub struct Decision<'r> {
     pub prefill: Choice<'r>,
     /// The best backend in decode, in the bucket that decides.
     pub decode: Choice<'r>,
-    /// Times on the routed backend; `None` outside of what was measured, or under another boundary.
-    pub predicted: Option<Prediction>,
     /// What to warm before routing there.
     pub warmup: WarmupAdvice,
     /// Whether to compile.
@@ -103,8 +101,14 @@ impl<'r> Decision<'r> {
     /// Energy of the request on the routed backend, from cells measured at its very prompt length and in its context
     /// bucket. Never interpolated.
     pub fn energy(&self) -> Energy {
-        let rows = if self.predicted.is_some() { self.rows } else { [None; 2] };
+        let rows = if self.predicted().is_some() { self.rows } else { [None; 2] };
         energy_of(self.router, rows, self.chosen, self.workload)
+    }
+
+    /// Times on the routed backend; `None` outside of what was measured, or under another boundary. Worked out when it is
+    /// asked for.
+    pub fn predicted(&self) -> Option<Prediction> {
+        predict_by_index(self.router, self.chosen, self.workload).ok()
     }
 
     /// Backends to try, in order, if the routed one fails. Allocates nothing.
@@ -124,6 +128,7 @@ impl<'r> Decision<'r> {
     /// Never: a decision has only string keys.
     pub fn to_json(&self) -> serde_json::Value {
         let mut json = serde_json::to_value(self).expect("a decision has string keys");
+        json["predicted"] = serde_json::to_value(self.predicted()).expect("a prediction has string keys");
         json["energy"] = serde_json::to_value(self.energy()).expect("an energy has string keys");
         json["evidence"] = self.evidence().into();
         json["runs"] = self.router.policy.runs().into();
@@ -135,21 +140,8 @@ impl<'r> Decision<'r> {
 
 impl fmt::Debug for Decision<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            router: _,
-            rows: _,
-            chosen: _,
-            workload,
-            class,
-            decode_fraction,
-            route,
-            prefill,
-            decode,
-            predicted,
-            warmup,
-            compile,
-            limits,
-        } = self;
+        let Self { router: _, rows: _, chosen: _, workload, class, decode_fraction, route, prefill, decode, warmup, compile, limits } =
+            self;
         f.debug_struct("Decision")
             .field("workload", workload)
             .field("class", class)
@@ -157,7 +149,7 @@ impl fmt::Debug for Decision<'_> {
             .field("route", route)
             .field("prefill", prefill)
             .field("decode", decode)
-            .field("predicted", predicted)
+            .field("predicted", &self.predicted())
             .field("warmup", warmup)
             .field("compile", compile)
             .field("limits", limits)
@@ -186,7 +178,6 @@ pub(super) fn decide<'r>(router: &'r Router, workload: Workload, incumbent: Opti
         if router.slo.is_none() { (selection, Limits::Unset) } else { request.within_limits(router, selection, steps) };
     let selection = incumbent.and_then(|id| request.keep(router, selection, id, steps)).unwrap_or(selection);
     let chosen = selection.index;
-    let holds = router.tables.liveness[chosen] != Liveness::Changed;
     let rows = [request.prefill, request.decode].map(|place| place.map(|p| p.nearest));
     let warmth = |row: Option<&Row>| row.and_then(|r| r.arms[chosen].as_ref()).map_or(Warmth::NotMeasured, |arm| arm.warmth);
     Decision {
@@ -199,7 +190,6 @@ pub(super) fn decide<'r>(router: &'r Router, workload: Workload, incumbent: Opti
         route: choice(router, selection, None),
         prefill: best(router, &prefill),
         decode: best(router, &decode),
-        predicted: if holds { request.predict(chosen, steps) } else { None },
         warmup: WarmupAdvice { prefill: warmth(rows[0]), decode: warmth(rows[1]) },
         compile: rules::compile_advice(),
         limits,
@@ -209,6 +199,10 @@ pub(super) fn decide<'r>(router: &'r Router, workload: Workload, incumbent: Opti
 /// What a request takes on one backend.
 pub(super) fn predict(router: &Router, backend: &BackendId, workload: Workload) -> Result<Prediction, Unpredicted> {
     let index = router.tables.backends.iter().position(|b| b == backend).ok_or(Unpredicted::UnknownBackend)?;
+    predict_by_index(router, index, workload)
+}
+
+fn predict_by_index(router: &Router, index: usize, workload: Workload) -> Result<Prediction, Unpredicted> {
     if router.tables.liveness[index] == Liveness::Changed {
         return Err(Unpredicted::BoundaryChanged);
     }

@@ -42,7 +42,7 @@ impl fmt::Display for Explanation<'_, '_> {
             Limits::Missed => writeln!(f, "Limits {}: may be missed, and nothing that runs is known to keep them.", d.router.slo())?,
             Limits::NotKnown => writeln!(f, "Limits {}: nothing is known, too little was measured here.", d.router.slo())?,
         }
-        match d.predicted {
+        match d.predicted() {
             Some(p) => {
                 write!(f, "Predicted on {}: prefill {}", d.route.backend, Time(&p.prefill))?;
                 if let Some(step) = &p.decode_step {

@@ -47,7 +47,12 @@ impl Scale {
 pub(super) struct Table {
     phase: Phase,
     grids: Vec<Grid>,
+    /// The grid of each small batch, by number: one load in place of a search.
+    small: Vec<Option<u32>>,
 }
+
+/// Batches below this are looked up by number.
+const SMALL: usize = 256;
 
 /// Comparisons and warm-ups of one phase, by backend and shape.
 struct Found<'p> {
@@ -69,6 +74,10 @@ impl<'p> Found<'p> {
 struct Grid {
     batch: usize,
     rows: Vec<Row>,
+    /// Their lengths, side by side for the search.
+    lengths: Vec<f64>,
+    /// How many rows are shorter than each power of two.
+    shorter: [u32; 65],
     /// Smallest and largest length measured.
     span: (usize, usize),
 }
@@ -255,8 +264,14 @@ impl Table {
         }
         let mut rows: Vec<Row> = by_shape.into_values().collect();
         rows.sort_by(|a, b| a.shape.batch.cmp(&b.shape.batch).then(a.length.total_cmp(&b.length)));
-        let grids = rows.chunk_by(|a, b| a.shape.batch == b.shape.batch).map(|rows| Grid::new(policy, rows.to_vec())).collect();
-        Self { phase, grids }
+        let grids: Vec<_> = rows.chunk_by(|a, b| a.shape.batch == b.shape.batch).map(|rows| Grid::new(policy, rows.to_vec())).collect();
+        let mut small = vec![None; SMALL];
+        for (number, grid) in (0..).zip(&grids) {
+            if let Some(place) = small.get_mut(grid.batch) {
+                *place = Some(number);
+            }
+        }
+        Self { phase, grids, small }
     }
 
     /// Finds `length`, the mean of calls whose lengths run from `first` to `last`. `None` when this phase was not
@@ -272,8 +287,7 @@ impl Table {
         if self.grids.is_empty() {
             return None;
         }
-        let Ok(grid) = self.grids.binary_search_by(|g| g.batch.cmp(&batch)) else { return Some(Err(Outside::BatchNotMeasured)) };
-        let grid = &self.grids[grid];
+        let Some(grid) = self.grid(batch) else { return Some(Err(Outside::BatchNotMeasured)) };
         let (smallest, largest) = grid.span;
         let prefill = self.phase == Phase::Prefill;
         if real_size(last) > real_size(largest) * constants.envelope_factor {
@@ -282,7 +296,7 @@ impl Table {
         if real_size(first) * constants.envelope_factor < real_size(smallest) {
             return Some(Err(if prefill { Outside::PromptTooShort { smallest } } else { Outside::ContextTooShort { smallest } }));
         }
-        let above = grid.rows.partition_point(|r| r.length <= length);
+        let above = grid.above(length);
         let below = above.checked_sub(1).map(|i| &grid.rows[i]);
         let nearest = match (below, grid.rows.get(above)) {
             // The nearer one by ratio: length / low <= high / length, without a division by a context of 0.
@@ -300,7 +314,28 @@ impl Table {
     }
 }
 
+impl Table {
+    #[inline]
+    fn grid(&self, batch: usize) -> Option<&Grid> {
+        let number = match self.small.get(batch) {
+            Some(number) => (*number)? as usize,
+            None => self.grids.binary_search_by(|g| g.batch.cmp(&batch)).ok()?,
+        };
+        self.grids.get(number)
+    }
+}
+
 impl Grid {
+    /// The first row that is longer than `length`.
+    #[inline]
+    fn above(&self, length: f64) -> usize {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a length is not negative; saturates")]
+        let octave = (u64::BITS - (length as u64).leading_zeros()) as usize;
+        let from = self.shorter[octave.saturating_sub(1)] as usize;
+        let to = self.shorter[octave] as usize;
+        from + self.lengths[from..to].partition_point(|l| *l <= length)
+    }
+
     fn new(policy: &Policy, mut rows: Vec<Row>) -> Self {
         let batch = rows.first().map_or(0, |r| r.shape.batch);
         for i in 0..rows.len() {
@@ -321,7 +356,15 @@ impl Grid {
             }
         });
         let span = measured.fold((usize::MAX, 0), |(low, high), (min, max)| (low.min(min), high.max(max)));
-        Self { batch, rows, span }
+        let lengths: Vec<_> = rows.iter().map(|r| r.length).collect();
+        // Bits of the whole part: a length of 2^(k-1) to 2^k has k of them.
+        let bits = |l: f64| if l < 1.0 { 0.0 } else { l.log2().floor() + 1.0 };
+        let mut shorter = [0; 65];
+        for (octave, count) in (0_u8..).zip(&mut shorter) {
+            let below = lengths.partition_point(|l| bits(*l) <= f64::from(octave));
+            *count = u32::try_from(below).unwrap_or(u32::MAX);
+        }
+        Self { batch, rows, lengths, shorter, span }
     }
 }
 

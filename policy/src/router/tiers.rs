@@ -79,7 +79,7 @@ impl ModelTier {
 
     /// What the request takes here, with its bounds, in the order low, value, high.
     fn expected(&self, decision: &Decision<'_>, failure_usd: Option<f64>) -> Option<[f64; 3]> {
-        let total = decision.predicted?.total;
+        let total = decision.predicted()?.total;
         let seconds = cost::seconds(total.ns, total.interval).ok()?;
         let usd = [seconds.low(), seconds.value(), seconds.high()].map(|s| s / 3600.0 * self.usd_per_hour);
         Some(match failure_usd {

@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Policy(Policy),
     /// Ask a policy
     Decide(Decide),
+    /// Hold a policy against this machine; the exit code is the severity of what changed
+    Check(Check),
     /// The cost formulas alone: a rate and a price to seconds, dollars, energy and carbon a million tokens
     Cost(Cost),
     /// Workers and money for a load, by a policy and a price book
@@ -198,6 +200,23 @@ pub(crate) struct Decide {
     /// Say why
     #[arg(long)]
     pub(crate) explain: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Exit codes: 0 the policy holds, 10 reweight, 11 recheck, 12 energy invalid, 13 invalid")]
+pub(crate) struct Check {
+    /// The policy file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: PathBuf,
+    /// The checkpoint, to check its digest and what only loaded models tell; without it, machine and runtimes are checked
+    #[arg(long, value_name = "PATH")]
+    pub(crate) model: Option<PathBuf>,
+    /// Number format of the weights: f32, f16 or bf16
+    #[arg(long, default_value_t = DType::F32, value_name = "TYPE")]
+    pub(crate) dtype: DType,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

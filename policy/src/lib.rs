@@ -1,8 +1,10 @@
 #![doc = include_str!("../README.md")]
 
 pub mod capacity;
+mod change;
 pub mod constants;
 pub mod cost;
+mod drift;
 mod matrix;
 mod observation;
 pub mod plan;
@@ -15,6 +17,8 @@ pub mod stats;
 mod testing;
 mod validity;
 
+pub use change::{Change, Changes, Severity, severity};
+pub use drift::{Drift, DriftVerdict};
 pub use matrix::{Cell, CellKey, Contexts, MatrixError, RegimeClass, ScenarioMatrix, TimeSummary};
 pub use observation::{DEFAULT_MODE, Observation};
 pub use policy::{CheckError, Comparison, Policy, PolicyError, PolicyOptions, SCHEMA};

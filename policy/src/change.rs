@@ -107,6 +107,8 @@ pub struct Changes {
     pub changes: Vec<Change>,
     /// Backends of the policy that this machine does not have.
     pub missing: Vec<BackendId>,
+    /// Whether the default-safe backend is one of them: then the policy decides nothing here.
+    pub default_missing: bool,
     /// The least that must be measured again before the policy holds.
     pub rerun: Vec<String>,
 }
@@ -163,14 +165,18 @@ impl Changes {
         changes.with_rerun(policy)
     }
 
-    /// The most severe change; `None` when nothing changed.
+    /// The most severe change; `None` when nothing changed. A missing default-safe backend is invalid.
     pub fn severity(&self) -> Option<Severity> {
+        if self.default_missing {
+            return Some(Severity::Invalid);
+        }
         self.changes.iter().map(|c| c.severity).max()
     }
 
     /// Cells of the backends whose numbers no longer hold, and of the default-safe one in the same buckets: comparisons are
     /// paired, and the other side must run in the same blocks.
     fn with_rerun(mut self, policy: &Policy) -> Self {
+        self.default_missing = self.missing.contains(policy.default_safe());
         let changed: BTreeSet<_> = self.changes.iter().filter(|c| !c.severity.holds()).map(|c| &c.backend).collect();
         let all = changed.contains(policy.default_safe());
         let concerned = |key: &CellKey| all || changed.contains(&key.backend);

@@ -30,6 +30,8 @@ fn a_changed_runtime_names_the_field_and_the_least_to_measure_again() {
     let all = Changes::of(&policy(), &policy().validity(&[(SAFE, boundary_of("safe 2")), (FAST, boundary(&FAST))]));
     assert!(all.rerun.iter().any(|id| id.starts_with("bulk/")), "everything was held against the default");
     assert_eq!(all.missing, [BULK]);
+    let without_default = Changes::of(&policy(), &policy().validity(&[(FAST, boundary(&FAST))]));
+    assert_eq!((without_default.default_missing, without_default.severity()), (true, Some(Severity::Invalid)));
 }
 
 #[test]

@@ -23,13 +23,8 @@ pub(crate) fn run(setting: &Setting, arguments: &argument::Check) -> Result<(), 
             Changes::of_probes(&policy, &phase_core::machine(), &probes)
         }
     };
-    if changes.missing.contains(policy.default_safe()) {
-        note(&format!("the default-safe backend `{}` is not on this machine", policy.default_safe()));
-    }
     say(&if arguments.json { serde_json::to_string(&changes).map_err(|e| Failure::work(&e))? } else { changes.to_string() })?;
     match changes.severity() {
-        // A policy whose default can't run decides nothing here.
-        _ if changes.missing.contains(policy.default_safe()) => Err(Failure::Severity(Severity::Invalid)),
         None | Some(Severity::Info) => Ok(()),
         Some(severity) => Err(Failure::Severity(severity)),
     }

@@ -283,7 +283,7 @@ pub(crate) struct Plan {
     /// The policy file
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: PathBuf,
-    /// Requests as they came: CSV with arrival_s,prompt_tokens,new_tokens, or the columns of BurstGPT or Azure's traces
+    /// Requests as they came: CSV with `arrival_s,prompt_tokens,new_tokens`, or the columns of `BurstGPT` or of Azure's traces
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
     /// Requests by share: PROMPTxNEW:WEIGHT,... or BATCHxPROMPTxNEW:WEIGHT,...
@@ -307,7 +307,7 @@ pub(crate) struct Plan {
     /// Refuse a price book older than this
     #[arg(long, value_name = "DAYS")]
     pub(crate) max_price_age: Option<i64>,
-    /// Tiers to price: on_demand, spot, reserved_1y, reserved_3y, own [default: all that each machine has]
+    /// Tiers to price: `on_demand`, `spot`, `reserved_1y`, `reserved_3y`, `own` [default: all that each machine has]
     #[arg(long, value_delimiter = ',', value_name = "LIST", value_parser = tier)]
     pub(crate) tiers: Vec<TierKind>,
     /// Share of requests that may lie outside of what was measured; they are left out of every number

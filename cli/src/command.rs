@@ -1,11 +1,14 @@
 //! One file per command, or per group that shares its subject.
 
 pub(crate) mod bench;
+pub(crate) mod check;
 pub(crate) mod cold;
+pub(crate) mod cost;
 pub(crate) mod doctor;
 pub(crate) mod energy;
 pub(crate) mod generate;
 pub(crate) mod logits;
 pub(crate) mod model;
+pub(crate) mod plan;
 pub(crate) mod policy;
 pub(crate) mod run_directory;

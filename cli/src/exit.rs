@@ -1,6 +1,7 @@
 //! What a failed command prints and which code it ends with.
 
 use phase_core::{ErrorKind, PhaseError};
+use phase_policy::Severity;
 use std::{error::Error, process::ExitCode};
 
 /// Why a command failed.
@@ -12,6 +13,8 @@ pub(crate) enum Failure {
     Usage(String),
     /// A library or a device is missing. Code 3.
     Environment(String),
+    /// A policy does not hold any more. Code 10 to 13, by severity.
+    Severity(Severity),
 }
 
 impl Failure {
@@ -35,13 +38,20 @@ impl Failure {
             Self::Check(_) => 1,
             Self::Usage(_) => 2,
             Self::Environment(_) => 3,
+            Self::Severity(Severity::Info) => 0,
+            Self::Severity(Severity::Reweight) => 10,
+            Self::Severity(Severity::Recheck) => 11,
+            Self::Severity(Severity::EnergyInvalid) => 12,
+            Self::Severity(Severity::Invalid) => 13,
         })
     }
 
     #[expect(clippy::print_stderr, reason = "this is the program's error output")]
     pub(crate) fn print(&self) {
-        let (Self::Check(text) | Self::Usage(text) | Self::Environment(text)) = self;
-        eprintln!("phase: {text}");
+        match self {
+            Self::Check(text) | Self::Usage(text) | Self::Environment(text) => eprintln!("phase: {text}"),
+            Self::Severity(severity) => eprintln!("phase: {severity}"),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The program `phase`: measures one checkpoint on several runtimes, phase by phase, and turns the measurements into a
 //! policy that routes requests.
 //!
-//! Exit codes: 0 fine, 1 a check failed or the work went wrong, 2 usage, 3 environment (a missing library or device).
+//! Exit codes: `check` has its own; else 0 fine, 1 a check failed or the work went wrong, 2 usage, 3 environment (a missing library or device).
 
 mod argument;
 mod command;
@@ -39,6 +39,9 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Policy(a) => command::policy::compile(a),
         Command::Decide(a) => command::policy::decide(a),
         Command::Energy(a) => command::energy::run(a),
+        Command::Check(a) => command::check::run(&setting, a),
+        Command::Cost(a) => command::cost::run(a),
+        Command::Plan(a) => command::plan::run(a),
         Command::Generate(a) => command::generate::run(&setting, a),
         Command::Logits(a) => command::logits::run(&setting, a),
         Command::Model(a) => command::model::run(a),

@@ -94,13 +94,24 @@ fn registry(ort_library: Option<&Path>, device: Device) -> Registry {
     let registry = registry.with(phase_backend_candle::Candle::cpu());
     #[cfg(feature = "burn")]
     let registry = registry.with(phase_backend_burn::Burn::cpu());
+    #[cfg(feature = "cuda")]
+    let registry = [Mode::Eager, Mode::Compiled].into_iter().fold(registry, |registry, mode| {
+        let number = if let Device::Cuda(number) = device { number } else { 0 };
+        #[cfg(feature = "ort")]
+        let registry = registry.with(phase_backend_ort::Ort::cuda(number).with_config(config.clone()).with_mode(mode));
+        #[cfg(feature = "candle")]
+        let registry = registry.with(phase_backend_candle::Candle::new(
+            phase_backend_candle::CandleConfig::default().with_device(phase_backend_candle::Device::Cuda(number as usize)).with_mode(mode),
+        ));
+        registry
+    });
     registry
 }
 
 #[cfg(not(feature = "cuda"))]
 const NO_CUDA: &str = "this program was built without CUDA: build it with `cargo xtask gpu build`";
 #[cfg(feature = "cuda")]
-const NO_CUDA: &str = "";
+const NO_CUDA: &str = "this program was built without that backend on CUDA";
 
 #[expect(clippy::disallowed_methods, reason = "the program reads the environment so that libraries need not")]
 fn default_cache() -> Option<PathBuf> {

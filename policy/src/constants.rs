@@ -35,6 +35,13 @@ pub const ENVELOPE_FACTOR: f64 = 2.0;
 /// Share of failed calls above which a cell can't win a route. Source: TR128's alert on an error rate above 0.1%.
 pub const MAX_FAILURE_SHARE: f64 = 0.001;
 
+/// Share by which another backend must be better before a route leaves the one that has it. Ours: more than the tie
+/// region, so that two policies of one machine don't send traffic back and forth.
+pub const HYSTERESIS: f64 = 0.05;
+
+/// Confidence of upper bounds of percentiles: 90 calls for p95, 459 for p99. Ours.
+pub const TAIL_CONFIDENCE: f64 = 0.99;
+
 /// The constants one policy was compiled with and is read by.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -58,6 +65,14 @@ pub struct Constants {
     pub envelope_factor: f64,
     /// [`MAX_FAILURE_SHARE`].
     pub max_failure_share: f64,
+    /// [`HYSTERESIS`].
+    #[serde(default = "hysteresis")]
+    pub hysteresis: f64,
+}
+
+/// What policies without it were read by.
+const fn hysteresis() -> f64 {
+    HYSTERESIS
 }
 
 impl Default for Constants {
@@ -72,6 +87,7 @@ impl Default for Constants {
             min_blocks: MIN_BLOCKS,
             envelope_factor: ENVELOPE_FACTOR,
             max_failure_share: MAX_FAILURE_SHARE,
+            hysteresis: HYSTERESIS,
         }
     }
 }
@@ -89,6 +105,7 @@ impl Constants {
             min_blocks,
             envelope_factor,
             max_failure_share,
+            hysteresis,
         } = *self;
         let checks = [
             ("decode_heavy_new_tokens", decode_heavy_new_tokens > minimal_new_tokens, "more than minimal_new_tokens"),
@@ -99,6 +116,7 @@ impl Constants {
             ("min_blocks", min_blocks >= 2, "at least 2"),
             ("envelope_factor", envelope_factor.is_finite() && envelope_factor >= 1.0, "at least 1"),
             ("max_failure_share", (0.0..=1.0).contains(&max_failure_share), "in 0..=1"),
+            ("hysteresis", (0.0..1.0).contains(&hysteresis), "in 0..1"),
         ];
         match checks.into_iter().find(|(_, ok, _)| !ok) {
             Some((name, _, wanted)) => Err(format!("`{name}` must be {wanted}")),

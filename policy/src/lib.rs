@@ -1,20 +1,31 @@
 #![doc = include_str!("../README.md")]
 
+pub mod capacity;
+mod change;
 pub mod constants;
 pub mod cost;
+mod drift;
 mod matrix;
 mod observation;
+pub mod plan;
 mod policy;
 mod router;
 mod rules;
+mod slo;
 pub mod stats;
 #[cfg(test)]
 mod testing;
 mod validity;
 
+pub use change::{Change, Changes, Severity, severity};
+pub use drift::{Drift, DriftVerdict};
 pub use matrix::{Cell, CellKey, Contexts, MatrixError, RegimeClass, ScenarioMatrix, TimeSummary};
 pub use observation::{DEFAULT_MODE, Observation};
 pub use policy::{CheckError, Comparison, Policy, PolicyError, PolicyOptions, SCHEMA};
-pub use router::{Basis, Choice, Decision, Estimate, Explanation, Prediction, Router, WarmupAdvice, Workload};
+pub use router::{
+    Basis, Choice, Decision, Estimate, Explanation, Fallbacks, Limits, ModelTier, Objective, ObjectiveError, Prediction, Present, Router,
+    SharedRouter, TierDecision, TierError, TierReason, TieredRouter, Unpredicted, WarmupAdvice, Workload,
+};
 pub use rules::{Class, CompileAdvice, CompileReason, Outside, Reason, Standing, Warmth, Warmup};
+pub use slo::{Percentile, Slo, SloError};
 pub use validity::{BackendValidity, Validity};

@@ -1,6 +1,6 @@
 //! Whether a policy still holds in the running process, and what voids it.
 
-use crate::{CheckError, Policy};
+use crate::{CheckError, Policy, severity};
 use phase_core::{BackendId, BoundaryMismatch, MeasurementBoundary};
 use std::fmt;
 
@@ -32,6 +32,10 @@ impl Validity {
             None => BackendValidity::NotLive,
             Some((_, boundary)) => match policy.check(backend, boundary) {
                 Ok(()) => BackendValidity::Valid,
+                // A change that moves no number voids none.
+                Err(CheckError::Changed { mismatch, .. }) if mismatch.fields.iter().all(|d| severity(&d.field).holds()) => {
+                    BackendValidity::Valid
+                }
                 Err(CheckError::Changed { mismatch, .. }) => BackendValidity::Changed(mismatch),
                 Err(CheckError::UnknownBackend { .. }) => BackendValidity::NotLive,
             },

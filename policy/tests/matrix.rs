@@ -167,3 +167,38 @@ fn a_row_has_every_column_and_no_zero_for_the_unknown() {
     assert_eq!((field("n"), field("failures"), field("median_ns"), field("low_ns")), ("0", "1", "", ""));
     assert_eq!((field("energy_status"), field("energy_j"), field("energy_no_data_reason")), ("no_data", "", "not_recorded"));
 }
+
+/// `n` calls in one block that take `first` times as long before `until`.
+fn series(block: u32, n: u32, until: u32, first: u64) -> Vec<Observation> {
+    let call = |i: u32| {
+        let mut call = prefill(&SAFE, 1, 32, block);
+        let wobble = u64::from(i * 7919 % 101) * 300;
+        call.duration_ns = if i < until { first } else { 1 } * 3_000_000 + wobble;
+        call
+    };
+    (0..n).map(call).collect()
+}
+
+#[test]
+fn calls_before_the_steady_state_go_to_the_warm_up_cell() {
+    let seen: Vec<_> = (0..3).flat_map(|block| series(block, 100, 20, 3)).collect();
+    let matrix = build(&seen).unwrap();
+    let [warm, steady] = [RegimeClass::Warmup, RegimeClass::Steady].map(|r| matrix.cells().iter().find(|c| c.key.regime == r).unwrap());
+    assert_eq!((warm.n, steady.n), (60, 240));
+    assert_eq!((warm.time.unwrap().min_ns > 8_000_000, steady.time.unwrap().max_ns < 4_000_000), (true, true));
+    assert_eq!(steady.steady.map(|s| (s.warmup, s.judged(), s.is_unsteady())), Some((3, 3, false)));
+    assert_eq!(warm.steady, None);
+}
+
+#[test]
+fn a_growing_context_is_no_change_of_state() {
+    // Five generations of 100 steps whose time grows by a quarter with their context.
+    let step = |i: usize| {
+        let mut call = decode(&SAFE, 1, 128 + i % 100, 0);
+        call.duration_ns = 4_000_000 + 10_000 * (i % 100) as u64 + (i * 7919 % 101) as u64 * 200;
+        call
+    };
+    let matrix = build(&(0..500).map(step).collect::<Vec<_>>()).unwrap();
+    assert_eq!(matrix.cells().len(), 1);
+    assert_eq!(matrix.cells()[0].steady.map(|s| (s.flat, s.judged())), Some((1, 1)));
+}

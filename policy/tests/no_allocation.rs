@@ -3,7 +3,7 @@
 mod common;
 
 use phase_core::{Phase, Shape};
-use phase_policy::Workload;
+use phase_policy::{ModelTier, Objective, SharedRouter, TieredRouter, Workload};
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
@@ -37,7 +37,19 @@ static COUNTING: Counting = Counting;
 #[test]
 fn deciding_does_not_allocate() {
     let live = [common::SAFE, common::FAST].map(|id| (id.clone(), common::boundary(&id)));
-    let routers = [common::router(), common::router().with_live(&live), common::router().with_live(&[])];
+    let cost = Objective::Cost { usd_per_hour: [common::SAFE, common::FAST, common::BULK].map(|id| (id, 1.0)).into() };
+    let routers = [
+        common::router(),
+        common::router().with_live(&live),
+        common::router().with_live(&[]),
+        common::router().with_slo("ttft=20ms,total=1s,p95".parse().unwrap()).with_objective(&cost).unwrap(),
+        common::router().with_slo("total=1ms,p50".parse().unwrap()).with_objective(&Objective::Energy).unwrap(),
+    ];
+    let shared = SharedRouter::new(common::router());
+    // A thread's first call makes its place in the list of readers.
+    black_box(shared.load().decide(&Workload::new(1, 32, 8)));
+    let tiers = ["small", "big"].map(|name| ModelTier::new(name, common::router(), 1.0, 0.9));
+    let tiered = TieredRouter::new(tiers.into()).unwrap();
     let before = ALLOCATIONS.get();
     for router in &routers {
         for batch in [0, 1, 2, 4] {
@@ -45,8 +57,12 @@ fn deciding_does_not_allocate() {
                 for new in [0, 1, 8, 64, 4000] {
                     let decision = router.decide(black_box(&Workload::new(batch, prompt, new)));
                     black_box(decision.energy());
+                    black_box(decision.fallbacks().count());
                     black_box(decision);
                 }
+                black_box(router.decide_keeping(&Workload::new(batch, prompt, 64), &common::BULK));
+                black_box(shared.load().decide(&Workload::new(batch, prompt, 64)).class);
+                black_box(tiered.decide(&Workload::new(batch, prompt, 64)).tier);
                 let shape = Shape { batch, new_tokens: 1, context: prompt };
                 black_box(router.decide_phase(Phase::Decode, shape));
             }

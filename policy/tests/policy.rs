@@ -5,9 +5,13 @@ mod common;
 use common::{BULK, FAST, SAFE, boundaries, boundary, boundary_of, matrix, observations, policy, prefill};
 use phase_core::{BackendId, ErrorKind, Outcome, Phase};
 use phase_policy::{
-    CheckError, Observation, Policy, PolicyError, PolicyOptions, ScenarioMatrix, Standing, constants::Constants, stats::Verdict,
+    CheckError, Observation, Policy, PolicyError, PolicyOptions, Reason, Router, ScenarioMatrix, Standing, Workload, constants::Constants,
+    stats::Verdict,
 };
-use proptest::prelude::*;
+use proptest::{
+    prelude::*,
+    test_runner::{RngAlgorithm, TestRng},
+};
 use std::error::Error;
 
 fn compile(seen: &[Observation]) -> Result<Policy, PolicyError> {
@@ -41,6 +45,91 @@ fn what_was_not_measured_enough_has_a_standing_without_a_number() {
     assert_eq!(hit, [Standing::Failures { failed: 1, calls: 6 }]);
     let apart: Vec<_> = (0..4).flat_map(|b| [common::decode(&SAFE, 1, 128, b), common::decode(&FAST, 1, 250, b)]).collect();
     assert_eq!(compile(&apart).unwrap().comparisons()[0].standing, Standing::ContextsDiffer { ours: 250, theirs: 128 });
+}
+
+#[test]
+fn what_slows_down_wins_nothing() {
+    // `fast` would win, but in each block it slows down by a tenth after 40 calls.
+    let call = |id: &BackendId, block: u32, i: u64| {
+        let mut call = prefill(id, 1, 32, block);
+        let base = if *id == SAFE {
+            3_000_000
+        } else if i < 40 {
+            1_500_000
+        } else {
+            1_650_000
+        };
+        call.duration_ns = base + i * 7919 % 101 * 100;
+        call
+    };
+    let seen: Vec<_> = (0..5).flat_map(|block| (0..200).flat_map(move |i| [SAFE, FAST].map(|id| call(&id, block, i)))).collect();
+    let policy = compile(&seen).unwrap();
+    assert_eq!(policy.comparisons()[0].standing, Standing::NotSteady { unsteady: 5, judged: 5 });
+    let router = Router::new(policy);
+    let d = router.decide(&Workload::new(1, 32, 1));
+    assert_eq!((d.route.backend, d.route.reason), (&SAFE, Reason::NotSteady { unsteady: 5, judged: 5 }));
+    assert!(d.explain().to_string().contains("in 5 of 5 blocks"));
+}
+
+/// Uniform in 0..1.
+fn uniform(rng: &mut TestRng) -> f64 {
+    f64::from(rng.next_u32()) / (f64::from(u32::MAX) + 1.0)
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few milliseconds")]
+fn whole(ns: f64) -> u64 {
+    ns as u64
+}
+
+/// Five blocks in which both backends share a block effect of 20% and have noise of 2% of their own; `fast` takes
+/// `ratio` times as long as `safe`.
+fn pair(rng: &mut TestRng, ratio: f64) -> Vec<Observation> {
+    let mut seen = Vec::new();
+    for block in 0..5 {
+        let shared = 1.0 + 0.2 * uniform(rng);
+        for (id, factor) in [(SAFE, 1.0), (FAST, ratio)] {
+            for _ in 0..7 {
+                let mut call = prefill(&id, 1, 32, block);
+                let noise = 1.0 + 0.02 * (uniform(rng) + uniform(rng) - 1.0);
+                call.duration_ns = whole(3e6 * shared * factor * noise);
+                seen.push(call);
+            }
+        }
+    }
+    seen
+}
+
+#[test]
+fn a_against_a_decides_nothing_and_a_real_difference_does() {
+    let mut rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut decided = |ratio: f64| {
+        let verdicts = (0..300).map(|_| compile(&pair(&mut rng, ratio)).unwrap().comparisons()[0].verdict.unwrap());
+        verdicts.filter(|v| matches!(v, Verdict::Faster | Verdict::Slower)).count()
+    };
+    assert!(decided(1.0) <= 3, "the control: the same backend twice");
+    assert!(decided(0.99) <= 3, "less than the tie region");
+    assert!(decided(0.93) >= 290, "more than the tie region");
+}
+
+#[test]
+fn routing_by_the_policy_beats_routing_at_random() {
+    // If chance did as well as the policy, the harness could not tell good from bad.
+    let mut rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let router = common::router();
+    let (mut routed, mut random) = (0.0, 0.0);
+    for _ in 0..500 {
+        let mut below = |n: u32| (rng.next_u32() % n) as usize;
+        let (prompt, new) = (32 + below(480), 1 + below(100));
+        let workload = Workload::new([1, 4][below(2)], prompt, new);
+        let all = [SAFE, FAST, BULK];
+        let any = &all[below(3)];
+        let ns = |id: &BackendId| router.predict(id, &workload).map(|p| p.total.ns);
+        if let (Ok(by_policy), Ok(by_chance)) = (ns(router.decide(&workload).route.backend), ns(any)) {
+            routed += by_policy;
+            random += by_chance;
+        }
+    }
+    assert!(routed < 0.9 * random, "{routed} {random}");
 }
 
 #[test]
@@ -209,8 +298,8 @@ proptest! {
         let policy = compile(&seen).unwrap();
         let read = Policy::from_json(&policy.to_json()).unwrap();
         prop_assert_eq!(&read, &policy);
-        let router = phase_policy::Router::new(read);
-        let decision = router.decide(&phase_policy::Workload::new(batch, prompt, new));
+        let router = Router::new(read);
+        let decision = router.decide(&Workload::new(batch, prompt, new));
         prop_assert!(!decision.explain().to_string().is_empty());
         prop_assert!(decision.to_json().is_object());
     }

@@ -44,7 +44,7 @@ fn the_prefill_winner_does_not_take_a_request_it_would_lose() {
 #[test]
 fn the_prediction_adds_up_and_says_how_it_came_about() {
     let router = router();
-    let at = |prompt, new| router.decide(&Workload::new(1, prompt, new)).predicted.unwrap();
+    let at = |prompt, new| router.decide(&Workload::new(1, prompt, new)).predicted().unwrap();
     let measured = at(128, 1);
     assert_eq!((measured.prefill.basis, measured.decode_step, measured.total.ns), (Basis::Measured, None, measured.prefill.ns));
     let p = at(256, 33);
@@ -64,7 +64,7 @@ fn outside_of_the_envelope_the_answer_is_default_safe_and_says_which_edge() {
     let router = router();
     let reason = |batch, prompt, new| {
         let d = router.decide(&Workload::new(batch, prompt, new));
-        assert_eq!((d.route.backend, d.predicted), (&SAFE, None));
+        assert_eq!((d.route.backend, d.predicted()), (&SAFE, None));
         match d.route.reason {
             Reason::OutsideEnvelope(outside) => outside,
             other => panic!("{other:?}"),
@@ -123,7 +123,7 @@ fn too_few_blocks_and_a_missing_default_decide_nothing() {
     let no_decode: Vec<_> = observations(&[SAFE, FAST]).into_iter().filter(|o| o.backend == FAST || o.phase == Phase::Prefill).collect();
     let router = build(&no_decode);
     let d = router.decide(&Workload::new(1, 128, 64));
-    assert_eq!((d.route.reason, d.decode.reason, d.predicted), (Reason::NoCell, Reason::NoCell, None));
+    assert_eq!((d.route.reason, d.decode.reason, d.predicted()), (Reason::NoCell, Reason::NoCell, None));
     let prefill_only: Vec<_> = observations(&[SAFE, FAST]).into_iter().filter(|o| o.phase == Phase::Prefill).collect();
     let router = build(&prefill_only);
     assert_eq!(router.decide(&Workload::new(1, 128, 64)).route.reason, Reason::NoCell);
@@ -148,7 +148,7 @@ fn a_changed_boundary_degrades_to_default_safe_and_names_the_field() {
     assert_eq!(only_changed.decide(&Workload::new(1, 128, 1)).route.reason, Reason::BoundaryChanged, "nobody else runs");
     let default_changed = router().with_live(&[(SAFE, boundary_of("safe 2")), (FAST, boundary(&FAST))]);
     let d = default_changed.decide(&chat);
-    assert_eq!((d.route.backend, d.route.reason, d.predicted), (&SAFE, Reason::BoundaryChanged, None));
+    assert_eq!((d.route.backend, d.route.reason, d.predicted()), (&SAFE, Reason::BoundaryChanged, None));
 }
 
 #[test]
@@ -229,7 +229,7 @@ proptest! {
     fn every_question_has_an_answer(batch in 0..6_usize, prompt in 0..3000_usize, new in 0..3000_usize) {
         let router = router();
         let d = router.decide(&Workload::new(batch, prompt, new));
-        if let Some(p) = d.predicted {
+        if let Some(p) = d.predicted() {
             prop_assert!(p.total.ns.is_finite() && p.total.ns > 0.0);
             let interval = p.total.interval.unwrap();
             prop_assert!(interval.low <= p.total.ns && p.total.ns <= interval.high);
@@ -246,7 +246,7 @@ proptest! {
     fn more_tokens_never_take_less_time(batch in prop::sample::select(vec![1_usize, 4]), prompt in 16..900_usize, new in 1..300_usize) {
         let only = Policy::compile(&matrix(&[SAFE]), &PolicyOptions::new(SAFE, 0)).unwrap();
         let router = Router::new(only);
-        let total = |prompt, new| router.decide(&Workload::new(batch, prompt, new)).predicted.map(|p| p.total.ns);
+        let total = |prompt, new| router.decide(&Workload::new(batch, prompt, new)).predicted().map(|p| p.total.ns);
         if let (Some(a), Some(b), Some(c)) = (total(prompt, new), total(prompt, new + 1), total(prompt + 1, new)) {
             prop_assert!(a < b && a <= c, "{} {} {}", a, b, c);
         }

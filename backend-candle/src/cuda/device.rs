@@ -90,7 +90,8 @@ impl Gpu {
         let buffer = self.buffer(what, bytes)?;
         if bytes > 0 {
             // SAFETY: the memory is this buffer's, all of it.
-            unsafe { result::memset_d8_async(buffer.region.address(), 0, bytes, self.stream.cu_stream()) }.map_err(classify("clear memory"))?;
+            unsafe { result::memset_d8_async(buffer.region.address(), 0, bytes, self.stream.cu_stream()) }
+                .map_err(classify("clear memory"))?;
         }
         Ok(buffer)
     }
@@ -155,7 +156,9 @@ impl Gpu {
         fits("x", x, rows * k, format)?;
         fits("out", out, rows * n, to)?;
         self.bind()?;
-        let dimension = |value: usize| i32::try_from(value).map_err(|_| CudaError::Shape { what: "a matrix", found: value, expected: i32::MAX as usize });
+        let dimension = |value: usize| {
+            i32::try_from(value).map_err(|_| CudaError::Shape { what: "a matrix", found: value, expected: i32::MAX as usize })
+        };
         let (alpha, beta) = (1.0f32, if accumulate { 1.0f32 } else { 0.0 });
         // SAFETY: cuBLAS reads columns, so this is outᵀ = weights · xᵀ; all three matrices lie inside their regions.
         let status = unsafe {

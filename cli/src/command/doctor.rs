@@ -61,9 +61,13 @@ pub(crate) fn run(setting: &Setting, arguments: &argument::Doctor) -> Result<(),
         let _ = writeln!(text, "\nDerived files are kept in {}", setting.cache.display());
         say(&text)?;
     }
-    match backends.iter().filter(|(_, found)| found.is_err()).count() {
+    // A machine without a GPU is a fine one to run on the processor.
+    let path = setting.device.path();
+    let wanted: Vec<_> = backends.iter().filter(|(arm, _)| arm.backend.as_str().ends_with(path)).collect();
+    match wanted.iter().filter(|(_, found)| found.is_err()).count() {
+        0 if wanted.is_empty() => Err(Failure::Environment(format!("this program has no backend on {path}"))),
         0 => Ok(()),
-        n => Err(Failure::Environment(format!("{n} of {} runtimes can't be used here; above it says why", backends.len()))),
+        n => Err(Failure::Environment(format!("{n} of {} runtimes on {path} can't be used here; above it says why", wanted.len()))),
     }
 }
 

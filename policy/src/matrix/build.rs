@@ -3,7 +3,7 @@
 use super::{Cell, CellKey, Contexts, MatrixError, RegimeClass, ScenarioMatrix, TimeSummary, check_boundaries};
 use crate::{
     Observation, constants,
-    stats::{BlockMedian, Ordered, real},
+    stats::{BlockMedian, Ordered, Steadiness, SteadyState, real, real_size, steady_state},
 };
 use phase_core::{Energy, MeasurementBoundary, NoData, Outcome, Phase};
 use std::collections::BTreeMap;
@@ -14,6 +14,12 @@ struct Group<'a> {
     ok: Vec<&'a Observation>,
     failures: u64,
     cancelled: u64,
+}
+
+impl<'a> Group<'a> {
+    fn under(boundary: &'a str) -> Self {
+        Self { boundary, ok: Vec::new(), failures: 0, cancelled: 0 }
+    }
 }
 
 pub(super) fn build(
@@ -35,7 +41,7 @@ pub(super) fn build(
         if outcome == Outcome::Ok && duration_ns == 0 {
             return Err(MatrixError::ZeroDuration { cell: cell(), block });
         }
-        let group = groups.entry(key).or_insert_with(|| Group { boundary: &seen.boundary, ok: Vec::new(), failures: 0, cancelled: 0 });
+        let group = groups.entry(key).or_insert_with(|| Group::under(&seen.boundary));
         match outcome {
             Outcome::Ok => group.ok.push(seen),
             Outcome::Cancelled => group.cancelled += 1,
@@ -43,10 +49,69 @@ pub(super) fn build(
             _ => return Err(MatrixError::UnknownVocabulary { backend: seen.backend.clone(), what: "outcome" }),
         }
     }
-    let cells: Vec<_> = groups.into_iter().map(|(key, group)| cell(key, group)).collect();
+    let steadiness = settle(&mut groups);
+    let cells: Vec<_> = groups
+        .into_iter()
+        .map(|(key, group)| {
+            let steady = steadiness.get(&key).copied();
+            Cell { steady, ..cell(key, group) }
+        })
+        .collect();
     let used = |id: &String| cells.iter().any(|c| c.boundary == *id);
     let boundaries = boundaries.iter().filter(|(id, _)| used(id)).map(|(id, b)| (id.clone(), b.clone())).collect();
     Ok(ScenarioMatrix { boundaries, cells })
+}
+
+/// Classifies each block of each steady cell, and moves what turns out to be warm-up to the warm-up cell.
+fn settle(groups: &mut BTreeMap<CellKey, Group<'_>>) -> BTreeMap<CellKey, Steadiness> {
+    let mut all = BTreeMap::new();
+    let keys: Vec<_> = groups.keys().filter(|k| k.regime == RegimeClass::Steady && k.phase != Phase::Request).cloned().collect();
+    for key in keys {
+        let Some(group) = groups.get_mut(&key) else { continue };
+        let mut steadiness = Steadiness::default();
+        let (mut steady, mut warming) = (Vec::with_capacity(group.ok.len()), Vec::new());
+        for (_, calls) in by_block(std::mem::take(&mut group.ok)) {
+            let state = steady_state(&without_context(&calls));
+            steadiness.count(state);
+            let from = if let SteadyState::Warmup { from } = state { from } else { 0 };
+            warming.extend_from_slice(&calls[..from]);
+            steady.extend_from_slice(&calls[from..]);
+        }
+        group.ok = steady;
+        let boundary = group.boundary;
+        if !warming.is_empty() {
+            let warmup = CellKey { regime: RegimeClass::Warmup, ..key.clone() };
+            groups.entry(warmup).or_insert_with(|| Group::under(boundary)).ok.extend(warming);
+        }
+        all.insert(key, steadiness);
+    }
+    all
+}
+
+/// Calls by block, each in the order they were measured.
+fn by_block<'a>(calls: Vec<&'a Observation>) -> BTreeMap<u32, Vec<&'a Observation>> {
+    let mut blocks: BTreeMap<u32, Vec<&'a Observation>> = BTreeMap::new();
+    for call in calls {
+        blocks.entry(call.block).or_default().push(call);
+    }
+    blocks
+}
+
+/// Times with the straight line of context taken out: a generation's context grows, and the next one starts again, which
+/// is no change of state.
+fn without_context(calls: &[&Observation]) -> Vec<f64> {
+    let n = real_size(calls.len());
+    let mean = |of: fn(&Observation) -> f64| calls.iter().map(|c| of(c)).sum::<f64>() / n;
+    let (context, time) = (mean(|c| real_size(c.shape.context)), mean(|c| real(c.duration_ns)));
+    let (mut covariance, mut variance) = (0.0, 0.0);
+    for call in calls {
+        let d = real_size(call.shape.context) - context;
+        covariance += d * (real(call.duration_ns) - time);
+        variance += d * d;
+    }
+    let slope = if variance > 0.0 { covariance / variance } else { 0.0 };
+    let flat = |c: &&Observation| (real(c.duration_ns) - slope * (real_size(c.shape.context) - context)).max(f64::MIN_POSITIVE);
+    calls.iter().map(flat).collect()
 }
 
 fn key(seen: &Observation) -> Result<CellKey, MatrixError> {
@@ -79,6 +144,7 @@ fn cell(key: CellKey, Group { boundary, ok, failures, cancelled }: Group<'_>) ->
         contexts: contexts(&ok),
         time: summary(&ok, &blocks),
         blocks,
+        steady: None,
         energy: Energy::NoData { reason: NoData::NotRecorded },
         key,
     }
@@ -106,13 +172,18 @@ fn summary(ok: &[&Observation], blocks: &[BlockMedian]) -> Option<TimeSummary> {
     let medians = Ordered::new(blocks.iter().map(|b| b.median_ns))?;
     let calls = Ordered::new(ok.iter().map(|o| real(o.duration_ns)))?;
     let device: Option<Vec<_>> = ok.iter().map(|o| o.device_ns.map(real)).collect();
+    let tail = |of: fn(&Ordered, f64) -> Option<f64>, p| if blocks.len() < constants::MIN_BLOCKS { None } else { of(&calls, p) };
+    let upper = |calls: &Ordered, p| calls.quantile_upper(p, constants::TAIL_CONFIDENCE);
     let durations = ok.iter().map(|o| o.duration_ns);
     Some(TimeSummary {
         median_ns: medians.median(),
         interval: medians.median_interval(constants::CONFIDENCE).or_else(|| medians.widest_median_interval()),
         min_ns: durations.clone().min()?,
         max_ns: durations.max()?,
-        p95_ns: if blocks.len() < constants::MIN_BLOCKS { None } else { calls.quantile(0.95) },
+        p95_ns: tail(Ordered::quantile, 0.95),
+        p95_upper_ns: tail(upper, 0.95),
+        p99_ns: tail(Ordered::quantile, 0.99),
+        p99_upper_ns: tail(upper, 0.99),
         device_median_ns: device.and_then(Ordered::new).map(|d| d.median()),
     })
 }

@@ -1,6 +1,6 @@
 //! One cell: its key, its numbers, its row.
 
-use crate::stats::{BlockMedian, Interval};
+use crate::stats::{BlockMedian, Interval, Steadiness};
 use phase_core::{BackendId, Energy, Phase, Regime, Shape};
 use serde::{Deserialize, Serialize};
 
@@ -110,6 +110,15 @@ pub struct TimeSummary {
     pub max_ns: u64,
     /// 95th percentile over all calls; `None` below 90 calls or 3 blocks.
     pub p95_ns: Option<f64>,
+    /// 99% upper bound of the 95th percentile, by order statistics; `None` as above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p95_upper_ns: Option<f64>,
+    /// 99th percentile over all calls; `None` below 459 calls or 3 blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p99_ns: Option<f64>,
+    /// 99% upper bound of the 99th percentile; `None` as above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p99_upper_ns: Option<f64>,
     /// Median of the device's own times; `None` unless every call reported one.
     pub device_median_ns: Option<f64>,
 }
@@ -135,13 +144,16 @@ pub struct Cell {
     pub contexts: Option<Contexts>,
     /// Times of the successful calls; `None` without any.
     pub time: Option<TimeSummary>,
+    /// What its blocks did; `None` outside of steady phase cells, and in policies written before it was judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steady: Option<Steadiness>,
     /// Energy of one call.
     pub energy: Energy,
 }
 
 impl Cell {
     /// Column names of [`csv_row`](Self::csv_row), units included.
-    pub const CSV_COLUMNS: [&'static str; 28] = [
+    pub const CSV_COLUMNS: [&'static str; 33] = [
         "backend",
         "mode",
         "phase",
@@ -163,7 +175,12 @@ impl Cell {
         "min_ns",
         "max_ns",
         "p95_ns",
+        "p95_upper_ns",
+        "p99_ns",
+        "p99_upper_ns",
         "device_median_ns",
+        "judged_blocks",
+        "unsteady_blocks",
         "energy_status",
         "energy_j",
         "energy_low_j",
@@ -177,7 +194,7 @@ impl Cell {
         fn text<T: ToString>(value: Option<T>) -> String {
             value.map_or_else(String::new, |v| v.to_string())
         }
-        let Self { key, boundary, n, failures, cancelled, blocks, contexts, time, energy } = self;
+        let Self { key, boundary, n, failures, cancelled, blocks, contexts, time, steady, energy } = self;
         let CellKey { backend, mode, phase, shape, regime } = key;
         let interval = time.and_then(|t| t.interval);
         let (status, joules, reason) = match energy {
@@ -207,7 +224,12 @@ impl Cell {
             text(time.map(|t| t.min_ns)),
             text(time.map(|t| t.max_ns)),
             text(time.and_then(|t| t.p95_ns)),
+            text(time.and_then(|t| t.p95_upper_ns)),
+            text(time.and_then(|t| t.p99_ns)),
+            text(time.and_then(|t| t.p99_upper_ns)),
             text(time.and_then(|t| t.device_median_ns)),
+            text(steady.map(|s| s.judged())),
+            text(steady.map(|s| s.unsteady())),
             status.to_owned(),
             text(joules.map(|j| j[0])),
             text(joules.map(|j| j[1])),

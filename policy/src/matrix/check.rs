@@ -66,7 +66,7 @@ pub(crate) fn check_cells(cells: &[Cell], boundaries: &BTreeMap<String, Measurem
 }
 
 fn check_cell(cell: &Cell) -> Result<(), String> {
-    let Cell { key, boundary: _, n, failures: _, cancelled: _, blocks, contexts, time, energy } = cell;
+    let Cell { key, boundary: _, n, failures: _, cancelled: _, blocks, contexts, time, steady: _, energy } = cell;
     if key.shape.batch == 0 || (key.phase != Phase::Request && key.shape.new_tokens == 0) {
         return Err("its shape is empty".to_owned());
     }
@@ -94,7 +94,7 @@ fn check_cell(cell: &Cell) -> Result<(), String> {
 }
 
 fn check_time(time: &TimeSummary) -> Result<(), String> {
-    let TimeSummary { median_ns, interval, min_ns, max_ns, p95_ns, device_median_ns } = *time;
+    let TimeSummary { median_ns, interval, min_ns, max_ns, p95_ns, p95_upper_ns, p99_ns, p99_upper_ns, device_median_ns } = *time;
     let (min, max) = (real(min_ns), real(max_ns));
     if !(min >= 1.0 && min <= median_ns && median_ns <= max) {
         return Err(format!("a median of {median_ns} ns between {min_ns} and {max_ns} ns"));
@@ -104,8 +104,16 @@ fn check_time(time: &TimeSummary) -> Result<(), String> {
     {
         return Err(format!("an interval [{low}, {high}] ns at confidence {confidence} around a median of {median_ns} ns"));
     }
-    if let Some(p95) = p95_ns.filter(|p| !(min <= *p && *p <= max)) {
-        return Err(format!("a p95 of {p95} ns between {min_ns} and {max_ns} ns"));
+    let tails = [("p95", p95_ns), ("upper bound of p95", p95_upper_ns), ("p99", p99_ns), ("upper bound of p99", p99_upper_ns)];
+    for (name, tail) in tails {
+        if let Some(tail) = tail.filter(|p| !(min <= *p && *p <= max)) {
+            return Err(format!("a {name} of {tail} ns between {min_ns} and {max_ns} ns"));
+        }
+    }
+    for (tail, upper) in [(p95_ns, p95_upper_ns), (p99_ns, p99_upper_ns)] {
+        if let Some((tail, upper)) = tail.zip(upper).filter(|(tail, upper)| tail > upper) {
+            return Err(format!("a percentile of {tail} ns above its own upper bound, {upper} ns"));
+        }
     }
     match device_median_ns.filter(|d| !(d.is_finite() && *d >= 0.0)) {
         Some(device) => Err(format!("a device median of {device} ns")),

@@ -6,7 +6,7 @@ use crate::{
     constants::Constants,
     matrix::{Cell, CellKey, RegimeClass},
     rules::{Standing, may_route, warmups},
-    stats::{Edges, Verdict, common_blocks, paired_ratio, real, real_size},
+    stats::{Edges, Steadiness, Verdict, common_blocks, paired_ratio, real, real_size},
 };
 use phase_core::{BackendId, Phase, Shape};
 use serde::{Deserialize, Serialize};
@@ -78,7 +78,7 @@ fn comparisons(cells: &[Cell], default_safe: &BackendId, constants: &Constants) 
     challengers
         .filter_map(|ours| {
             let wanted = CellKey { backend: default_safe.clone(), ..ours.key.clone() };
-            let theirs = cells.iter().find(|c| c.key == wanted)?;
+            let theirs = &cells[cells.binary_search_by(|c| c.key.cmp(&wanted)).ok()?];
             let standing = standing(ours, theirs, constants)?;
             Some(Comparison {
                 phase: ours.key.phase,
@@ -98,6 +98,10 @@ fn standing(ours: &Cell, theirs: &Cell, constants: &Constants) -> Option<Standin
     let calls = ours.n + ours.failures;
     if calls > 0 && real(ours.failures) / real(calls) > constants.max_failure_share {
         return Some(Standing::Failures { failed: ours.failures, calls });
+    }
+    let unsteady = [ours, theirs].into_iter().filter_map(|c| c.steady).filter(Steadiness::is_unsteady);
+    if let Some(worst) = unsteady.max_by_key(Steadiness::unsteady) {
+        return Some(Standing::NotSteady { unsteady: worst.unsteady(), judged: worst.judged() });
     }
     let contexts = ours.contexts?;
     let (a, b) = (real_size(contexts.median + 1), real_size(theirs_contexts.median + 1));

@@ -2,14 +2,14 @@
 
 use super::{
     Router, Workload,
-    estimate::Estimate,
-    tables::{Place, Row},
+    estimate::{Estimate, Unpredicted},
+    tables::{Joules, Place, Row, Scale},
 };
 use crate::{
     rules::{self, Candidate, Class, CompileAdvice, Liveness, Outside, Reason, Selection, Standing, Warmth, select},
     stats::{RatioInterval, real_size},
 };
-use phase_core::{BackendId, Energy, Phase, Shape};
+use phase_core::{BackendId, Energy, NoData, Phase, Shape};
 use serde::Serialize;
 use std::fmt;
 
@@ -74,44 +74,65 @@ pub struct Decision<'r> {
     pub prefill: Choice<'r>,
     /// The best backend in decode, in the bucket that decides.
     pub decode: Choice<'r>,
-    /// Times on the routed backend; `None` outside of what was measured, or under another boundary.
-    pub predicted: Option<Prediction>,
     /// What to warm before routing there.
     pub warmup: WarmupAdvice,
     /// Whether to compile.
     pub compile: CompileAdvice,
+    /// Whether the routed backend keeps the limits.
+    pub limits: Limits,
 }
 
-impl Decision<'_> {
+/// Whether a route keeps the router's limits, by upper bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Limits {
+    /// It keeps all of them.
+    Kept,
+    /// It may not, and no other backend that runs is known to.
+    Missed,
+    /// No bound is known: outside of what was measured, or too few calls for the percentile.
+    NotKnown,
+    /// There are none.
+    Unset,
+}
+
+impl<'r> Decision<'r> {
     /// Energy of the request on the routed backend, from cells measured at its very prompt length and in its context
     /// bucket. Never interpolated.
     pub fn energy(&self) -> Energy {
-        let [prefill, decode] = [0, 1].map(|phase| self.energy_of(phase));
-        rules::request_energy(prefill, decode, real_size(self.workload.decode_steps()))
+        let rows = if self.predicted().is_some() { self.rows } else { [None; 2] };
+        energy_of(self.router, rows, self.chosen, self.workload)
     }
 
-    fn energy_of(&self, phase: usize) -> Option<&Energy> {
-        let row = self.rows[phase].filter(|_| self.predicted.is_some())?;
-        let cell = &self.router.policy.cells()[row.arms[self.chosen].as_ref()?.cell];
-        let Shape { new_tokens, .. } = cell.key.shape;
-        let Workload { prompt_tokens, .. } = self.workload;
-        let here = match cell.contexts {
-            Some(c) if cell.key.phase == Phase::Decode => {
-                let last = prompt_tokens + self.workload.decode_steps().saturating_sub(1);
-                c.min <= prompt_tokens && last <= c.max
-            }
-            _ => new_tokens == prompt_tokens,
-        };
-        here.then_some(&cell.energy)
+    /// Times on the routed backend; `None` outside of what was measured, or under another boundary. Worked out when it is
+    /// asked for.
+    pub fn predicted(&self) -> Option<Prediction> {
+        predict_by_index(self.router, self.chosen, self.workload).ok()
     }
 
-    /// All of it as JSON, with the policy's digest. Allocates.
+    /// Backends to try, in order, if the routed one fails. Allocates nothing.
+    pub fn fallbacks(&self) -> Fallbacks<'r> {
+        fallbacks(self)
+    }
+
+    /// Ids of the cells that it rests on: of every backend, in the buckets that decide. Allocates.
+    pub fn evidence(&self) -> Vec<String> {
+        let arms = self.rows.iter().flatten().flat_map(|row| &row.arms).flatten();
+        arms.map(|arm| self.router.policy.cells()[arm.cell].key.id()).collect()
+    }
+
+    /// All of it as JSON, with the ids of its evidence and the policy's digest. Allocates.
     ///
     /// # Panics
     /// Never: a decision has only string keys.
     pub fn to_json(&self) -> serde_json::Value {
         let mut json = serde_json::to_value(self).expect("a decision has string keys");
+        json["predicted"] = serde_json::to_value(self.predicted()).expect("a prediction has string keys");
         json["energy"] = serde_json::to_value(self.energy()).expect("an energy has string keys");
+        json["evidence"] = self.evidence().into();
+        json["runs"] = self.router.policy.runs().into();
+        json["fallbacks"] = self.fallbacks().map(BackendId::as_str).collect::<Vec<_>>().into();
         json["policy_digest"] = self.router.policy.digest().into();
         json
     }
@@ -119,7 +140,7 @@ impl Decision<'_> {
 
 impl fmt::Debug for Decision<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { router: _, rows: _, chosen: _, workload, class, decode_fraction, route, prefill, decode, predicted, warmup, compile } =
+        let Self { router: _, rows: _, chosen: _, workload, class, decode_fraction, route, prefill, decode, warmup, compile, limits } =
             self;
         f.debug_struct("Decision")
             .field("workload", workload)
@@ -128,9 +149,10 @@ impl fmt::Debug for Decision<'_> {
             .field("route", route)
             .field("prefill", prefill)
             .field("decode", decode)
-            .field("predicted", predicted)
+            .field("predicted", &self.predicted())
             .field("warmup", warmup)
             .field("compile", compile)
+            .field("limits", limits)
             .finish()
     }
 }
@@ -138,19 +160,11 @@ impl fmt::Debug for Decision<'_> {
 /// Where one phase of a request falls.
 type Placed<'r> = Option<Result<Place<'r>, Outside>>;
 
-pub(super) fn decide(router: &Router, workload: Workload) -> Decision<'_> {
+pub(super) fn decide<'r>(router: &'r Router, workload: Workload, incumbent: Option<&BackendId>) -> Decision<'r> {
     let constants = router.policy.constants();
-    let Workload { batch, prompt_tokens, new_tokens } = workload;
+    let Workload { batch, new_tokens, .. } = workload;
     let steps = workload.decode_steps();
-    let (prefill, decode) = if batch == 0 || prompt_tokens == 0 {
-        (Some(Err(Outside::Empty)), Some(Err(Outside::Empty)))
-    } else {
-        let last = prompt_tokens.saturating_add(steps.saturating_sub(1));
-        let length = real_size(prompt_tokens);
-        let prefill = router.tables.prefill.place(batch, (prompt_tokens, prompt_tokens), length, constants);
-        let mean = f64::midpoint(length, real_size(last));
-        (prefill, router.tables.decode.place(batch, (prompt_tokens, last), mean, constants))
-    };
+    let (prefill, decode) = places(router, workload);
     let request = Request { prefill: found(&prefill), decode: found(&decode), steps: real_size(steps) };
     let default = request.ns(0);
     let decode_fraction = default.map(|ns| ns.decode / ns.total());
@@ -160,8 +174,10 @@ pub(super) fn decide(router: &Router, workload: Workload) -> Decision<'_> {
         (_, Some(Err(outside))) if steps > 0 => Selection::default_safe(Reason::OutsideEnvelope(*outside)),
         _ => default.map_or(Selection::default_safe(Reason::NoCell), |default| request.route(router, class, default)),
     };
+    let (selection, limits) =
+        if router.slo.is_none() { (selection, Limits::Unset) } else { request.within_limits(router, selection, steps) };
+    let selection = incumbent.and_then(|id| request.keep(router, selection, id, steps)).unwrap_or(selection);
     let chosen = selection.index;
-    let holds = router.tables.liveness[chosen] != Liveness::Changed;
     let rows = [request.prefill, request.decode].map(|place| place.map(|p| p.nearest));
     let warmth = |row: Option<&Row>| row.and_then(|r| r.arms[chosen].as_ref()).map_or(Warmth::NotMeasured, |arm| arm.warmth);
     Decision {
@@ -174,10 +190,101 @@ pub(super) fn decide(router: &Router, workload: Workload) -> Decision<'_> {
         route: choice(router, selection, None),
         prefill: best(router, &prefill),
         decode: best(router, &decode),
-        predicted: if holds { request.predict(chosen, steps) } else { None },
         warmup: WarmupAdvice { prefill: warmth(rows[0]), decode: warmth(rows[1]) },
         compile: rules::compile_advice(),
+        limits,
     }
+}
+
+/// What a request takes on one backend.
+pub(super) fn predict(router: &Router, backend: &BackendId, workload: Workload) -> Result<Prediction, Unpredicted> {
+    let index = router.tables.backends.iter().position(|b| b == backend).ok_or(Unpredicted::UnknownBackend)?;
+    predict_by_index(router, index, workload)
+}
+
+fn predict_by_index(router: &Router, index: usize, workload: Workload) -> Result<Prediction, Unpredicted> {
+    if router.tables.liveness[index] == Liveness::Changed {
+        return Err(Unpredicted::BoundaryChanged);
+    }
+    let (prefill, decode) = places(router, workload);
+    let steps = workload.decode_steps();
+    match (&prefill, &decode) {
+        (Some(Err(outside)), _) => return Err(Unpredicted::Outside(*outside)),
+        (_, Some(Err(outside))) if steps > 0 => return Err(Unpredicted::Outside(*outside)),
+        _ => {}
+    }
+    let request = Request { prefill: found(&prefill), decode: found(&decode), steps: real_size(steps) };
+    request.predict(index, steps).ok_or(Unpredicted::NoCell)
+}
+
+/// Energy of a request on one backend, where both phases were measured at its very lengths.
+pub(super) fn energy(router: &Router, backend: &BackendId, workload: Workload) -> Energy {
+    let index = router.tables.backends.iter().position(|b| b == backend).filter(|i| router.tables.liveness[*i] != Liveness::Changed);
+    let (prefill, decode) = places(router, workload);
+    let rows = [found(&prefill), found(&decode)].map(|place| place.map(|p| p.nearest));
+    index.map_or(Energy::NoData { reason: NoData::NotRecorded }, |index| energy_of(router, rows, index, workload))
+}
+
+fn energy_of(router: &Router, rows: [Option<&Row>; 2], backend: usize, workload: Workload) -> Energy {
+    let [prefill, decode] = rows.map(|row| {
+        let cell = &router.policy.cells()[row?.arms[backend].as_ref()?.cell];
+        let Workload { prompt_tokens, .. } = workload;
+        let here = match cell.contexts {
+            Some(c) if cell.key.phase == Phase::Decode => {
+                let last = prompt_tokens.saturating_add(workload.decode_steps().saturating_sub(1));
+                c.min <= prompt_tokens && last <= c.max
+            }
+            _ => cell.key.shape.new_tokens == prompt_tokens,
+        };
+        here.then_some(&cell.energy)
+    });
+    rules::request_energy(prefill, decode, real_size(workload.decode_steps()))
+}
+
+/// Backends to try after the routed one, best first: the default-safe one, then the others by what counts on them. Those
+/// that don't run here, or run under another boundary, are not among them.
+#[derive(Clone, Debug)]
+pub struct Fallbacks<'r> {
+    router: &'r Router,
+    places: (Placed<'r>, Placed<'r>),
+    steps: f64,
+    chosen: usize,
+    last: Option<(bool, f64, usize)>,
+}
+
+impl<'r> Iterator for Fallbacks<'r> {
+    type Item = &'r BackendId;
+
+    fn next(&mut self) -> Option<&'r BackendId> {
+        let Self { router, places, steps, chosen, last } = self;
+        let request = Request { prefill: found(&places.0), decode: found(&places.1), steps: *steps };
+        let order = |a: &(bool, f64, usize), b: &(bool, f64, usize)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.cmp(&b.2));
+        let live = router.tables.liveness.iter().enumerate().filter(|(index, live)| **live == Liveness::Live && index != chosen);
+        let keys = live.map(|(index, _)| (index != 0, request.counts(router, index).unwrap_or(f64::INFINITY), index));
+        let next = keys.filter(|key| last.is_none_or(|last| order(&last, key).is_lt())).min_by(order)?;
+        *last = Some(next);
+        Some(&router.tables.backends[next.2])
+    }
+}
+
+pub(super) fn fallbacks<'r>(decision: &Decision<'r>) -> Fallbacks<'r> {
+    let Decision { router, workload, chosen, .. } = *decision;
+    Fallbacks { router, places: places(router, workload), steps: real_size(workload.decode_steps()), chosen, last: None }
+}
+
+/// Where both phases of a request fall.
+#[inline]
+fn places(router: &Router, workload: Workload) -> (Placed<'_>, Placed<'_>) {
+    let constants = router.policy.constants();
+    let Workload { batch, prompt_tokens, .. } = workload;
+    if batch == 0 || prompt_tokens == 0 {
+        return (Some(Err(Outside::Empty)), Some(Err(Outside::Empty)));
+    }
+    let last = prompt_tokens.saturating_add(workload.decode_steps().saturating_sub(1));
+    let length = real_size(prompt_tokens);
+    let prefill = router.tables.prefill.place(batch, (prompt_tokens, prompt_tokens), length, constants);
+    let mean = f64::midpoint(length, real_size(last));
+    (prefill, router.tables.decode.place(batch, (prompt_tokens, last), mean, constants))
 }
 
 pub(super) fn decide_phase(router: &Router, phase: Phase, shape: Shape) -> Choice<'_> {
@@ -186,7 +293,7 @@ pub(super) fn decide_phase(router: &Router, phase: Phase, shape: Shape) -> Choic
     let (table, length) = match phase {
         Phase::Prefill => (&router.tables.prefill, new_tokens),
         Phase::Decode => (&router.tables.decode, context),
-        _ => return decide(router, Workload::new(batch, context, new_tokens)).route,
+        _ => return decide(router, Workload::new(batch, context, new_tokens), None).route,
     };
     let placed = if batch == 0 || new_tokens == 0 {
         Some(Err(Outside::Empty))
@@ -261,28 +368,91 @@ impl Request<'_, '_> {
     fn route(&self, router: &Router, class: Class, default: Nanos) -> Selection {
         let constants = router.policy.constants();
         let prefill_share = default.prefill / default.total();
-        let standing = |index| self.standing(index, class, prefill_share, constants.rope);
+        let standing = |index| self.standing(router, index, class, prefill_share);
         let challengers = router.tables.liveness.iter().enumerate().skip(1);
         let candidates = challengers.filter_map(|(index, liveness)| {
             let verdict = standing(index)?.verdict(router.tables.edges);
-            Some(Candidate { index, ns: self.ns(index)?.total(), verdict, liveness: *liveness })
+            Some(Candidate { index, counts: self.counts(router, index)?, verdict, liveness: *liveness })
         });
         Selection::of(select(candidates, router.tables.liveness[0]), standing, constants.rope, constants.min_blocks)
     }
 
+    /// What counts of the whole request on `backend`: time, weighted time or energy.
+    #[inline]
+    fn counts(&self, router: &Router, backend: usize) -> Option<f64> {
+        match &router.tables.scale {
+            Scale::Time(weights) => Some(self.ns(backend)?.total() * weights[backend]),
+            Scale::Energy => Some(self.joules(backend).map_or(f64::INFINITY, Joules::value)),
+        }
+    }
+
+    /// Energy of the whole request in the buckets that decide.
+    fn joules(&self, backend: usize) -> Option<Joules> {
+        let of = |place: Option<&Place<'_>>| place?.nearest.arms[backend].as_ref()?.energy;
+        let prefill = of(self.prefill)?;
+        if self.steps == 0.0 { Some(prefill) } else { Some(prefill.and(of(self.decode)?, self.steps)) }
+    }
+
     /// How a challenger stands over the whole request.
     #[inline]
-    fn standing(&self, backend: usize, class: Class, prefill_share: f64, rope: f64) -> Option<Standing> {
+    fn standing(&self, router: &Router, backend: usize, class: Class, prefill_share: f64) -> Option<Standing> {
+        let scale = &router.tables.scale;
         let prefill = *self.prefill?.standing(backend)?;
-        if self.steps == 0.0 {
-            return Some(prefill);
-        }
-        let decode = *self.decode?.standing(backend)?;
-        let total = match (prefill, decode) {
-            (Standing::Measured(p), Standing::Measured(d)) => Standing::Measured(total_ratio(p, d, prefill_share)),
-            (Standing::Measured(_), other) | (other, _) => other,
+        let (prefill, total) = if self.steps == 0.0 {
+            (prefill, prefill)
+        } else {
+            let decode = *self.decode?.standing(backend)?;
+            let total = match (prefill, decode) {
+                (Standing::Measured(p), Standing::Measured(d)) => Standing::Measured(total_ratio(p, d, prefill_share)),
+                (Standing::Measured(_), other) | (other, _) => other,
+            };
+            (prefill, total)
         };
-        Some(if class == Class::PrefillHeavy { rules::prefill_heavy_standing(prefill, total, rope) } else { total })
+        if let (Scale::Energy, Standing::Measured(like)) = (scale, &total) {
+            let both = self.joules(backend).zip(self.joules(0));
+            return Some(both.map_or(Standing::NoEnergy, |(ours, theirs)| ours.standing(theirs, like)));
+        }
+        let (prefill, total) = (scale.weigh(backend, prefill), scale.weigh(backend, total));
+        let gated = class == Class::PrefillHeavy && self.steps > 0.0;
+        Some(if gated { rules::prefill_heavy_standing(prefill, total, router.policy.constants().rope) } else { total })
+    }
+
+    /// The selection, or another backend where that one does not keep the limits.
+    fn within_limits(&self, router: &Router, selection: Selection, steps: usize) -> (Selection, Limits) {
+        // What can't be trusted keeps nothing.
+        if matches!(selection.reason, Reason::BoundaryChanged | Reason::OutsideEnvelope(_) | Reason::NoCell | Reason::NotLive) {
+            return (selection, Limits::NotKnown);
+        }
+        let keeps = |index| self.predict(index, steps).and_then(|p| router.slo.keeps(&p));
+        let first = keeps(selection.index);
+        if first == Some(true) {
+            return (selection, Limits::Kept);
+        }
+        let live = router.tables.liveness.iter().enumerate().filter(|(_, liveness)| **liveness == Liveness::Live);
+        let others = live.filter(|(index, _)| *index != selection.index && keeps(*index) == Some(true));
+        let best = others.filter_map(|(index, _)| Some((self.counts(router, index)?, index))).min_by(|a, b| a.0.total_cmp(&b.0));
+        match best {
+            Some((_, index)) => (Selection { index, against: Some(selection.index), reason: Reason::KeepsLimits }, Limits::Kept),
+            None => (selection, if first == Some(false) { Limits::Missed } else { Limits::NotKnown }),
+        }
+    }
+
+    /// The incumbent, where what was selected is not better by more than the hysteresis.
+    fn keep(&self, router: &Router, selection: Selection, incumbent: &BackendId, steps: usize) -> Option<Selection> {
+        let free = matches!(
+            selection.reason,
+            Reason::Winner { .. } | Reason::Tie { .. } | Reason::Ambiguous { .. } | Reason::TooFewBlocks { .. } | Reason::NoEnergy
+        );
+        let index = router.tables.backends.iter().position(|b| b == incumbent)?;
+        if !free || index == selection.index || router.tables.liveness[index] != Liveness::Live {
+            return None;
+        }
+        if !router.slo.is_none() && self.predict(index, steps).and_then(|p| router.slo.keeps(&p)) != Some(true) {
+            return None;
+        }
+        let ratio = self.counts(router, selection.index)? / self.counts(router, index)?;
+        let stays = ratio > 1.0 - router.policy.constants().hysteresis;
+        stays.then_some(Selection { index, against: Some(selection.index), reason: Reason::Incumbent { ratio } })
     }
 }
 

@@ -1,7 +1,7 @@
 //! A decision in words. Allocates; not for the request path.
 
 use super::{
-    Choice, Decision,
+    Choice, Decision, Limits,
     estimate::{Basis, Estimate},
 };
 use crate::{
@@ -36,7 +36,13 @@ impl fmt::Display for Explanation<'_, '_> {
             Because(d)
         )?;
         writeln!(f, "Route: {}.", Reasoned(&d.route))?;
-        match d.predicted {
+        match d.limits {
+            Limits::Unset => {}
+            Limits::Kept => writeln!(f, "Limits {}: kept.", d.router.slo())?,
+            Limits::Missed => writeln!(f, "Limits {}: may be missed, and nothing that runs is known to keep them.", d.router.slo())?,
+            Limits::NotKnown => writeln!(f, "Limits {}: nothing is known, too little was measured here.", d.router.slo())?,
+        }
+        match d.predicted() {
             Some(p) => {
                 write!(f, "Predicted on {}: prefill {}", d.route.backend, Time(&p.prefill))?;
                 if let Some(step) = &p.decode_step {
@@ -148,7 +154,15 @@ impl fmt::Display for Reasoned<'_, '_> {
             Reason::ContextsDiffer { ours, theirs } => {
                 write!(f, "{backend}, by default: {against} was measured at context {ours}, it at {theirs}")
             }
+            Reason::NotSteady { unsteady, judged } => {
+                write!(f, "{backend}, by default: it or {against} slowed down or never settled in {unsteady} of {judged} blocks")
+            }
             Reason::NoCell => write!(f, "{backend}, by default: it was not measured here, so nothing can be called better"),
+            Reason::NoEnergy => write!(f, "{backend}, by default: energy counts, and was not measured on it and on {against}"),
+            Reason::Incumbent { ratio } => {
+                write!(f, "{backend}, which has the route: {against} would take {ratio:.3} of it, which is not enough to change")
+            }
+            Reason::KeepsLimits => write!(f, "{backend}, because it keeps the limits by upper bounds, and {against} is not known to"),
             Reason::OnlyBackend => write!(f, "{backend}, by default: no other backend that runs was measured here"),
             Reason::NotLive => write!(f, "{backend}, by default, although it does not run here: nothing that runs is known to be better"),
             Reason::OutsideEnvelope(outside) => write!(f, "{backend}, by default: {outside}"),
@@ -177,7 +191,7 @@ struct Time<'e>(&'e Estimate);
 
 impl fmt::Display for Time<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Estimate { ns, interval, basis } = self.0;
+        let Estimate { ns, interval, basis, .. } = self.0;
         write!(f, "{}", Nanos(*ns))?;
         if let Some(i) = interval {
             write!(f, " [{}, {} at {:.0}%]", Nanos(i.low), Nanos(i.high), i.confidence * 100.0)?;

@@ -3,14 +3,20 @@
 mod decide;
 mod estimate;
 mod explain;
+mod objective;
+mod shared;
 mod tables;
+mod tiers;
 
-pub use decide::{Choice, Decision, Prediction, WarmupAdvice};
-pub use estimate::{Basis, Estimate};
+pub use decide::{Choice, Decision, Fallbacks, Limits, Prediction, WarmupAdvice};
+pub use estimate::{Basis, Estimate, Unpredicted};
 pub use explain::Explanation;
+pub use objective::{Objective, ObjectiveError};
+pub use shared::{Present, SharedRouter};
+pub use tiers::{ModelTier, TierDecision, TierError, TierReason, TieredRouter};
 
-use crate::{Policy, Validity, rules::Liveness, validity::BackendValidity};
-use phase_core::{BackendId, MeasurementBoundary, Phase, Shape};
+use crate::{Policy, Slo, Validity, rules::Liveness, validity::BackendValidity};
+use phase_core::{BackendId, Energy, MeasurementBoundary, Phase, Shape};
 use serde::{Deserialize, Serialize};
 use tables::Tables;
 
@@ -49,12 +55,13 @@ pub struct Router {
     policy: Policy,
     tables: Tables,
     validity: Option<Validity>,
+    slo: Slo,
 }
 
 impl Router {
     /// Trusts that the process runs every backend under the policy's boundaries; see [`with_live`](Self::with_live).
     pub fn new(policy: Policy) -> Self {
-        Self { tables: Tables::new(&policy), policy, validity: None }
+        Self { tables: Tables::new(&policy), policy, validity: None, slo: Slo::default() }
     }
 
     /// Holds the policy against the boundaries of the running process. A backend whose boundary changed is not routed
@@ -74,6 +81,29 @@ impl Router {
         self
     }
 
+    /// Limits that a route must keep by upper bounds. Where the backend that would be chosen is not known to keep them, one
+    /// that is known to takes the request; where there is none, the choice stays and [`Decision::limits`] says so.
+    #[must_use]
+    pub fn with_slo(mut self, slo: Slo) -> Self {
+        self.slo = slo;
+        self
+    }
+
+    /// What counts: time, unless this says otherwise.
+    ///
+    /// # Errors
+    /// A price that is missing, or not positive.
+    pub fn with_objective(mut self, objective: &Objective) -> Result<Self, ObjectiveError> {
+        let scale = objective.scale(&self)?;
+        self.tables = self.tables.with_scale(scale, self.policy.constants());
+        Ok(self)
+    }
+
+    /// The limits.
+    pub fn slo(&self) -> &Slo {
+        &self.slo
+    }
+
     /// What it decides by.
     pub fn policy(&self) -> &Policy {
         &self.policy
@@ -86,7 +116,27 @@ impl Router {
 
     /// Which backend takes the request, and what is known about it. Neither locks nor allocates.
     pub fn decide(&self, workload: &Workload) -> Decision<'_> {
-        decide::decide(self, *workload)
+        decide::decide(self, *workload, None)
+    }
+
+    /// As [`decide`](Self::decide), for a route that `incumbent` has: it keeps it unless something is better by more than
+    /// the policy's hysteresis. An incumbent that does not run, or does not keep the limits, keeps nothing.
+    pub fn decide_keeping(&self, workload: &Workload, incumbent: &BackendId) -> Decision<'_> {
+        decide::decide(self, *workload, Some(incumbent))
+    }
+
+    /// What `workload` takes on `backend`, whoever is routed to.
+    ///
+    /// # Errors
+    /// An unknown backend, one whose boundary changed, or a request outside of what was measured on it.
+    pub fn predict(&self, backend: &BackendId, workload: &Workload) -> Result<Prediction, Unpredicted> {
+        decide::predict(self, backend, *workload)
+    }
+
+    /// Energy of `workload` on `backend`, from cells measured at its very prompt length and in its context bucket. Never
+    /// interpolated.
+    pub fn energy(&self, backend: &BackendId, workload: &Workload) -> Energy {
+        decide::energy(self, backend, *workload)
     }
 
     /// Which backend is best at one call of `phase`. A request is decided as a whole: `shape.context` is its prompt.

@@ -2,13 +2,14 @@
 
 use super::estimate::{Basis, Estimate};
 use crate::{
-    Policy,
+    Comparison, Policy, Warmup,
     constants::Constants,
-    matrix::{Cell, RegimeClass},
+    matrix::{Cell, RegimeClass, TimeSummary},
     rules::{Candidate, Liveness, Outside, Reason, Selection, Standing, Warmth, may_route, select},
-    stats::{Edges, Interval, real_size},
+    stats::{Edges, Interval, RatioInterval, real, real_size},
 };
-use phase_core::{BackendId, Phase, Shape};
+use phase_core::{BackendId, Energy, Phase, Shape};
+use std::collections::{BTreeMap, HashMap};
 
 #[derive(Clone, Debug)]
 pub(super) struct Tables {
@@ -16,8 +17,29 @@ pub(super) struct Tables {
     pub(super) backends: Vec<BackendId>,
     pub(super) liveness: Vec<Liveness>,
     pub(super) edges: Edges,
+    pub(super) scale: Scale,
     pub(super) prefill: Table,
     pub(super) decode: Table,
+}
+
+/// What "better" means.
+#[derive(Clone, Debug)]
+pub(super) enum Scale {
+    /// Less time, each backend's weighted by its price over the default's: all 1 when time itself counts.
+    Time(Vec<f64>),
+    /// Less energy.
+    Energy,
+}
+
+impl Scale {
+    /// A standing in time as one in what counts.
+    #[inline]
+    pub(super) fn weigh(&self, backend: usize, standing: Standing) -> Standing {
+        match (self, standing) {
+            (Self::Time(weights), Standing::Measured(ratio)) => Standing::Measured(ratio.scaled(weights[backend])),
+            _ => standing,
+        }
+    }
 }
 
 /// One phase: grids ordered by batch.
@@ -25,6 +47,26 @@ pub(super) struct Tables {
 pub(super) struct Table {
     phase: Phase,
     grids: Vec<Grid>,
+    /// The grid of each small batch, by number: one load in place of a search.
+    small: Vec<Option<u32>>,
+}
+
+/// Batches below this are looked up by number.
+const SMALL: usize = 256;
+
+/// Comparisons and warm-ups of one phase, by backend and shape.
+struct Found<'p> {
+    comparisons: HashMap<(&'p BackendId, Shape), &'p Comparison>,
+    warmups: HashMap<(&'p BackendId, Shape), &'p Warmup>,
+}
+
+impl<'p> Found<'p> {
+    fn new(policy: &'p Policy, phase: Phase) -> Self {
+        Self {
+            comparisons: policy.comparisons().iter().filter(|c| c.phase == phase).map(|c| ((&c.challenger, c.shape), c)).collect(),
+            warmups: policy.warmups().iter().filter(|w| w.phase == phase).map(|w| ((&w.backend, w.shape), w)).collect(),
+        }
+    }
 }
 
 /// One batch: rows ordered by length.
@@ -32,6 +74,10 @@ pub(super) struct Table {
 struct Grid {
     batch: usize,
     rows: Vec<Row>,
+    /// Their lengths, side by side for the search.
+    lengths: Vec<f64>,
+    /// How many rows are shorter than each power of two.
+    shorter: [u32; 65],
     /// Smallest and largest length measured.
     span: (usize, usize),
 }
@@ -53,11 +99,51 @@ pub(super) struct Arm {
     length: f64,
     ns: f64,
     interval: Option<Interval>,
+    tail: Tail,
     /// The way to this backend's next longer bucket.
     slope: Option<Slope>,
     /// Against the default; `None` for the default itself, and where it was not measured.
     pub(super) standing: Option<Standing>,
+    /// Energy of one call; `None` where it was not measured.
+    pub(super) energy: Option<Joules>,
     pub(super) warmth: Warmth,
+}
+
+/// What slow calls take, over the median.
+#[derive(Clone, Copy, Debug)]
+struct Tail {
+    p95_upper: Option<f64>,
+    p99_upper: Option<f64>,
+    slowest: f64,
+}
+
+impl Tail {
+    fn of(time: &TimeSummary) -> Self {
+        let over = |ns: f64| ns / time.median_ns;
+        Self { p95_upper: time.p95_upper_ns.map(over), p99_upper: time.p99_upper_ns.map(over), slowest: over(real(time.max_ns)) }
+    }
+
+    /// The worse of two neighbours.
+    fn or(self, other: Self) -> Self {
+        let worse = |a: Option<f64>, b: Option<f64>| a.zip(b).map(|(a, b)| a.max(b));
+        Self {
+            p95_upper: worse(self.p95_upper, other.p95_upper),
+            p99_upper: worse(self.p99_upper, other.p99_upper),
+            slowest: self.slowest.max(other.slowest),
+        }
+    }
+
+    fn estimate(self, ns: f64, interval: Option<Interval>, basis: Basis) -> Estimate {
+        let times = |over: f64| ns * over;
+        Estimate {
+            ns,
+            interval,
+            p95_upper_ns: self.p95_upper.map(times),
+            p99_upper_ns: self.p99_upper.map(times),
+            slowest_ns: times(self.slowest),
+            basis,
+        }
+    }
 }
 
 /// What one more token costs between two neighbouring buckets.
@@ -67,6 +153,8 @@ struct Slope {
     ns: f64,
     /// The ends of the interval, and its confidence over the whole stretch.
     interval: Option<Interval>,
+    /// The worse of both ends.
+    tail: Tail,
 }
 
 /// Where a length falls in a grid.
@@ -81,6 +169,43 @@ pub(super) struct Place<'t> {
     below: Option<&'t Row>,
 }
 
+/// An energy with its bounds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Joules {
+    value: f64,
+    low: f64,
+    high: f64,
+}
+
+impl Joules {
+    fn of(energy: &Energy) -> Option<Self> {
+        match energy {
+            Energy::Measured { joules, low, high } => Some(Self { value: joules.0, low: low.0, high: high.0 }),
+            _ => None,
+        }
+    }
+
+    pub(super) fn value(self) -> f64 {
+        self.value
+    }
+
+    /// One call of this and `steps` of the other.
+    #[inline]
+    pub(super) fn and(self, other: Self, steps: f64) -> Self {
+        Self { value: self.value + steps * other.value, low: self.low + steps * other.low, high: self.high + steps * other.high }
+    }
+
+    /// How this stands against the default's energy: both at their ends at once.
+    #[inline]
+    pub(super) fn standing(self, default: Self, like: &RatioInterval) -> Standing {
+        if !(default.low > 0.0 && self.low > 0.0) {
+            return Standing::NoEnergy;
+        }
+        let [ratio, low, high] = [self.value / default.value, self.low / default.high, self.high / default.low];
+        Standing::Measured(RatioInterval { ratio, low, high, ..*like })
+    }
+}
+
 impl Tables {
     pub(super) fn new(policy: &Policy) -> Self {
         let default = policy.default_safe();
@@ -89,6 +214,7 @@ impl Tables {
         let tables = Self {
             liveness: vec![Liveness::Live; backends.len()],
             edges: Edges::of(policy.constants().rope),
+            scale: Scale::Time(vec![1.0; backends.len()]),
             prefill: Table::new(policy, &backends, Phase::Prefill),
             decode: Table::new(policy, &backends, Phase::Decode),
             backends,
@@ -98,17 +224,29 @@ impl Tables {
     }
 
     pub(super) fn with_liveness(mut self, liveness: Vec<Liveness>, constants: &Constants) -> Self {
-        for row in [&mut self.prefill, &mut self.decode].into_iter().flat_map(|t| &mut t.grids).flat_map(|g| &mut g.rows) {
-            row.best = row.select(&liveness, self.edges, constants);
-        }
         self.liveness = liveness;
+        self.choose(constants);
         self
+    }
+
+    pub(super) fn with_scale(mut self, scale: Scale, constants: &Constants) -> Self {
+        self.scale = scale;
+        self.choose(constants);
+        self
+    }
+
+    /// Works out who is best in each bucket.
+    fn choose(&mut self, constants: &Constants) {
+        for row in [&mut self.prefill, &mut self.decode].into_iter().flat_map(|t| &mut t.grids).flat_map(|g| &mut g.rows) {
+            row.best = row.select(&self.liveness, &self.scale, self.edges, constants);
+        }
     }
 }
 
 impl Table {
     fn new(policy: &Policy, backends: &[BackendId], phase: Phase) -> Self {
-        let mut rows: Vec<Row> = Vec::new();
+        let mut by_shape: BTreeMap<Shape, Row> = BTreeMap::new();
+        let found = Found::new(policy, phase);
         for (index, cell) in policy.cells().iter().enumerate() {
             let key = &cell.key;
             let wanted = key.phase == phase && key.regime == RegimeClass::Steady && may_route(&key.mode);
@@ -117,19 +255,23 @@ impl Table {
                 continue;
             }
             let backend = backends.iter().position(|b| *b == key.backend);
-            let (Some(arm), Some(backend)) = (Arm::new(policy, index, cell), backend) else { continue };
-            let row = match rows.iter().position(|r| r.shape == key.shape) {
-                Some(found) => &mut rows[found],
-                None => rows.push_mut(Row::new(key.shape, arm.length, backends.len())),
-            };
+            let (Some(arm), Some(backend)) = (Arm::new(&found, index, cell), backend) else { continue };
+            let row = by_shape.entry(key.shape).or_insert_with(|| Row::new(key.shape, arm.length, backends.len()));
             if backend == 0 {
                 row.length = arm.length;
             }
             row.arms[backend] = Some(arm);
         }
+        let mut rows: Vec<Row> = by_shape.into_values().collect();
         rows.sort_by(|a, b| a.shape.batch.cmp(&b.shape.batch).then(a.length.total_cmp(&b.length)));
-        let grids = rows.chunk_by(|a, b| a.shape.batch == b.shape.batch).map(|rows| Grid::new(policy, rows.to_vec())).collect();
-        Self { phase, grids }
+        let grids: Vec<_> = rows.chunk_by(|a, b| a.shape.batch == b.shape.batch).map(|rows| Grid::new(policy, rows.to_vec())).collect();
+        let mut small = vec![None; SMALL];
+        for (number, grid) in (0..).zip(&grids) {
+            if let Some(place) = small.get_mut(grid.batch) {
+                *place = Some(number);
+            }
+        }
+        Self { phase, grids, small }
     }
 
     /// Finds `length`, the mean of calls whose lengths run from `first` to `last`. `None` when this phase was not
@@ -145,7 +287,7 @@ impl Table {
         if self.grids.is_empty() {
             return None;
         }
-        let Some(grid) = self.grids.iter().find(|g| g.batch == batch) else { return Some(Err(Outside::BatchNotMeasured)) };
+        let Some(grid) = self.grid(batch) else { return Some(Err(Outside::BatchNotMeasured)) };
         let (smallest, largest) = grid.span;
         let prefill = self.phase == Phase::Prefill;
         if real_size(last) > real_size(largest) * constants.envelope_factor {
@@ -154,7 +296,7 @@ impl Table {
         if real_size(first) * constants.envelope_factor < real_size(smallest) {
             return Some(Err(if prefill { Outside::PromptTooShort { smallest } } else { Outside::ContextTooShort { smallest } }));
         }
-        let above = grid.rows.partition_point(|r| r.length <= length);
+        let above = grid.above(length);
         let below = above.checked_sub(1).map(|i| &grid.rows[i]);
         let nearest = match (below, grid.rows.get(above)) {
             // The nearer one by ratio: length / low <= high / length, without a division by a context of 0.
@@ -172,7 +314,28 @@ impl Table {
     }
 }
 
+impl Table {
+    #[inline]
+    fn grid(&self, batch: usize) -> Option<&Grid> {
+        let number = match self.small.get(batch) {
+            Some(number) => (*number)? as usize,
+            None => self.grids.binary_search_by(|g| g.batch.cmp(&batch)).ok()?,
+        };
+        self.grids.get(number)
+    }
+}
+
 impl Grid {
+    /// The first row that is longer than `length`.
+    #[inline]
+    fn above(&self, length: f64) -> usize {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a length is not negative; saturates")]
+        let octave = (u64::BITS - (length as u64).leading_zeros()) as usize;
+        let from = self.shorter[octave.saturating_sub(1)] as usize;
+        let to = self.shorter[octave] as usize;
+        from + self.lengths[from..to].partition_point(|l| *l <= length)
+    }
+
     fn new(policy: &Policy, mut rows: Vec<Row>) -> Self {
         let batch = rows.first().map_or(0, |r| r.shape.batch);
         for i in 0..rows.len() {
@@ -193,7 +356,15 @@ impl Grid {
             }
         });
         let span = measured.fold((usize::MAX, 0), |(low, high), (min, max)| (low.min(min), high.max(max)));
-        Self { batch, rows, span }
+        let lengths: Vec<_> = rows.iter().map(|r| r.length).collect();
+        // Bits of the whole part: a length of 2^(k-1) to 2^k has k of them.
+        let bits = |l: f64| if l < 1.0 { 0.0 } else { l.log2().floor() + 1.0 };
+        let mut shorter = [0; 65];
+        for (octave, count) in (0_u8..).zip(&mut shorter) {
+            let below = lengths.partition_point(|l| bits(*l) <= f64::from(octave));
+            *count = u32::try_from(below).unwrap_or(u32::MAX);
+        }
+        Self { batch, rows, lengths, shorter, span }
     }
 }
 
@@ -202,34 +373,48 @@ impl Row {
         Self { shape, best: Selection::default_safe(Reason::NoCell), length, arms: vec![None; backends] }
     }
 
-    fn select(&self, liveness: &[Liveness], edges: Edges, constants: &Constants) -> Selection {
-        if self.arms[0].is_none() {
-            return Selection::default_safe(Reason::NoCell);
-        }
+    fn select(&self, liveness: &[Liveness], scale: &Scale, edges: Edges, constants: &Constants) -> Selection {
+        let Some(default) = self.arms[0] else { return Selection::default_safe(Reason::NoCell) };
+        let standing = |index: usize| {
+            let arm = self.arms[index].as_ref()?;
+            Some(match (scale, arm.standing?) {
+                (Scale::Time(_), standing) => scale.weigh(index, standing),
+                (Scale::Energy, Standing::Measured(ratio)) => {
+                    arm.energy.zip(default.energy).map_or(Standing::NoEnergy, |(ours, theirs)| ours.standing(theirs, &ratio))
+                }
+                (Scale::Energy, other) => other,
+            })
+        };
+        let counts = |index: usize, arm: &Arm| match scale {
+            Scale::Time(weights) => arm.ns * weights[index],
+            Scale::Energy => arm.energy.map_or(f64::INFINITY, |e| e.value),
+        };
         let challengers = self.arms.iter().zip(liveness).enumerate().skip(1);
         let candidates = challengers.filter_map(|(index, (arm, liveness))| {
             let arm = arm.as_ref()?;
-            Some(Candidate { index, ns: arm.ns, verdict: arm.standing?.verdict(edges), liveness: *liveness })
+            Some(Candidate { index, counts: counts(index, arm), verdict: standing(index)?.verdict(edges), liveness: *liveness })
         });
         let pick = select(candidates, liveness[0]);
-        Selection::of(pick, |index| self.arms[index].as_ref()?.standing, constants.rope, constants.min_blocks)
+        Selection::of(pick, standing, constants.rope, constants.min_blocks)
     }
 }
 
 impl Arm {
-    fn new(policy: &Policy, index: usize, cell: &Cell) -> Option<Self> {
+    fn new(found: &Found<'_>, index: usize, cell: &Cell) -> Option<Self> {
         let (time, contexts) = (cell.time?, cell.contexts?);
         let key = &cell.key;
-        let comparison = policy.comparisons().iter().find(|c| c.phase == key.phase && c.shape == key.shape && c.challenger == key.backend);
-        let warmup = policy.warmups().iter().find(|w| w.phase == key.phase && w.shape == key.shape && w.backend == key.backend);
+        let comparison = found.comparisons.get(&(&key.backend, key.shape));
+        let warmup = found.warmups.get(&(&key.backend, key.shape));
         Some(Self {
             cell: index,
             length: real_size(if key.phase == Phase::Decode { contexts.median } else { key.shape.new_tokens }),
             ns: time.median_ns,
             interval: time.interval,
+            tail: Tail::of(&time),
             slope: None,
             standing: comparison.map(|c| c.standing),
-            warmth: warmup.map_or(Warmth::NotMeasured, Warmth::from),
+            energy: Joules::of(&cell.energy),
+            warmth: warmup.map_or(Warmth::NotMeasured, |w| Warmth::from(*w)),
         })
     }
 }
@@ -242,7 +427,7 @@ impl Slope {
             high: (j.high - i.high) / tokens,
             confidence: i.confidence.min(j.confidence),
         });
-        (tokens > 0.0).then(|| Self { until: b.length, ns: (b.ns - a.ns) / tokens, interval })
+        (tokens > 0.0).then(|| Self { until: b.length, ns: (b.ns - a.ns) / tokens, interval, tail: a.tail.or(b.tail) })
     }
 }
 
@@ -282,14 +467,14 @@ impl<'t> Place<'t> {
     pub(super) fn estimate(&self, backend: usize) -> Option<Estimate> {
         let Some((arm, slope, along)) = self.line(backend) else {
             let (arm, factor, basis) = self.single(backend)?;
-            return Some(Estimate { ns: arm.ns, interval: arm.interval, basis }.times(factor));
+            return Some(arm.tail.estimate(arm.ns, arm.interval, basis).times(factor));
         };
         let interval = arm.interval.zip(slope.interval).map(|(at, per_token)| Interval {
             low: at.low + per_token.low * along,
             high: at.high + per_token.high * along,
             confidence: per_token.confidence,
         });
-        Some(Estimate { ns: arm.ns + slope.ns * along, interval, basis: Basis::Interpolated })
+        Some(slope.tail.estimate(arm.ns + slope.ns * along, interval, Basis::Interpolated))
     }
 
     /// How `backend` stands against the default in the bucket that decides.

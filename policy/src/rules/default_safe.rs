@@ -26,6 +26,15 @@ pub enum Standing {
     },
     /// Its time over the default's.
     Measured(RatioInterval),
+    /// Energy counts, and one of the two has none that was measured. Never in a document.
+    NoEnergy,
+    /// One of the two has no steady state here, and so no time to compare.
+    NotSteady {
+        /// Blocks that slowed down or never settled, of the one with more of them.
+        unsteady: u32,
+        /// Blocks that were judged.
+        judged: u32,
+    },
     /// Too few blocks in which both were measured.
     TooFewBlocks {
         /// How many there are.
@@ -70,10 +79,27 @@ pub enum Reason {
         /// All calls.
         calls: u64,
     },
+    /// The backend asked to be kept: what is better is so by less than the hysteresis.
+    Incumbent {
+        /// What counts on the better one over what counts on the incumbent.
+        ratio: f64,
+    },
+    /// The backend that would be chosen does not keep the limits, or nobody knows whether it does; this one does, by upper
+    /// bounds.
+    KeepsLimits,
     /// Default-safe: the default itself was not measured here.
     NoCell,
+    /// Default-safe: energy counts, and was not measured on both.
+    NoEnergy,
     /// Default-safe, although this process does not run it: nothing that it runs is known to be better.
     NotLive,
+    /// Default-safe: one of the two slows down or never settles here.
+    NotSteady {
+        /// Blocks that did.
+        unsteady: u32,
+        /// Blocks that were judged.
+        judged: u32,
+    },
     /// Default-safe: no other backend was measured here.
     OnlyBackend,
     /// Default-safe: the request lies outside of what was measured.
@@ -152,11 +178,11 @@ pub(crate) enum Liveness {
     NotLive,
 }
 
-/// A challenger with its predicted time and what its interval says.
+/// A challenger with what counts of it (a time, a cost, an energy) and what its interval says.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidate {
     pub(crate) index: usize,
-    pub(crate) ns: f64,
+    pub(crate) counts: f64,
     pub(crate) verdict: Option<Verdict>,
     pub(crate) liveness: Liveness,
 }
@@ -203,6 +229,8 @@ impl Selection {
             Some(Standing::TooFewBlocks { blocks }) => Reason::TooFewBlocks { blocks, needed },
             Some(Standing::Failures { failed, calls }) => Reason::Failures { failed, calls },
             Some(Standing::ContextsDiffer { ours, theirs }) => Reason::ContextsDiffer { ours, theirs },
+            Some(Standing::NoEnergy) => Reason::NoEnergy,
+            Some(Standing::NotSteady { unsteady, judged }) => Reason::NotSteady { unsteady, judged },
             None => Reason::NoCell,
         };
         Self { index, against: Some(against), reason }
@@ -217,7 +245,7 @@ fn reason(ratio: RatioInterval, rope: f64) -> Reason {
     }
 }
 
-/// Class, time and index of the best candidate of one liveness.
+/// Class, what counts, and index of the best candidate of one liveness.
 type Best = Option<(u8, f64, usize)>;
 
 /// The fastest challenger among those that beat the default, or the default and what held the challengers back.
@@ -226,7 +254,7 @@ pub(crate) fn select(candidates: impl Iterator<Item = Candidate>, default: Liven
         return Pick::Changed(0);
     }
     let (mut live, mut changed): (Best, Best) = (None, None);
-    for Candidate { index, ns, verdict, liveness } in candidates {
+    for Candidate { index, counts, verdict, liveness } in candidates {
         // A class of 0 is beyond the tie region. What is surely slower explains least why the default stays: it is 2.
         let class = match verdict {
             Some(Verdict::Faster) => 0,
@@ -238,12 +266,12 @@ pub(crate) fn select(candidates: impl Iterator<Item = Candidate>, default: Liven
             Liveness::Changed => &mut changed,
             Liveness::NotLive => continue,
         };
-        if best.is_none_or(|(c, t, _)| (class, ns) < (c, t)) {
-            *best = Some((class, ns, index));
+        if best.is_none_or(|(c, t, _)| (class, counts) < (c, t)) {
+            *best = Some((class, counts, index));
         }
     }
     match (live, changed) {
-        (Some((0, ns, _)), Some((0, sooner, who))) if sooner < ns => Pick::Changed(who),
+        (Some((0, counts, _)), Some((0, less, who))) if less < counts => Pick::Changed(who),
         (Some((0, _, winner)), _) => Pick::Winner(winner),
         (_, Some((0, _, who))) => Pick::Changed(who),
         _ if default == Liveness::NotLive => Pick::NotLive,
@@ -266,8 +294,12 @@ mod tests {
     /// Challengers by time, against a default of 1e6 ns; index 0 of the slice is challenger 1.
     fn chosen(challengers: &[(f64, Liveness)], default: Liveness) -> Selection {
         let verdict = |ns| standing(ns).verdict(Edges::of(0.02));
-        let candidates =
-            (1..).zip(challengers).map(|(index, (ns, liveness))| Candidate { index, ns: *ns, verdict: verdict(*ns), liveness: *liveness });
+        let candidates = (1..).zip(challengers).map(|(index, (ns, liveness))| Candidate {
+            index,
+            counts: *ns,
+            verdict: verdict(*ns),
+            liveness: *liveness,
+        });
         Selection::of(select(candidates, default), |index| Some(standing(challengers[index - 1].0)), 0.02, 3)
     }
 
@@ -289,6 +321,8 @@ mod tests {
             (Some(Standing::TooFewBlocks { blocks: 2 }), Reason::TooFewBlocks { blocks: 2, needed: 3 }),
             (Some(Standing::Failures { failed: 1, calls: 9 }), Reason::Failures { failed: 1, calls: 9 }),
             (Some(Standing::ContextsDiffer { ours: 1, theirs: 9 }), Reason::ContextsDiffer { ours: 1, theirs: 9 }),
+            (Some(Standing::NoEnergy), Reason::NoEnergy),
+            (Some(Standing::NotSteady { unsteady: 3, judged: 5 }), Reason::NotSteady { unsteady: 3, judged: 5 }),
             (None, Reason::NoCell),
         ] {
             assert_eq!(Selection::of(Pick::Held(1), |_| standing, 0.02, 3), Selection { index: 0, against: Some(1), reason });

@@ -78,7 +78,7 @@ pub(crate) fn warmups(cells: &[Cell], constants: &Constants) -> Vec<Warmup> {
     let cold = cells.iter().filter(routable).filter(|c| c.key.regime == RegimeClass::Cold);
     cold.filter_map(|cold| {
         let wanted = CellKey { regime: RegimeClass::Steady, ..cold.key.clone() };
-        let steady = cells.iter().find(|c| c.key == wanted)?;
+        let steady = &cells[cells.binary_search_by(|c| c.key.cmp(&wanted)).ok()?];
         let (cold_ns, steady_ns) = (cold.time?.median_ns, steady.time?.median_ns);
         let ratio = cold_ns / steady_ns;
         Some(Warmup {

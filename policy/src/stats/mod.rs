@@ -1,13 +1,15 @@
-//! Statistics that assume little: order statistics for one sample, a t interval on paired log-ratios for two. No
-//! outlier is removed and no mean of times is formed here.
+//! Statistics that assume little: order statistics for one sample, a t interval on paired log-ratios for two, change
+//! points for steady states. No outlier is removed from a statistic of times.
 
 mod ordered;
 mod ratio;
+mod steady;
 mod student;
 
 pub use ordered::{Interval, Ordered, needed_for_quantile};
 pub use ratio::{BlockMedian, RatioInterval, Verdict, paired_ratio};
 pub(crate) use ratio::{Edges, common_blocks};
+pub use steady::{NEEDED as NEEDED_FOR_STEADY_STATE, SAME, Steadiness, SteadyState, steady_state};
 pub use student::student_t_quantile;
 
 /// Counts as real numbers: exact, because no count here comes near 2^53.

@@ -75,6 +75,22 @@ impl Ordered {
         Some(self.0[rank - 1])
     }
 
+    /// An upper bound of the `p`-quantile of the distribution: the smallest order statistic that is at or above it with
+    /// at least `confidence`, whatever the distribution: `P(X(k) >= q) = P(B(n, p) < k)`. `None` when even the largest
+    /// value does not reach it (below [`needed_for_quantile`] values at 99%), or for a `p` or a confidence outside of
+    /// 0..1. It assumes independent calls.
+    ///
+    /// ```
+    /// use phase_policy::stats::Ordered;
+    /// let of = |n: u32| Ordered::new((1..=n).map(f64::from));
+    /// assert_eq!(of(459).ok_or("empty")?.quantile_upper(0.99, 0.99), Some(459.0));
+    /// assert_eq!(of(458).ok_or("empty")?.quantile_upper(0.99, 0.99), None);
+    /// # Ok::<(), &str>(())
+    /// ```
+    pub fn quantile_upper(&self, p: f64, confidence: f64) -> Option<f64> {
+        quantile_upper_rank(self.0.len(), p, confidence).map(|rank| self.0[rank - 1])
+    }
+
     /// The narrowest symmetric pair of order statistics that holds the median of the distribution with at least
     /// `confidence`, whatever the distribution: `P(X(k) <= m <= X(n+1-k)) >= 1 - 2 P(B(n, 1/2) < k)`. `None` when even
     /// the extremes don't reach it (below 6 values for 0.95).
@@ -101,6 +117,29 @@ impl Ordered {
         // Beyond 53 the confidence rounds to 1, which nothing has.
         (n > 1).then(|| Interval { low: self.min(), high: self.max(), confidence: 1.0 - 0.5_f64.powi(n.min(54) - 1) })
     }
+}
+
+/// The rank, from 1, of [`Ordered::quantile_upper`] among `n` values.
+fn quantile_upper_rank(n: usize, p: f64, confidence: f64) -> Option<usize> {
+    if n == 0 || !(p > 0.0 && p < 1.0 && confidence > 0.0 && confidence < 1.0) {
+        return None;
+    }
+    let odds = ((1.0 - p) / p).ln();
+    // P(B(n, p) >= rank), summed from the largest term downwards.
+    let (mut ln_term, mut at_least, mut rank) = (real_size(n) * p.ln(), 0.0, n);
+    at_least += f64::exp(ln_term);
+    if at_least > 1.0 - confidence {
+        return None;
+    }
+    while rank > 1 {
+        ln_term += (real_size(rank) / real_size(n - rank + 1)).ln() + odds;
+        at_least += ln_term.exp();
+        if at_least > 1.0 - confidence {
+            break;
+        }
+        rank -= 1;
+    }
+    Some(rank)
 }
 
 /// Values needed before the largest of them bounds the `p`-quantile from above with 99% confidence (for `p` below one
@@ -165,6 +204,43 @@ mod tests {
         assert_eq!(of(459).quantile(0.99), Some(455.0));
         assert_eq!((of(89).quantile(0.95), of(100).quantile(0.95)), (None, Some(95.0)));
         assert_eq!((of(100).quantile(0.0), of(100).quantile(f64::NAN)), (None, None));
+    }
+
+    #[test]
+    fn upper_bounds_of_quantiles_match_the_tables() {
+        // MLPerf's mobile table asks for 662 values where one may lie above: the second largest is the bound of p99.
+        for (n, p, rank) in [
+            (459, 0.99, Some(459)),
+            (661, 0.99, Some(661)),
+            (662, 0.99, Some(661)),
+            (90, 0.95, Some(90)),
+            (130, 0.95, Some(129)),
+            (44, 0.9, Some(44)),
+            (64, 0.9, Some(63)),
+            (4603, 0.999, Some(4603)),
+            (6636, 0.999, Some(6635)),
+            (89, 0.95, None),
+            (4602, 0.999, None),
+        ] {
+            assert_eq!(quantile_upper_rank(n, p, 0.99), rank, "{n} {p}");
+        }
+        assert_eq!(quantile_upper_rank(1_000_000, 0.99, 0.99), Some(990_232), "no underflow");
+        for (p, confidence) in [(0.0, 0.9), (1.0, 0.9), (f64::NAN, 0.9), (0.5, 0.0), (0.5, 1.0), (0.5, f64::NAN)] {
+            assert_eq!(quantile_upper_rank(100, p, confidence), None);
+        }
+    }
+
+    #[test]
+    fn the_upper_bound_covers_the_quantile_as_often_as_it_says() {
+        let mut rng = proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha);
+        // Uniform values: the p95 of the distribution is 0.95 itself.
+        let trials = 2000;
+        let covered = (0..trials).filter(|_| {
+            let s = Ordered::new((0..200).map(|_| f64::from(rng.next_u32()) / f64::from(u32::MAX))).unwrap();
+            s.quantile_upper(0.95, 0.9).unwrap() >= 0.95
+        });
+        let share = f64::from(u32::try_from(covered.count()).unwrap()) / f64::from(trials);
+        assert!((0.88..0.96).contains(&share), "{share}");
     }
 
     proptest! {

@@ -48,6 +48,12 @@ impl RatioInterval {
         Self { ratio: 1.0 / self.ratio, low: 1.0 / self.high, high: 1.0 / self.low, ..self }
     }
 
+    /// That many times the ratio.
+    #[must_use]
+    pub(crate) fn scaled(self, by: f64) -> Self {
+        Self { ratio: self.ratio * by, low: self.low * by, high: self.high * by, ..self }
+    }
+
     /// Where the interval lies against the region of practical equivalence `1/(1 + rope) ..= 1 + rope`.
     ///
     /// ```

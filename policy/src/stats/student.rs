@@ -21,6 +21,9 @@ pub fn student_t_quantile(p: f64, degrees: f64) -> Option<f64> {
     // Bisection down to the last bit: this runs when a policy is compiled, never on a request.
     for _ in 0..200 {
         let middle = f64::midpoint(low, high);
+        if middle <= low || middle >= high {
+            break;
+        }
         if upper_tail(middle) > tail { low = middle } else { high = middle }
     }
     let t = f64::midpoint(low, high);

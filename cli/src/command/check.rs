@@ -1,0 +1,51 @@
+//! `phase check`: whether a policy holds on this machine.
+
+use super::policy;
+use crate::{
+    argument,
+    exit::{Failure, note, say},
+    setting::Setting,
+};
+use phase_core::{BackendId, Measured, MeasurementBoundary, MonotonicClock, NoopSink};
+use phase_policy::{Changes, Policy, Severity};
+use std::path::Path;
+
+pub(crate) fn run(setting: &Setting, arguments: &argument::Check) -> Result<(), Failure> {
+    let policy = policy::read(&arguments.policy)?;
+    let changes = match &arguments.model {
+        Some(model) => {
+            let live = boundaries(setting, &policy, model, arguments.dtype)?;
+            Changes::of(&policy, &policy.validity(&live))
+        }
+        None => {
+            let probes: Vec<_> = setting.registry.iter().filter_map(|b| Some((b.id_dyn(), b.probe_dyn().ok()?))).collect();
+            note("without --model: the checkpoint and what only loaded models tell are not checked");
+            Changes::of_probes(&policy, &phase_core::machine(), &probes)
+        }
+    };
+    say(&if arguments.json { serde_json::to_string(&changes).map_err(|e| Failure::work(&e))? } else { changes.to_string() })?;
+    match changes.severity() {
+        None | Some(Severity::Info) => Ok(()),
+        Some(severity) => Err(Failure::Severity(severity)),
+    }
+}
+
+/// The boundaries under which this process would run the policy's backends.
+fn boundaries(
+    setting: &Setting,
+    policy: &Policy,
+    model: &Path,
+    dtype: phase_core::DType,
+) -> Result<Vec<(BackendId, MeasurementBoundary)>, Failure> {
+    let mut live = Vec::new();
+    for backend in setting.registry.iter().filter(|b| policy.boundary(&b.id_dyn()).is_some()) {
+        match backend.load_dyn(&setting.load_spec(model, dtype)) {
+            Ok(loaded) => {
+                let measured = Measured::new(loaded, MonotonicClock::new(), NoopSink);
+                live.push((backend.id_dyn(), (**measured.boundary()).clone()));
+            }
+            Err(e) => note(&format!("{}: {e}", backend.id_dyn())),
+        }
+    }
+    Ok(live)
+}

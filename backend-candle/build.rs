@@ -7,7 +7,9 @@ fn main() {
     let crate_dir = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
     let lock_path = Path::new(&crate_dir).join("../Cargo.lock");
     let lock = fs::read_to_string(&lock_path).unwrap_or_default();
-    for (variable, package) in [("PHASE_CANDLE_CORE_VERSION", "candle-core"), ("PHASE_CUDARC_VERSION", "cudarc"), ("PHASE_GEMM_VERSION", "gemm-f32")] {
+    for (variable, package) in
+        [("PHASE_CANDLE_CORE_VERSION", "candle-core"), ("PHASE_CUDARC_VERSION", "cudarc"), ("PHASE_GEMM_VERSION", "gemm-f32")]
+    {
         println!("cargo::rustc-env={variable}={}", locked_version(&lock, package).unwrap_or_default());
     }
     println!("cargo::rerun-if-changed=build.rs");

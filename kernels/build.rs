@@ -23,10 +23,12 @@ fn main() {
     let nvcc = home.map_or_else(|_| "nvcc".to_owned(), |home| format!("{home}/bin/nvcc"));
     let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR");
     let failures: Vec<String> = thread::scope(|scope| {
-        let builds = SOURCES.map(|name| scope.spawn({
-            let (nvcc, out) = (&nvcc, &out);
-            move || compile(nvcc, out, name)
-        }));
+        let builds = SOURCES.map(|name| {
+            scope.spawn({
+                let (nvcc, out) = (&nvcc, &out);
+                move || compile(nvcc, out, name)
+            })
+        });
         builds.into_iter().filter_map(|build| build.join().expect("no panic while compiling").err()).collect()
     });
     assert!(failures.is_empty(), "{}", failures.join("\n"));
@@ -50,5 +52,10 @@ fn compile(nvcc: &str, out: &str, name: &str) -> Result<(), String> {
     if output.status.success() {
         return Ok(());
     }
-    Err(format!("{nvcc} cuda/{name}.cu: {}\n{}{}", output.status, String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+    Err(format!(
+        "{nvcc} cuda/{name}.cu: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    ))
 }

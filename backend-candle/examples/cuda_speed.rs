@@ -120,7 +120,12 @@ fn prefill(model: &mut CandleModel, batch: usize, len: usize) -> Result<(), Erro
     }
     let (wall, device) = (median(wall), median(device));
     let flops = model.info().flops_per_token as f64 * (batch * len) as f64;
-    println!("  prefill {batch} x {len}: {:.3} ms (device {:.3} ms), {:.0} TFLOP/s of products", wall * 1e3, device * 1e3, flops / wall / 1e12);
+    println!(
+        "  prefill {batch} x {len}: {:.3} ms (device {:.3} ms), {:.0} TFLOP/s of products",
+        wall * 1e3,
+        device * 1e3,
+        flops / wall / 1e12
+    );
     Ok(())
 }
 

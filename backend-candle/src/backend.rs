@@ -102,22 +102,32 @@ impl Candle {
             let weights = Weights::load(&config, checkpoint.weights(), spec.dtype, &candle_core::Device::Cpu)?;
             Ok::<_, CandleError>((checkpoint.digest()?.to_string(), weights))
         })?;
-        let stack = self
-            .stack(spec, &config, digest)?
-            .with(Layer::Runtime, "threads", workers.threads().to_string())
-            .with(Layer::Runtime, "matmul_threads", workers.matmul_threads().to_string());
+        let stack = self.stack(spec, &config, digest)?.with(Layer::Runtime, "threads", workers.threads().to_string()).with(
+            Layer::Runtime,
+            "matmul_threads",
+            workers.matmul_threads().to_string(),
+        );
         let info = self.info(&config, spec, weights.bytes_per_step(), weights.flops_per_token()).with_stack(stack);
         let capabilities = Capabilities::new(spec.max_batch, config.max_context).with_chunked_prefill();
         let decoder = cpu::Decoder::new(config, weights, workers, self.config.rows())?;
-        Ok(CandleModel::new(info, capabilities, Decoder::Cpu(decoder)))
+        Ok(CandleModel::new(info, capabilities, Decoder::Cpu(Box::new(decoder))))
     }
 
     #[cfg(feature = "cuda")]
-    fn load_cuda(&self, spec: &LoadSpec, checkpoint: &Checkpoint, threads: NonZeroUsize, ordinal: usize) -> Result<CandleModel, CandleError> {
+    fn load_cuda(
+        &self,
+        spec: &LoadSpec,
+        checkpoint: &Checkpoint,
+        threads: NonZeroUsize,
+        ordinal: usize,
+    ) -> Result<CandleModel, CandleError> {
         let config = checkpoint.config().clone();
         let gpu = crate::cuda::Gpu::open(ordinal)?;
         // The host reads and converts; nothing of it stays once the weights are on the device.
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build().map_err(|e| CandleError::threads(threads.get())(e.into()))?;
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.get())
+            .build()
+            .map_err(|e| CandleError::threads(threads.get())(e.into()))?;
         let mode = self.mode();
         let (decoder, digest) = pool.install(|| {
             rayon::join(

@@ -8,7 +8,7 @@ use crate::{CandleCache, CandleError, cpu};
 
 #[derive(Debug)]
 pub(crate) enum Decoder {
-    Cpu(cpu::Decoder),
+    Cpu(Box<cpu::Decoder>),
     #[cfg(feature = "cuda")]
     Cuda(Box<crate::cuda::Decoder>),
 }
@@ -41,7 +41,14 @@ impl Decoder {
     }
 
     /// Appends `prompt`, and picks the highest-scored token of each sequence's last position.
-    pub(crate) fn pick(&mut self, cache: &CandleCache, prompt: PromptBatch<'_>, spare: &mut Logits, vocab: usize, out: &mut [TokenId]) -> Result<(), CandleError> {
+    pub(crate) fn pick(
+        &mut self,
+        cache: &CandleCache,
+        prompt: PromptBatch<'_>,
+        spare: &mut Logits,
+        vocab: usize,
+        out: &mut [TokenId],
+    ) -> Result<(), CandleError> {
         match self {
             Self::Cpu(decoder) => {
                 decoder.forward(cache, prompt, spare.reset(prompt.batch(), vocab))?;
@@ -57,7 +64,10 @@ impl Decoder {
     }
 
     /// Takes greedy steps without the host; `None` where there is no such way.
-    #[cfg_attr(not(feature = "cuda"), expect(clippy::unused_self, clippy::needless_pass_by_ref_mut, reason = "only a device has such a way"))]
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(clippy::unused_self, clippy::needless_pass_by_ref_mut, reason = "only a device has such a way")
+    )]
     pub(crate) fn run(&mut self, cache: &CandleCache, tokens: &[TokenId], out: &mut [TokenId]) -> Option<Result<(), CandleError>> {
         #[cfg(feature = "cuda")]
         if let Self::Cuda(decoder) = self {

@@ -6,8 +6,8 @@ use std::{
 };
 
 use phase_core::{
-    CacheSpec, CallError, Capabilities, Decode, Evidence, KvCache, Logits, Model, ModelInfo, PhaseTypes, Prefill, PromptBatch, TokenId, check_slots,
-    check_step,
+    CacheSpec, CallError, Capabilities, Decode, Evidence, KvCache, Logits, Model, ModelInfo, PhaseTypes, Prefill, PromptBatch, TokenId,
+    check_slots, check_step,
 };
 
 use crate::{CandleCache, CandleError, decoder::Decoder};

@@ -6,7 +6,7 @@
 //! Numbers are medians of several blocks. MIB is what is brought near while queries, attention, its output, the gates and the
 //! down projection are computed: five numbers with commas, sets of them with colons.
 
-#![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures and prints")]
+#![expect(clippy::print_stdout, clippy::too_many_arguments, reason = "a program that measures and prints, with a product's every operand")]
 
 use std::{env::args, error::Error, sync::Arc};
 
@@ -166,7 +166,8 @@ impl Bench {
         self.cache = self.random(s.layers * 2 * batch * s.kv_heads * self.capacity * s.head_dim, &pattern)?;
         self.stream.synchronize()?;
         self.gain = self.floats(&vec![1.0; s.hidden])?;
-        self.frequencies = self.floats(&(0..s.head_dim / 2).map(|i| 500_000f32.powf(-2.0 * i as f32 / s.head_dim as f32)).collect::<Vec<_>>())?;
+        self.frequencies =
+            self.floats(&(0..s.head_dim / 2).map(|i| 500_000f32.powf(-2.0 * i as f32 / s.head_dim as f32)).collect::<Vec<_>>())?;
         self.x = self.floats(&(0..batch * s.hidden).map(|i| (i as f32 * 0.37).sin()).collect::<Vec<_>>())?;
         self.q = self.floats(&(0..batch * s.q()).map(|i| (i as f32 * 0.11).sin()).collect::<Vec<_>>())?;
         self.normed = self.alloc(batch * s.hidden * 4)?;
@@ -201,7 +202,16 @@ impl Bench {
 
     const fn place(&self, layer: usize) -> Place {
         let Shape { kv_heads, head_dim, .. } = self.shape;
-        Place { step: Some(self.control), cache: self.cache, capacity: self.capacity, start: 0, batch: self.batch, kv_heads, head_dim, layer }
+        Place {
+            step: Some(self.control),
+            cache: self.cache,
+            capacity: self.capacity,
+            start: 0,
+            batch: self.batch,
+            kv_heads,
+            head_dim,
+            layer,
+        }
     }
 
     const fn norm(&self) -> Norm {
@@ -218,14 +228,32 @@ impl Bench {
         [Some(of.part(from / 2, bytes)), Some(of.part(half + from / 2, bytes))]
     }
 
-    fn one(&self, weights: Region, x: Region, y: Region, n: usize, k: usize, next: [Option<Region>; 2], finish: Finish) -> Result<(), CudaError> {
+    fn one(
+        &self,
+        weights: Region,
+        x: Region,
+        y: Region,
+        n: usize,
+        k: usize,
+        next: [Option<Region>; 2],
+        finish: Finish,
+    ) -> Result<(), CudaError> {
         let norm = (!matches!(finish, Finish::Add)).then(|| self.norm());
         let op = Matvec { weights, bias: None, x, embedding: None, norm, y, n, k, next, finish };
         // SAFETY: everything lives as long as the bench.
         unsafe { self.kernels.matvec(&op) }
     }
 
-    fn few(&self, weights: Region, x: Region, y: Region, n: usize, k: usize, next: [Option<Region>; 2], finish: FewFinish) -> Result<(), CudaError> {
+    fn few(
+        &self,
+        weights: Region,
+        x: Region,
+        y: Region,
+        n: usize,
+        k: usize,
+        next: [Option<Region>; 2],
+        finish: FewFinish,
+    ) -> Result<(), CudaError> {
         let op = MatvecFew { weights, bias: None, x, y, batch: self.batch, n, k, next, finish };
         // SAFETY: as above.
         unsafe { self.kernels.matvec_few(&op) }

@@ -35,7 +35,11 @@ impl Decoder {
         }
         for (batch, graph) in graphs() {
             let nodes: Vec<_> = graph.nodes.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-            evidence = evidence.with_kernel(format!("graph of a decode step, batch {batch}: {} nodes, {} replays", nodes.join(" + "), graph.replays));
+            evidence = evidence.with_kernel(format!(
+                "graph of a decode step, batch {batch}: {} nodes, {} replays",
+                nodes.join(" + "),
+                graph.replays
+            ));
         }
         evidence.with_kernel(format!("mode {}", if graphs().next().is_some() { Mode::Compiled } else { Mode::Eager }))
     }

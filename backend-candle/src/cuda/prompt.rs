@@ -57,7 +57,14 @@ impl PromptWork {
 
 impl Engine {
     /// Writes a piece's keys and values to the cache at `at`; the last piece leaves scores and tokens in `step`.
-    pub(super) fn piece(&self, work: &PromptWork, step: &StepWork, prompt: PromptBatch<'_>, piece: Piece, at: &At) -> Result<(), CandleError> {
+    pub(super) fn piece(
+        &self,
+        work: &PromptWork,
+        step: &StepWork,
+        prompt: PromptBatch<'_>,
+        piece: Piece,
+        at: &At,
+    ) -> Result<(), CandleError> {
         let Piece { done, len, last } = piece;
         let (config, weights) = (&self.config, &self.weights);
         let rows = at.batch * len;
@@ -108,7 +115,15 @@ impl Engine {
         self.head(step, None)
     }
 
-    fn append(&self, work: &PromptWork, layer: usize, len: usize, at: &At, q: Option<Region>, last: Option<Region>) -> Result<(), CandleError> {
+    fn append(
+        &self,
+        work: &PromptWork,
+        layer: usize,
+        len: usize,
+        at: &At,
+        q: Option<Region>,
+        last: Option<Region>,
+    ) -> Result<(), CandleError> {
         let weights = &self.weights.layers[layer];
         let op = RotateAppend {
             qkv: work.qkv.region(),

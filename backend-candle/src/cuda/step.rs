@@ -4,7 +4,7 @@ use candle_core::cuda_backend::cudarc::driver::{CudaGraph, sys};
 use phase_kernels::cuda::{Kernels, Region, Step, classify};
 
 use super::{
-    device::{Buffer, Gpu},
+    device::{Buffer, Gpu, alone},
     engine::{At, Engine, Path},
 };
 use crate::CandleError;
@@ -104,9 +104,12 @@ impl Graph {
     /// Captures one step. Everything it launches must have run before, so that nothing is loaded while it is captured.
     pub(super) fn capture(engine: &Engine, work: &StepWork) -> Result<Self, CandleError> {
         let gpu = &engine.gpu;
+        let _alone = alone();
         let before: Vec<_> = engine.kernels.launches().map(|(_, launches)| launches).collect();
         let products = engine.products.get();
-        gpu.stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).map_err(classify("begin to capture a graph"))?;
+        gpu.stream
+            .begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+            .map_err(classify("begin to capture a graph"))?;
         let enqueued = engine.step(work, &work.at());
         let captured = gpu.stream.end_capture(sys::CUgraphInstantiate_flags(0));
         enqueued?;
@@ -135,10 +138,14 @@ impl Graph {
 fn node_types(graph: &CudaGraph) -> Result<Vec<(&'static str, u64)>, CandleError> {
     let mut count = 0;
     // SAFETY: the graph is alive; without an array the call only writes the number of nodes.
-    unsafe { sys::cuGraphGetNodes(graph.cu_graph(), std::ptr::null_mut(), &raw mut count) }.result().map_err(classify("count a graph's nodes"))?;
+    unsafe { sys::cuGraphGetNodes(graph.cu_graph(), std::ptr::null_mut(), &raw mut count) }
+        .result()
+        .map_err(classify("count a graph's nodes"))?;
     let mut nodes = vec![std::ptr::null_mut(); count];
     // SAFETY: the array has room for `count` nodes.
-    unsafe { sys::cuGraphGetNodes(graph.cu_graph(), nodes.as_mut_ptr(), &raw mut count) }.result().map_err(classify("list a graph's nodes"))?;
+    unsafe { sys::cuGraphGetNodes(graph.cu_graph(), nodes.as_mut_ptr(), &raw mut count) }
+        .result()
+        .map_err(classify("list a graph's nodes"))?;
     let mut types: Vec<(&'static str, u64)> = Vec::new();
     for node in nodes {
         let mut kind = sys::CUgraphNodeType::CU_GRAPH_NODE_TYPE_EMPTY;
@@ -176,7 +183,13 @@ pub(super) const fn control_len(batch: usize) -> usize {
 
 impl Gpu {
     /// Copies a step's numbers and tokens to the device, through pinned memory.
-    pub(super) fn upload_control(&self, pinned: &mut super::device::Pinned, step: Step, tokens: &[phase_core::TokenId], to: Region) -> Result<(), CandleError> {
+    pub(super) fn upload_control(
+        &self,
+        pinned: &mut super::device::Pinned,
+        step: Step,
+        tokens: &[phase_core::TokenId],
+        to: Region,
+    ) -> Result<(), CandleError> {
         let bytes = &mut pinned.bytes()?[..control_len(tokens.len())];
         control_bytes(step, tokens.iter().map(|token| token.0), bytes);
         self.upload(bytes, to)

@@ -107,8 +107,16 @@ fn goldens_in_sixteen_bits() {
     }
     for mode in [Mode::Compiled, Mode::Eager] {
         let config = CandleConfig::default().with_device(Device::Cuda(0)).with_mode(mode);
-        crate::golden::check("tiny/llama-bf16/golden", DType::Bf16, &config, 2e-1);
-        for name in ["tiny/llama-f16/golden", "tiny/gpt2/golden", "tiny/qwen2/golden", "tiny/qwen3/golden", "tiny/mistral-window/golden", "tiny/llama-bias/golden"] {
+        // A prompt's activations are in 16 bits, too, which the host's are not.
+        crate::golden::check("tiny/llama-bf16/golden", DType::Bf16, &config, 3e-1);
+        for name in [
+            "tiny/llama-f16/golden",
+            "tiny/gpt2/golden",
+            "tiny/qwen2/golden",
+            "tiny/qwen3/golden",
+            "tiny/mistral-window/golden",
+            "tiny/llama-bias/golden",
+        ] {
             crate::golden::check(name, DType::F16, &config, 5e-2);
         }
     }
@@ -185,7 +193,8 @@ fn a_replayed_step_is_an_eager_one() {
     if !here() {
         return;
     }
-    let (mut compiled, mut single) = (load(&Candle::cuda(0), "tiny/llama-bf16", DType::Bf16), load(&eager(), "tiny/llama-bf16", DType::Bf16));
+    let (mut compiled, mut single) =
+        (load(&Candle::cuda(0), "tiny/llama-bf16", DType::Bf16), load(&eager(), "tiny/llama-bf16", DType::Bf16));
     let run = |model: &mut CandleModel, batch: usize| {
         let tokens: Vec<_> = (0..5 * batch).map(|i| TokenId(u32::try_from(i * 31 % 288).unwrap())).collect();
         let mut cache = model.allocate(CacheSpec { batch, capacity: 16 }).unwrap();

@@ -204,7 +204,11 @@ fn grouping(group: usize) -> (usize, usize) {
 }
 
 const fn check_heads(heads: usize, kv_heads: usize) -> Result<(), CudaError> {
-    if kv_heads > 0 && heads > 0 && heads.is_multiple_of(kv_heads) { Ok(()) } else { Err(CudaError::Shape { what: "heads", found: heads, expected: kv_heads }) }
+    if kv_heads > 0 && heads > 0 && heads.is_multiple_of(kv_heads) {
+        Ok(())
+    } else {
+        Err(CudaError::Shape { what: "heads", found: heads, expected: kv_heads })
+    }
 }
 
 fn window(window: Option<usize>) -> Result<u32, CudaError> {

@@ -82,9 +82,13 @@ impl Kernels {
         let fixed = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
         let mut used = 0;
         // SAFETY: the function is of a loaded module, and `used` is a live integer.
-        unsafe { sys::cuFuncGetAttribute(&raw mut used, fixed, function) }.result().map_err(classify("ask how much shared memory a kernel has"))?;
+        unsafe { sys::cuFuncGetAttribute(&raw mut used, fixed, function) }
+            .result()
+            .map_err(classify("ask how much shared memory a kernel has"))?;
         // SAFETY: as above; the rest of a block's shared memory may be asked for at launch.
-        unsafe { sys::cuFuncSetAttribute(function, most, SHARED_BYTES - used) }.result().map_err(classify("allow a kernel its shared memory"))?;
+        unsafe { sys::cuFuncSetAttribute(function, most, SHARED_BYTES - used) }
+            .result()
+            .map_err(classify("allow a kernel its shared memory"))?;
         self.functions.insert(name, Function { function, launches: Cell::new(0) });
         Ok(())
     }

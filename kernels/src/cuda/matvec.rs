@@ -187,7 +187,11 @@ impl Kernels {
         }
         let needs_norm = !matches!(op.finish, Finish::Add);
         if needs_norm != op.norm.is_some() || (op.norm.is_some_and(|norm| norm.kind == NormKind::Layer) && args.shift == 0) {
-            return Err(CudaError::Shape { what: "norms of a product", found: usize::from(op.norm.is_some()), expected: usize::from(needs_norm) });
+            return Err(CudaError::Shape {
+                what: "norms of a product",
+                found: usize::from(op.norm.is_some()),
+                expected: usize::from(needs_norm),
+            });
         }
         let mut outputs = n;
         let (kind, groups) = match op.finish {
@@ -299,7 +303,11 @@ impl Rotation {
     /// Checks the number of outputs, and gives how many of them are queries.
     const fn check(&self, n: usize) -> Result<usize, CudaError> {
         let expected = (self.heads + 2 * self.place.kv_heads) * self.place.head_dim;
-        if n == expected { Ok(self.heads * self.place.head_dim) } else { Err(CudaError::Shape { what: "n of queries, keys and values", found: n, expected }) }
+        if n == expected {
+            Ok(self.heads * self.place.head_dim)
+        } else {
+            Err(CudaError::Shape { what: "n of queries, keys and values", found: n, expected })
+        }
     }
 
     fn args(&self, new: usize, element: usize) -> Result<(PlaceArgs, u32, u64), CudaError> {

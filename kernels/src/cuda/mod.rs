@@ -36,7 +36,7 @@ pub use self::{
     attention::{AttentionDecode, AttentionGeneral, AttentionPrefill, FLASH_HEAD_DIMS},
     error::{CudaError, classify},
     launch::Kernels,
-    matvec::{Embedding, Finish, FewFinish, Head, Matvec, MatvecFew, Norm, Rotation, FEW_ROWS},
+    matvec::{Embedding, FEW_ROWS, FewFinish, Finish, Head, Matvec, MatvecFew, Norm, Rotation},
     probe::{Driver, driver},
     region::{Place, Region},
     rows::{Activate, Embed, LastRows, NormRows, PickTokens, RotateAppend},

@@ -27,7 +27,9 @@ pub fn driver() -> Result<Driver, CudaError> {
         .map_err(|e| unavailable(format!("no CUDA driver: {e}; install NVIDIA's driver, which brings {LIBRARY}")))?;
     let call = |name: &str, code: c_int| match code {
         0 => Ok(()),
-        100 => Err(unavailable("the CUDA driver sees no device (CUDA_ERROR_NO_DEVICE); is one attached, and is CUDA_VISIBLE_DEVICES right?".to_owned())),
+        100 => Err(unavailable(
+            "the CUDA driver sees no device (CUDA_ERROR_NO_DEVICE); is one attached, and is CUDA_VISIBLE_DEVICES right?".to_owned(),
+        )),
         code => Err(unavailable(format!("the CUDA driver does not start: {name} gives error {code}"))),
     };
     let (mut version, mut devices): (c_int, c_int) = (0, 0);

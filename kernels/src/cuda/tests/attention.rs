@@ -14,7 +14,16 @@ struct Case {
 
 impl Case {
     #[expect(clippy::too_many_arguments, reason = "every dimension of a case")]
-    fn new(bench: &Bench, batch: usize, heads: usize, kv_heads: usize, head_dim: usize, start: usize, len: usize, window: Option<usize>) -> Self {
+    fn new(
+        bench: &Bench,
+        batch: usize,
+        heads: usize,
+        kv_heads: usize,
+        head_dim: usize,
+        start: usize,
+        len: usize,
+        window: Option<usize>,
+    ) -> Self {
         let (layer, capacity) = (1, start + len + 3);
         let place = Place { step: None, cache: Region::new(0, 0), capacity, start, batch, kv_heads, head_dim, layer };
         let mut cache = bench.numbers(3, 2 * 2 * batch * kv_heads * capacity * head_dim);
@@ -33,7 +42,10 @@ impl Case {
 
     fn name(&self, kind: &str, format: Format) -> String {
         let Place { batch, kv_heads, head_dim, start, .. } = self.place;
-        format!("{kind} {format:?} batch {batch} heads {}/{kv_heads}x{head_dim} start {start} len {} window {:?}", self.heads, self.len, self.window)
+        format!(
+            "{kind} {format:?} batch {batch} heads {}/{kv_heads}x{head_dim} start {start} len {} window {:?}",
+            self.heads, self.len, self.window
+        )
     }
 
     fn want(&self) -> Vec<f64> {
@@ -45,8 +57,10 @@ impl Case {
             let visible = self.window.map_or(0, |window| end.saturating_sub(window))..end;
             let at = |kv, j| cache_at(&self.place, kv, row / self.len, head / (self.heads / kv_heads), j);
             let row_of = |kv, j: usize| self.cache[at(kv, j)..][..head_dim].iter().map(|v| f64::from(*v));
-            let scores: Vec<f64> =
-                visible.clone().map(|j| q.iter().zip(row_of(0, j)).map(|(q, k)| f64::from(*q) * k).sum::<f64>() * f64::from(self.scale())).collect();
+            let scores: Vec<f64> = visible
+                .clone()
+                .map(|j| q.iter().zip(row_of(0, j)).map(|(q, k)| f64::from(*q) * k).sum::<f64>() * f64::from(self.scale()))
+                .collect();
             let top = scores.iter().fold(f64::NEG_INFINITY, |m, s| m.max(*s));
             let weights: Vec<f64> = scores.iter().map(|s| (s - top).exp()).collect();
             let sum: f64 = weights.iter().sum();
@@ -66,7 +80,9 @@ fn decode() {
         let Some(bench) = Bench::new(format) else { return };
         for head_dim in FLASH_HEAD_DIMS {
             for (heads, kv_heads) in [(2, 2), (4, 2), (9, 3), (8, 2), (7, 1), (8, 1), (11, 1)] {
-                for (batch, position, window) in [(1, 0, None), (2, 5, None), (1, 31, None), (3, 64, Some(20)), (1, 700, None), (1, 2500, Some(1000))] {
+                for (batch, position, window) in
+                    [(1, 0, None), (2, 5, None), (1, 31, None), (3, 64, Some(20)), (1, 700, None), (1, 2500, Some(1000))]
+                {
                     let case = Case::new(&bench, batch, heads, kv_heads, head_dim, position, 1, window);
                     let (q, cache) = (bench.f32s(&case.q), bench.narrow(&case.cache));
                     let tickets = bench.u32s(&vec![0; batch * heads]);
@@ -94,7 +110,8 @@ fn decode() {
                         };
                         // SAFETY: the memory lives to the end of the block, which reads the result.
                         unsafe { bench.kernels.attention_decode(&op) }.unwrap();
-                        let (got, tolerance) = if narrow { (bench.read_narrow(&out), epsilon(format)) } else { (bench.read_f32s(&out), 0.0) };
+                        let (got, tolerance) =
+                            if narrow { (bench.read_narrow(&out), epsilon(format)) } else { (bench.read_f32s(&out), 0.0) };
                         assert_near(&format!("{} splits {splits}", case.name("decode", format)), &got, &case.want(), tolerance + 1e-5);
                     }
                     assert!(bench.read_u32s(&tickets).iter().all(|ticket| *ticket == 0), "tickets are left as they were found");

@@ -103,7 +103,8 @@ fn gated() {
         let Some(bench) = Bench::new(format) else { return };
         for (n, k) in SHAPES {
             let case = Case::new(&bench, 2 * n, k, 1, 21);
-            let (weights, x, gain, bias) = (bench.narrow(&case.weights), bench.f32s(&case.x), bench.f32s(&case.gain), bench.f32s(&case.bias));
+            let (weights, x, gain, bias) =
+                (bench.narrow(&case.weights), bench.f32s(&case.x), bench.f32s(&case.gain), bench.f32s(&case.bias));
             let y = bench.poison(n * 4);
             let op = Matvec {
                 weights: weights.region(),
@@ -187,7 +188,8 @@ fn rotate_and_append() {
             let freq = frequencies(head_dim);
             let (weights, rows, gain, bias, freqs) =
                 (bench.narrow(&case.weights), bench.narrow(&case.x), bench.f32s(&case.gain), bench.f32s(&case.bias), bench.f32s(&freq));
-            let (x, y, residual, tokens) = (bench.f32s(&case.x[2 * k..]), bench.poison(heads * head_dim * 4), bench.poison(k * 4), bench.u32s(&[2]));
+            let (x, y, residual, tokens) =
+                (bench.f32s(&case.x[2 * k..]), bench.poison(heads * head_dim * 4), bench.poison(k * 4), bench.u32s(&[2]));
             let narrow = |v| u32::try_from(v).unwrap();
             let step = bench.step(Step {
                 cache: cache.region().address(),
@@ -195,7 +197,8 @@ fn rotate_and_append() {
                 position: narrow(position),
                 ..Step::default()
             });
-            let place = Place { step: Some(step.region()), cache: cache.region(), capacity, start: position, batch: 1, kv_heads, head_dim, layer };
+            let place =
+                Place { step: Some(step.region()), cache: cache.region(), capacity, start: position, batch: 1, kv_heads, head_dim, layer };
             let op = Matvec {
                 weights: weights.region(),
                 bias: Some(bias.region()),
@@ -289,7 +292,17 @@ fn few_rows_rotate() {
             let y = bench.poison(batch * heads * head_dim * 4);
             let place = Place { step: None, cache: cache.region(), capacity, start: position, batch, kv_heads, head_dim, layer };
             let finish = FewFinish::Rotate(Rotation { heads, frequencies: Some(freqs.region()), place });
-            let op = MatvecFew { weights: weights.region(), bias: Some(bias.region()), x: x.region(), y: y.region(), batch, n, k, next: [None; 2], finish };
+            let op = MatvecFew {
+                weights: weights.region(),
+                bias: Some(bias.region()),
+                x: x.region(),
+                y: y.region(),
+                batch,
+                n,
+                k,
+                next: [None; 2],
+                finish,
+            };
             // SAFETY: the memory lives to the end of the block, which reads the results.
             unsafe { bench.kernels.matvec_few(&op) }.unwrap();
             let (mut queries, mut want) = (Vec::new(), vec![0.5f64; cache_len]);

@@ -135,13 +135,17 @@ fn assert_near(what: &str, got: &[f32], want: &[f64], tolerance: f64) {
     let most = want.iter().fold(0.0f64, |m, w| m.max(w.abs()));
     let worst = got.iter().zip(want).map(|(g, w)| (f64::from(*g) - w).abs()).fold(0.0, f64::max);
     assert!(got.iter().all(|g| g.is_finite()), "{what}: not every element was written");
-    assert!(error <= tolerance && worst <= 20.0 * tolerance * most, "{what}: off by {error:.2e} of the norm, {worst:.2e} at most, allowed {tolerance:.2e}");
+    assert!(
+        error <= tolerance && worst <= 20.0 * tolerance * most,
+        "{what}: off by {error:.2e} of the norm, {worst:.2e} at most, allowed {tolerance:.2e}"
+    );
 }
 
 /// `weights · x + bias` in f64.
 fn product(weights: &[f32], x: &[f64], bias: Option<&[f32]>) -> Vec<f64> {
     let rows = weights.chunks_exact(x.len()).enumerate();
-    rows.map(|(i, row)| row.iter().zip(x).map(|(w, x)| f64::from(*w) * x).sum::<f64>() + bias.map_or(0.0, |bias| f64::from(bias[i]))).collect()
+    rows.map(|(i, row)| row.iter().zip(x).map(|(w, x)| f64::from(*w) * x).sum::<f64>() + bias.map_or(0.0, |bias| f64::from(bias[i])))
+        .collect()
 }
 
 /// RMS norm, or layer norm with a `shift`.

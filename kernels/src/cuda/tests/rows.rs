@@ -13,15 +13,8 @@ fn embed() {
         let cache = bench.narrow(&[0.0; 2 * 2 * 8 * 2]);
         let place = Place { step: None, cache: cache.region(), capacity: 8, start, batch, kv_heads: 1, head_dim: 2, layer: 0 };
         for learned in [false, true] {
-            let op = Embed {
-                tokens: t.region(),
-                table: e.region(),
-                positions: learned.then_some(p.region()),
-                x: x.region(),
-                place,
-                len,
-                width,
-            };
+            let op =
+                Embed { tokens: t.region(), table: e.region(), positions: learned.then_some(p.region()), x: x.region(), place, len, width };
             // SAFETY: the memory lives to the end of the block; tokens and positions are inside their tables.
             unsafe { bench.kernels.embed(&op) }.unwrap();
             let of = |row: usize, i: usize| {
@@ -65,11 +58,14 @@ fn norm() {
 fn rotate_append() {
     for format in FORMATS {
         let Some(bench) = Bench::new(format) else { return };
-        for (heads, kv_heads, head_dim, normed_heads, wide) in [(4, 2, 16, true, true), (3, 1, 64, false, false), (2, 2, 128, true, false), (2, 1, 80, false, true)] {
+        for (heads, kv_heads, head_dim, normed_heads, wide) in
+            [(4, 2, 16, true, true), (3, 1, 64, false, false), (2, 2, 128, true, false), (2, 1, 80, false, true)]
+        {
             let (batch, len, start, capacity, layer) = (2, 5, 3, 11, 1);
             let (all, rows) = (heads + 2 * kv_heads, batch * len);
             let qkv = bench.numbers(1, rows * all * head_dim);
-            let (bias, q_norm, k_norm, freq) = (numbers(2, all * head_dim), numbers(3, head_dim), numbers(4, head_dim), frequencies(head_dim));
+            let (bias, q_norm, k_norm, freq) =
+                (numbers(2, all * head_dim), numbers(3, head_dim), numbers(4, head_dim), frequencies(head_dim));
             let cache_len = 2 * 2 * batch * kv_heads * capacity * head_dim;
             let cache = bench.narrow(&vec![0.25; cache_len]);
             let d_qkv = if wide { bench.f32s(&qkv) } else { bench.narrow(&qkv) };
@@ -100,7 +96,8 @@ fn rotate_append() {
                 let sums: Vec<f32> = head_in.iter().zip(&bias[head * head_dim..]).map(|(x, b)| x + b).collect();
                 let gain = if head < heads { &q_norm } else { &k_norm };
                 let rotates = head < heads + kv_heads;
-                let mut x: Vec<f64> = if normed_heads && rotates { normed(&sums, gain, None, 1e-6) } else { sums.iter().map(|x| f64::from(*x)).collect() };
+                let mut x: Vec<f64> =
+                    if normed_heads && rotates { normed(&sums, gain, None, 1e-6) } else { sums.iter().map(|x| f64::from(*x)).collect() };
                 if rotates {
                     rotated(&mut x, start + row % len, &freq);
                 }
@@ -133,7 +130,8 @@ fn activate() {
             let inputs = width * if gated { 2 } else { 1 };
             let (x, bias) = (bench.numbers(1, rows * inputs), numbers(2, inputs));
             let (dx, db, out) = (bench.narrow(&x), bench.f32s(&bias), bench.poison(rows * width * format.size_bytes()));
-            let op = Activate { x: dx.region(), bias: Some(db.region()), out: out.region(), rows, width, gated, activation: Activation::Silu };
+            let op =
+                Activate { x: dx.region(), bias: Some(db.region()), out: out.region(), rows, width, gated, activation: Activation::Silu };
             // SAFETY: the memory lives to the end of the block, which reads the result.
             unsafe { bench.kernels.activate(&op) }.unwrap();
             let at = |row: usize, i: usize| f64::from(x[row * inputs + i]) + f64::from(bias[i]);
@@ -164,7 +162,14 @@ fn last_rows_and_picked_tokens() {
     }
     let (tokens, ticket, picked) = (bench.u32s(&[0; 3]), bench.u32s(&[0]), bench.u32s(&[0; 6]));
     let step = bench.step(Step { tokens_out: picked.region().address(), index: 1, position: 8, ..Step::default() });
-    let op = PickTokens { scores: out.region(), tokens: tokens.region(), ticket: ticket.region(), advance: Some(step.region()), batch, vocab: width };
+    let op = PickTokens {
+        scores: out.region(),
+        tokens: tokens.region(),
+        ticket: ticket.region(),
+        advance: Some(step.region()),
+        batch,
+        vocab: width,
+    };
     // SAFETY: as above.
     unsafe { bench.kernels.pick_tokens(&op) }.unwrap();
     let best = |row: &[f32]| (0..width).filter(|i| !row[*i].is_nan()).rev().max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap();

@@ -110,7 +110,7 @@ impl Candle {
         let info = self.info(&config, spec, weights.bytes_per_step(), weights.flops_per_token()).with_stack(stack);
         let capabilities = Capabilities::new(spec.max_batch, config.max_context).with_chunked_prefill();
         let decoder = cpu::Decoder::new(config, weights, workers, self.config.rows())?;
-        Ok(CandleModel::new(info, capabilities, Decoder::Cpu(decoder)))
+        Ok(CandleModel::new(info, capabilities, Decoder::Cpu(Box::new(decoder))))
     }
 
     #[cfg(feature = "cuda")]
@@ -160,7 +160,7 @@ impl Candle {
     }
 
     #[cfg(not(feature = "cuda"))]
-    #[expect(clippy::unused_self, clippy::needless_pass_by_value, reason = "the same signature as with CUDA")]
+    #[expect(clippy::unused_self, reason = "the same signature as with CUDA")]
     fn probe_cuda(&self, _: StackInfo, _: usize) -> Result<StackInfo, CandleError> {
         Err(CandleError::NotBuilt)
     }

@@ -110,7 +110,7 @@ impl Candle {
         let info = self.info(&config, spec, weights.bytes_per_step(), weights.flops_per_token()).with_stack(stack);
         let capabilities = Capabilities::new(spec.max_batch, config.max_context).with_chunked_prefill();
         let decoder = cpu::Decoder::new(config, weights, workers, self.config.rows())?;
-        Ok(CandleModel::new(info, capabilities, Decoder::Cpu(decoder)))
+        Ok(CandleModel::new(info, capabilities, Decoder::Cpu(Box::new(decoder))))
     }
 
     #[cfg(feature = "cuda")]

@@ -8,7 +8,7 @@ use crate::{CandleCache, CandleError, cpu};
 
 #[derive(Debug)]
 pub(crate) enum Decoder {
-    Cpu(cpu::Decoder),
+    Cpu(Box<cpu::Decoder>),
     #[cfg(feature = "cuda")]
     Cuda(Box<crate::cuda::Decoder>),
 }

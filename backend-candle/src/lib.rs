@@ -12,6 +12,9 @@
 //! | f16 | f16 | f32 | f16 |
 //! | bf16 | bf16 | f32 | bf16 |
 //!
+//! On a CUDA device (feature `cuda`) everything but the large products is `phase-kernels`' own, and a decode step is one
+//! captured graph; activations of more than one row are in the weights' format there.
+//!
 //! Norm weights and biases stay in f32. What it does not do: quantised weights, batches of unequal length, sampling.
 //!
 //! ```

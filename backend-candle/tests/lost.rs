@@ -1,7 +1,5 @@
 //! A lost context, in a process of its own: nothing on the device works after it.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test: a failure ends it, and it says why it is skipped")]
-
 use std::path::PathBuf;
 
 use candle_core::cuda_backend::cudarc::driver::CudaContext;

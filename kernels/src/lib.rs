@@ -1,4 +1,5 @@
-//! CPU kernels that candle and burn lack: matrix-vector products at memory bandwidth, attention over a KV cache.
+//! Kernels that runtimes lack: matrix-vector products at memory bandwidth, attention over a KV cache. CPU here, CUDA in the
+//! module `cuda` (feature `cuda`).
 //!
 //! Both libraries multiply through the `gemm` crate, whose product with one row of activations runs on one core, and
 //! both build attention from whole-tensor operations. A decode step spends its time in exactly these two places.

@@ -1,6 +1,6 @@
 //! One CUDA device: candle's context, stream, allocator and cuBLAS handle, and memory on it.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use candle_core::{
     CudaDevice,
@@ -59,6 +59,7 @@ impl Pinned {
 impl Gpu {
     /// Opens a device, after a look at whether there is a driver.
     pub(crate) fn open(ordinal: usize) -> Result<Self, CandleError> {
+        let _together = together();
         let context = context(ordinal)?;
         let label = label(&context)?;
         let candle = CudaDevice::new_with_stream(ordinal).map_err(CandleError::candle("open the CUDA device"))?;
@@ -187,6 +188,18 @@ impl Gpu {
         status.map_err(|e| CandleError::Candle { action: "multiply with cuBLAS", source: format!("{:?}", e.0).into() })
     }
 }
+
+/// Held while a graph is captured: what other threads allocate, load or free in the same context would spoil it.
+pub(super) fn alone() -> RwLockWriteGuard<'static, ()> {
+    CAPTURE.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Held during every other use of a device.
+pub(super) fn together() -> RwLockReadGuard<'static, ()> {
+    CAPTURE.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+static CAPTURE: RwLock<()> = RwLock::new(());
 
 /// One product of cuBLAS.
 #[derive(Clone, Copy, Debug)]

@@ -88,7 +88,6 @@ impl Engine {
         let place = self.place(at, layer);
         let rotation = Rotation { heads: config.heads, frequencies: self.weights.frequencies, place };
         let Linear { weight, bias, n, k } = weights.qkv;
-        let next = near(weights.o.weight);
         let to = if config.qk_norm { work.qkv.region() } else { work.q.region() };
         match work.path {
             Path::One => {
@@ -101,14 +100,14 @@ impl Engine {
                 });
                 let finish = if config.qk_norm { Finish::Store } else { Finish::Rotate(rotation) };
                 let x = work.x.region();
-                let op = Matvec { weights: weight, bias, x, embedding, norm: Some(weights.attn_norm), y: to, n, k, next, finish };
+                let op = Matvec { weights: weight, bias, x, embedding, norm: Some(weights.attn_norm), y: to, n, k, next: NOTHING, finish };
                 // SAFETY: all regions are this model's and live as long as its stream.
                 unsafe { self.kernels.matvec(&op) }?;
             }
             Path::Few => {
                 self.norm(work, weights.attn_norm, None)?;
                 let finish = if config.qk_norm { FewFinish::Store } else { FewFinish::Rotate(rotation) };
-                self.few(weights.qkv, work.normed.region(), to, work.batch, next, finish)?;
+                self.few(weights.qkv, work.normed.region(), to, work.batch, finish)?;
             }
             Path::Many => {
                 let add = layer.checked_sub(1).and_then(|before| self.weights.layers[before].down.bias);
@@ -145,27 +144,25 @@ impl Engine {
         let (config, weights) = (&self.config, &self.weights.layers[layer]);
         self.attention(layer, work, at)?;
         let (attended, x) = (work.attended.region(), work.x.region());
-        let gate_up = self.near_gates(weights.gate_up, NEAR_BYTES);
         match work.path {
-            Path::One => self.one(weights.o, attended, None, x, gate_up, Finish::Add)?,
-            Path::Few => self.few(weights.o, attended, x, work.batch, gate_up, FewFinish::Add)?,
+            Path::One => self.one(weights.o, attended, None, x, Finish::Add)?,
+            Path::Few => self.few(weights.o, attended, x, work.batch, FewFinish::Add)?,
             Path::Many => self.product(weights.o, attended, x, work.batch, Sum::Onto)?,
         }
         let gated = config.mlp == Mlp::Gated;
         let inner = Linear { n: config.intermediate, ..weights.gate_up };
-        let (down, after) = (near(weights.down.weight), near(self.after(layer)));
         let hidden = work.inner.region();
         match work.path {
             Path::One => {
                 let finish = if gated { Finish::Gated(self.activation) } else { Finish::Plain(self.activation) };
-                self.one(inner, x, Some(weights.mlp_norm), hidden, down, finish)?;
-                self.one(weights.down, hidden, None, x, after, Finish::Add)
+                self.one(inner, x, Some(weights.mlp_norm), hidden, finish)?;
+                self.one(weights.down, hidden, None, x, Finish::Add)
             }
             Path::Few => {
                 self.norm(work, weights.mlp_norm, None)?;
                 let finish = if gated { FewFinish::Gated(self.activation) } else { FewFinish::Plain(self.activation) };
-                self.few(inner, work.normed.region(), hidden, work.batch, down, finish)?;
-                self.few(weights.down, hidden, x, work.batch, after, FewFinish::Add)
+                self.few(inner, work.normed.region(), hidden, work.batch, finish)?;
+                self.few(weights.down, hidden, x, work.batch, FewFinish::Add)
             }
             Path::Many => {
                 self.norm(work, weights.mlp_norm, weights.o.bias)?;
@@ -177,7 +174,7 @@ impl Engine {
     }
 
     fn attention(&self, layer: usize, work: &StepWork, at: &At) -> Result<(), CandleError> {
-        let (config, weights) = (&self.config, &self.weights.layers[layer]);
+        let config = &self.config;
         let (q, out, place) = (work.q.region(), work.attended.region(), self.place(at, layer));
         let (heads, window, scale, narrow) = (config.heads, config.sliding_window, config.attention_scale(), work.path != Path::One);
         if !FLASH_HEAD_DIMS.contains(&config.head_dim) {
@@ -186,8 +183,7 @@ impl Engine {
             return Ok(unsafe { self.kernels.attention_general(&op) }?);
         }
         let (partial, tickets, splits) = (work.partial.region(), work.tickets.region(), work.splits);
-        let next = self.near_gates(weights.gate_up, 0);
-        let op = AttentionDecode { q, out, narrow, partial, tickets, place, heads, window, scale, splits, next };
+        let op = AttentionDecode { q, out, narrow, partial, tickets, place, heads, window, scale, splits, next: NOTHING };
         // SAFETY: as above.
         Ok(unsafe { self.kernels.attention_decode(&op) }?)
     }
@@ -200,12 +196,11 @@ impl Engine {
         match work.path {
             Path::One => {
                 let head = Head { tokens: work.tokens, best: work.best, ticket, advance };
-                let next = near(weights.layers[0].qkv.weight);
-                return self.one(layer, work.x.region(), Some(weights.final_norm), scores, next, Finish::Head(head));
+                return self.one(layer, work.x.region(), Some(weights.final_norm), scores, Finish::Head(head));
             }
             Path::Few => {
                 self.norm(work, weights.final_norm, None)?;
-                self.few(layer, work.normed.region(), scores, work.batch, [None; 2], FewFinish::Store)?;
+                self.few(layer, work.normed.region(), scores, work.batch, FewFinish::Store)?;
             }
             Path::Many => {
                 self.norm(work, weights.final_norm, weights.layers[self.config.layers - 1].down.bias)?;
@@ -217,37 +212,22 @@ impl Engine {
         Ok(unsafe { self.kernels.pick_tokens(&op) }?)
     }
 
-    /// Rows of gates and of ups that are multiplied together, behind the first `from` bytes of them.
-    fn near_gates(&self, gate_up: Linear, from: usize) -> Near {
-        let weights = gate_up.weight;
-        if self.config.mlp != Mlp::Gated {
-            return [Some(weights.part(from, NEAR_BYTES)), None];
-        }
-        let half = weights.bytes() / 2;
-        [Some(weights.part(from / 2, NEAR_BYTES / 2)), Some(weights.part(half + from / 2, NEAR_BYTES / 2))]
-    }
-
-    /// The matrix that is read after a layer.
-    fn after(&self, layer: usize) -> Region {
-        self.weights.layers.get(layer + 1).map_or(self.weights.head, |next| next.qkv.weight)
-    }
-
     pub(super) const fn place(&self, at: &At, layer: usize) -> Place {
         let ModelConfig { kv_heads, head_dim, .. } = self.config;
         let At { step, cache, capacity, start, batch } = *at;
         Place { step, cache, capacity, start, batch, kv_heads, head_dim, layer }
     }
 
-    fn one(&self, linear: Linear, x: Region, norm: Option<Norm>, y: Region, next: Near, finish: Finish) -> Result<(), CandleError> {
+    fn one(&self, linear: Linear, x: Region, norm: Option<Norm>, y: Region, finish: Finish) -> Result<(), CandleError> {
         let Linear { weight: weights, bias, n, k } = linear;
-        let op = Matvec { weights, bias, x, embedding: None, norm, y, n, k, next, finish };
+        let op = Matvec { weights, bias, x, embedding: None, norm, y, n, k, next: NOTHING, finish };
         // SAFETY: all regions are this model's and live as long as its stream.
         Ok(unsafe { self.kernels.matvec(&op) }?)
     }
 
-    fn few(&self, linear: Linear, x: Region, y: Region, batch: usize, next: Near, finish: FewFinish) -> Result<(), CandleError> {
+    fn few(&self, linear: Linear, x: Region, y: Region, batch: usize, finish: FewFinish) -> Result<(), CandleError> {
         let Linear { weight: weights, bias, n, k } = linear;
-        let op = MatvecFew { weights, bias, x, y, batch, n, k, next, finish };
+        let op = MatvecFew { weights, bias, x, y, batch, n, k, next: NOTHING, finish };
         // SAFETY: as above.
         Ok(unsafe { self.kernels.matvec_few(&op) }?)
     }
@@ -293,13 +273,5 @@ pub(super) enum Sum {
     Onto,
 }
 
-/// What a kernel brings near for those behind it.
-type Near = [Option<Region>; 2];
-
-/// The beginning of a matrix.
-const fn near(weights: Region) -> Near {
-    [Some(weights.part(0, NEAR_BYTES)), None]
-}
-
-/// As much as memory gives while two kernels change places and neither has weights under way.
-const NEAR_BYTES: usize = 12 << 20;
+/// Kernels can bring the next one's weights near; measured on an H100, their overlap leaves nothing to gain from it.
+const NOTHING: [Option<Region>; 2] = [None; 2];

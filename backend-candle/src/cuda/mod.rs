@@ -16,7 +16,7 @@ use phase_kernels::cuda::{Activation, Format, Kernels, Step, classify};
 use phase_model::{ModelConfig, Weights as Checkpoint};
 
 use self::{
-    device::Pinned,
+    device::{Pinned, together},
     engine::{At, Engine},
     prompt::{Piece, PromptWork},
     step::{Graph, StepWork, control_len},
@@ -78,6 +78,7 @@ impl Decoder {
             phase_model::Activation::Relu => Activation::Relu,
             other => return Err(CandleError::Feature(format!("the activation {other:?}"))),
         };
+        let _together = together();
         let kernels = Kernels::load(&gpu.stream, format)?;
         let weights = Weights::load(&config, checkpoint, dtype, &gpu)?;
         let picked = gpu.buffer("picked tokens", 4096)?;
@@ -111,6 +112,7 @@ impl Decoder {
     /// Allocates a cache, and everything that steps and prompts of its size need, so that no phase does.
     pub(crate) fn allocate(&mut self, spec: CacheSpec, dtype: DType, owner: u64) -> Result<CandleCache, CandleError> {
         let CacheSpec { batch, capacity } = spec;
+        let beside = together();
         let gpu = &self.engine.gpu;
         gpu.bind()?;
         let bytes = cache::bytes_per_position(&self.engine.config, dtype).saturating_mul(batch as u64).saturating_mul(capacity as u64);
@@ -131,6 +133,7 @@ impl Decoder {
                 self.engine.gpu.upload_control(&mut self.control, step, &vec![TokenId(0); batch], work.control.region())?;
                 self.engine.step(&work, &work.at())?;
                 self.engine.gpu.wait()?;
+                drop(beside);
                 work.graph = Some(Graph::capture(&self.engine, &work)?);
             }
             self.steps.insert(batch, work);
@@ -145,6 +148,7 @@ impl Decoder {
             return self.decode(cache, prompt.tokens(), 1, out);
         }
         self.device_steps.clear();
+        let _together = together();
         let batch = prompt.batch();
         self.make_events(2)?;
         let engine = &self.engine;
@@ -178,6 +182,7 @@ impl Decoder {
     /// Takes `steps` greedy steps from `tokens`, and leaves the cache's length as it is. Scores are those of the last step.
     pub(crate) fn decode(&mut self, cache: &CandleCache, tokens: &[TokenId], steps: usize, out: Output<'_>) -> Result<(), CandleError> {
         self.device_steps.clear();
+        let _together = together();
         let batch = tokens.len();
         self.make_events(steps + 2)?;
         let picked_bytes = steps * batch * 4;

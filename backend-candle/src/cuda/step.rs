@@ -4,7 +4,7 @@ use candle_core::cuda_backend::cudarc::driver::{CudaGraph, sys};
 use phase_kernels::cuda::{Kernels, Region, Step, classify};
 
 use super::{
-    device::{Buffer, Gpu},
+    device::{Buffer, Gpu, alone},
     engine::{At, Engine, Path},
 };
 use crate::CandleError;
@@ -104,6 +104,7 @@ impl Graph {
     /// Captures one step. Everything it launches must have run before, so that nothing is loaded while it is captured.
     pub(super) fn capture(engine: &Engine, work: &StepWork) -> Result<Self, CandleError> {
         let gpu = &engine.gpu;
+        let _alone = alone();
         let before: Vec<_> = engine.kernels.launches().map(|(_, launches)| launches).collect();
         let products = engine.products.get();
         gpu.stream

@@ -107,7 +107,8 @@ fn goldens_in_sixteen_bits() {
     }
     for mode in [Mode::Compiled, Mode::Eager] {
         let config = CandleConfig::default().with_device(Device::Cuda(0)).with_mode(mode);
-        crate::golden::check("tiny/llama-bf16/golden", DType::Bf16, &config, 2e-1);
+        // A prompt's activations are in 16 bits, too, which the host's are not.
+        crate::golden::check("tiny/llama-bf16/golden", DType::Bf16, &config, 3e-1);
         for name in [
             "tiny/llama-f16/golden",
             "tiny/gpt2/golden",

@@ -143,7 +143,7 @@ impl Candle {
             .with_device_timing()
             .with_device_sampling()
             .with_decode_run();
-        Ok(CandleModel::new(info, capabilities, Decoder::Cuda(Box::new(decoder))))
+        Ok(CandleModel::new(info, capabilities, Decoder::Cuda(Box::new(crate::cuda::Guarded::new(decoder)))))
     }
 
     #[cfg(not(feature = "cuda"))]
@@ -160,7 +160,7 @@ impl Candle {
     }
 
     #[cfg(not(feature = "cuda"))]
-    #[expect(clippy::unused_self, clippy::needless_pass_by_value, reason = "the same signature as with CUDA")]
+    #[expect(clippy::unused_self, reason = "the same signature as with CUDA")]
     fn probe_cuda(&self, _: StackInfo, _: usize) -> Result<StackInfo, CandleError> {
         Err(CandleError::NotBuilt)
     }

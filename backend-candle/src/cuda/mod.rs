@@ -23,7 +23,7 @@ use self::{
     weights::Weights,
 };
 pub(crate) use self::{
-    device::{Buffer, Gpu},
+    device::{Buffer, Gpu, Guarded},
     facts::facts,
 };
 use crate::{CandleCache, CandleError, cache};

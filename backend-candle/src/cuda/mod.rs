@@ -15,16 +15,16 @@ use phase_core::{CacheSpec, DType, KvCache, Mode, PromptBatch, TokenId};
 use phase_kernels::cuda::{Activation, Format, Kernels, Step, classify};
 use phase_model::{ModelConfig, Weights as Checkpoint};
 
+pub(crate) use self::{
+    device::{Buffer, Gpu, Guarded},
+    facts::facts,
+};
 use self::{
     device::{Pinned, together},
     engine::{At, Engine},
     prompt::{Piece, PromptWork},
     step::{Graph, StepWork, control_len},
     weights::Weights,
-};
-pub(crate) use self::{
-    device::{Buffer, Gpu, Guarded},
-    facts::facts,
 };
 use crate::{CandleCache, CandleError, cache};
 

@@ -143,7 +143,7 @@ impl Candle {
             .with_device_timing()
             .with_device_sampling()
             .with_decode_run();
-        Ok(CandleModel::new(info, capabilities, Decoder::Cuda(Box::new(decoder))))
+        Ok(CandleModel::new(info, capabilities, Decoder::Cuda(Box::new(crate::cuda::Guarded::new(decoder)))))
     }
 
     #[cfg(not(feature = "cuda"))]

@@ -24,7 +24,7 @@ pub struct CandleCache {
 enum Store {
     Host(Vec<LayerCache>),
     #[cfg(feature = "cuda")]
-    Device(crate::cuda::Buffer),
+    Device(crate::cuda::Guarded<crate::cuda::Buffer>),
 }
 
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl CandleCache {
     /// A cache in a device's memory.
     #[cfg(feature = "cuda")]
     pub(crate) const fn on_device(store: crate::cuda::Buffer, spec: CacheSpec, owner: u64) -> Self {
-        Self { store: Store::Device(store), len: 0, batch: spec.batch, capacity: spec.capacity, owner }
+        Self { store: Store::Device(crate::cuda::Guarded::new(store)), len: 0, batch: spec.batch, capacity: spec.capacity, owner }
     }
 
     /// The tensors of a cache on the host.
@@ -71,7 +71,7 @@ impl CandleCache {
 
     /// The memory of a cache on a device.
     #[cfg(feature = "cuda")]
-    pub(crate) const fn store(&self) -> Result<&crate::cuda::Buffer, CandleError> {
+    pub(crate) fn store(&self) -> Result<&crate::cuda::Buffer, CandleError> {
         match &self.store {
             Store::Device(store) => Ok(store),
             Store::Host(_) => Err(CandleError::ForeignCache),

@@ -10,7 +10,7 @@ use crate::{CandleCache, CandleError, cpu};
 pub(crate) enum Decoder {
     Cpu(Box<cpu::Decoder>),
     #[cfg(feature = "cuda")]
-    Cuda(Box<crate::cuda::Decoder>),
+    Cuda(Box<crate::cuda::Guarded<crate::cuda::Decoder>>),
 }
 
 impl Decoder {

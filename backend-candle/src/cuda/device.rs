@@ -1,6 +1,14 @@
 //! One CUDA device: candle's context, stream, allocator and cuBLAS handle, and memory on it.
 
+<<<<<<< HEAD
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+=======
+use std::{
+    mem::ManuallyDrop,
+    ops::{Deref, DerefMut},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+>>>>>>> candle
 
 use candle_core::{
     CudaDevice,
@@ -201,6 +209,41 @@ pub(super) fn together() -> RwLockReadGuard<'static, ()> {
 
 static CAPTURE: RwLock<()> = RwLock::new(());
 
+<<<<<<< HEAD
+=======
+/// What is dropped only while no graph is captured: a library's handles wait for the whole device when they go.
+#[derive(Debug)]
+pub(crate) struct Guarded<T>(ManuallyDrop<T>);
+
+impl<T> Guarded<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(ManuallyDrop::new(value))
+    }
+}
+
+impl<T> Deref for Guarded<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for Guarded<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
+
+impl<T> Drop for Guarded<T> {
+    fn drop(&mut self) {
+        let _together = together();
+        // SAFETY: dropped here and nowhere else, and not touched afterwards.
+        unsafe { ManuallyDrop::drop(&mut self.0) };
+    }
+}
+
+>>>>>>> candle
 /// One product of cuBLAS.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Product {

@@ -1,14 +1,10 @@
 //! One CUDA device: candle's context, stream, allocator and cuBLAS handle, and memory on it.
 
-<<<<<<< HEAD
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-=======
 use std::{
     mem::ManuallyDrop,
     ops::{Deref, DerefMut},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
->>>>>>> candle
 
 use candle_core::{
     CudaDevice,
@@ -209,8 +205,6 @@ pub(super) fn together() -> RwLockReadGuard<'static, ()> {
 
 static CAPTURE: RwLock<()> = RwLock::new(());
 
-<<<<<<< HEAD
-=======
 /// What is dropped only while no graph is captured: a library's handles wait for the whole device when they go.
 #[derive(Debug)]
 pub(crate) struct Guarded<T>(ManuallyDrop<T>);
@@ -243,7 +237,6 @@ impl<T> Drop for Guarded<T> {
     }
 }
 
->>>>>>> candle
 /// One product of cuBLAS.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Product {

@@ -16,11 +16,7 @@ use phase_kernels::cuda::{Activation, Format, Kernels, Step, classify};
 use phase_model::{ModelConfig, Weights as Checkpoint};
 
 pub(crate) use self::{
-<<<<<<< HEAD
-    device::{Buffer, Gpu},
-=======
     device::{Buffer, Gpu, Guarded},
->>>>>>> candle
     facts::facts,
 };
 use self::{

@@ -10,7 +10,7 @@ use phase_model::{Activation, LayerRole as L, Mlp, ModelConfig, Norm, Role};
 /// The domain of this crate's own operators.
 pub(crate) const DOMAIN: &str = "phase";
 
-/// Writes the graph; weights have the names that [`decoder`](super::decoder) gives them.
+/// Writes the graph; weights have the names that [`decoder`](super::decoder()) gives them.
 ///
 /// # Errors
 /// What the operators do not do.

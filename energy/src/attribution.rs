@@ -1,6 +1,6 @@
 //! From readings and phases to energies with bounds: pure functions over slices.
 //!
-//! [`bracket`] is the arithmetic, [`Series`] the same over a whole recording in linear time, [`classify`] the gate,
+//! [`bracket()`] is the arithmetic, [`Series`] the same over a whole recording in linear time, [`classify()`] the gate,
 //! [`Baseline`] what the device draws at rest, and [`Allocated`] a split that is not a measurement.
 
 mod allocation;

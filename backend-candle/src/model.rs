@@ -6,8 +6,8 @@ use std::{
 };
 
 use phase_core::{
-    CacheSpec, CallError, Capabilities, Decode, Evidence, KvCache, Logits, Model, ModelInfo, PhaseTypes, Prefill, PromptBatch, TokenId,
-    check_slots, check_step,
+    CacheSpec, Capabilities, Decode, Evidence, KvCache, Logits, Model, ModelInfo, PhaseTypes, Prefill, PromptBatch, TokenId, check_run,
+    check_slots, check_step, run_of_steps,
 };
 
 use crate::{CandleCache, CandleError, decoder::Decoder};
@@ -89,15 +89,7 @@ impl Decode for CandleModel {
             cache.len += steps;
             return Ok(());
         }
-        let (start, mut given) = (cache.len, tokens.to_vec());
-        for step in out.chunks_mut(tokens.len()) {
-            if let Err(error) = self.decode_greedy(cache, &given, step) {
-                cache.truncate(start);
-                return Err(error);
-            }
-            given.copy_from_slice(step);
-        }
-        Ok(())
+        run_of_steps(self, cache, tokens, out)
     }
 }
 
@@ -126,14 +118,4 @@ impl Model for CandleModel {
     fn device_steps(&self) -> &[Duration] {
         self.decoder.device_steps()
     }
-}
-
-/// A run of whole steps that fit; gives how many.
-fn check_run(cache: &CandleCache, out: &[TokenId]) -> Result<usize, CallError> {
-    let (rows, len, capacity) = (cache.batch(), cache.len(), cache.capacity());
-    if !out.len().is_multiple_of(rows) {
-        return Err(CallError::Rows { got: out.len() % rows, want: rows });
-    }
-    let new = out.len() / rows;
-    if len + new > capacity { Err(CallError::Overflow { len, new, capacity }) } else { Ok(new) }
 }

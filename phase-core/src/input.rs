@@ -79,6 +79,19 @@ pub fn check_slots(cache: &(impl crate::KvCache + ?Sized), out: &[TokenId]) -> R
     if out.len() == cache.batch() { Ok(()) } else { Err(CallError::Rows { got: out.len(), want: cache.batch() }) }
 }
 
+/// Checks that a run of decode steps is whole steps that fit the cache; gives how many.
+///
+/// # Errors
+/// [`CallError::Rows`] or [`CallError::Overflow`].
+pub fn check_run(cache: &(impl crate::KvCache + ?Sized), out: &[TokenId]) -> Result<usize, CallError> {
+    let (rows, len, capacity) = (cache.batch(), cache.len(), cache.capacity());
+    if !out.len().is_multiple_of(rows) {
+        return Err(CallError::Rows { got: out.len() % rows, want: rows });
+    }
+    let new = out.len() / rows;
+    if len + new > capacity { Err(CallError::Overflow { len, new, capacity }) } else { Ok(new) }
+}
+
 /// Checks one decode step's tokens against a cache and a vocabulary.
 ///
 /// # Errors

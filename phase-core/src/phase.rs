@@ -20,7 +20,7 @@
 
 #[expect(unused_imports, reason = "for the links above")]
 use crate::ErrorKind;
-use crate::{BackendId, CallError, Evidence, LoadSpec, Logits, ModelInfo, PhaseError, PromptBatch, TokenId, check_slots};
+use crate::{BackendId, CallError, Evidence, LoadSpec, Logits, ModelInfo, PhaseError, PromptBatch, TokenId, check_run, check_slots};
 use std::fmt::Debug;
 
 /// Keys and values of the positions already processed, for a static batch of sequences of equal length.
@@ -195,17 +195,31 @@ pub trait Decode: PhaseTypes {
     /// As [`decode`](Self::decode), and [`InvalidInput`](ErrorKind::InvalidInput) when `out` holds no whole number of
     /// steps. No step has happened then.
     fn decode_run(&mut self, cache: &mut Self::Cache, tokens: &[TokenId], out: &mut [TokenId]) -> Result<(), Self::Error> {
-        let (start, rows) = (cache.len(), cache.batch());
-        let mut given = tokens.to_vec();
-        for step in out.chunks_mut(rows) {
-            if let Err(error) = self.decode_greedy(cache, &given, step) {
-                cache.truncate(start);
-                return Err(error);
-            }
-            given.copy_from_slice(step);
-        }
-        Ok(())
+        run_of_steps(self, cache, tokens, out)
     }
+}
+
+/// A [`run`](Decode::decode_run) as so many calls of [`decode_greedy`](Decode::decode_greedy): what the trait provides, and
+/// what a backend falls back to on a device that has nothing better.
+///
+/// # Errors
+/// As [`Decode::decode_run`].
+pub fn run_of_steps<M: Decode + ?Sized>(
+    model: &mut M,
+    cache: &mut M::Cache,
+    tokens: &[TokenId],
+    out: &mut [TokenId],
+) -> Result<(), M::Error> {
+    let (start, _) = (cache.len(), check_run(cache, out)?);
+    let mut given = tokens.to_vec();
+    for step in out.chunks_mut(cache.batch()) {
+        if let Err(error) = model.decode_greedy(cache, &given, step) {
+            cache.truncate(start);
+            return Err(error);
+        }
+        given.copy_from_slice(step);
+    }
+    Ok(())
 }
 
 /// A loaded model: both phases, and what is known about it.

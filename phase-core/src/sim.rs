@@ -275,15 +275,7 @@ impl Decode for SimModel {
         if self.has(Fault::RunForgets) {
             return out.chunks_mut(tokens.len()).try_for_each(|step| self.decode_greedy(cache, tokens, step));
         }
-        let (start, mut given) = (cache.len(), tokens.to_vec());
-        for step in out.chunks_mut(cache.batch()) {
-            if let Err(error) = self.decode_greedy(cache, &given, step) {
-                cache.truncate(start);
-                return Err(error);
-            }
-            given.copy_from_slice(step);
-        }
-        Ok(())
+        crate::run_of_steps(self, cache, tokens, out)
     }
 }
 

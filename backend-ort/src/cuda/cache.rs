@@ -206,7 +206,7 @@ impl OrtCudaCache {
         let positions = self.place(&self.prompt, run.positions, 8 * new);
         let lengths = self.place(&self.prompt, run.lengths, 4 * count);
         self.total.as_mut_slice()[0] = i32::try_from(run.total).unwrap_or(i32::MAX);
-        let runtime = Arc::clone(&self.runtime);
+        let runtime = &self.runtime;
         let binding = &mut self.rows[at].1;
         // SAFETY: the memory has room for these tensors and lives as long as `self`, whose bindings go before it.
         unsafe { binding.input_on_device(&c_name(names::TOKENS), tokens, LONG, &[int(count), int(new)]) }?;
@@ -258,18 +258,18 @@ impl OrtCudaCache {
 
     /// Waits for all work and copies the scores out.
     pub(super) fn take_scores(&mut self, out: &mut [f32]) -> Result<(), OrtError> {
-        let runtime = Arc::clone(&self.runtime);
-        runtime.device.download(&self.scores, &mut self.outbox, 4 * out.len())?;
-        runtime.device.synchronize()?;
+        let device = &self.runtime.device;
+        device.download(&self.scores, &mut self.outbox, 4 * out.len())?;
+        device.synchronize()?;
         out.copy_from_slice(&self.outbox.as_mut_slice()[..out.len()]);
         Ok(())
     }
 
     /// Waits for all work and copies picked tokens out.
     pub(super) fn take_picked(&mut self, out: &mut [TokenId]) -> Result<(), OrtError> {
-        let runtime = Arc::clone(&self.runtime);
-        runtime.device.download(&self.picked, &mut self.outbox, 4 * out.len())?;
-        runtime.device.synchronize()?;
+        let device = &self.runtime.device;
+        device.download(&self.picked, &mut self.outbox, 4 * out.len())?;
+        device.synchronize()?;
         let picked = self.outbox.as_mut_slice::<u32>();
         out.iter_mut().zip(picked).for_each(|(slot, id)| *slot = TokenId(*id));
         Ok(())

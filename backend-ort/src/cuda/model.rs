@@ -16,8 +16,8 @@ use crate::{
 };
 use ort::session::Session;
 use phase_core::{
-    CacheSpec, CallError, Capabilities, Decode, Evidence, KvCache, Logits, Mode, Model, ModelInfo, PhaseTypes, Prefill, PromptBatch,
-    TokenId, check_slots, check_step,
+    CacheSpec, Capabilities, Decode, Evidence, Logits, Mode, Model, ModelInfo, PhaseTypes, Prefill, PromptBatch, TokenId, check_run,
+    check_slots, check_step,
 };
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -90,11 +90,9 @@ impl OrtCudaModel {
         let (len, new) = (cache.len, prompt.len());
         let runs = plan(cache.batch, new, len, CHUNK);
         let runs = runs.into_iter().map(|Run { rows, at }| {
-            let tokens = prompt.rows().skip(rows.start).take(rows.len()).flat_map({
-                let at = at.clone();
-                move |row| &row[at.clone()]
-            });
-            PromptRun { rows, new: at.len(), len: len + at.start, tokens: Box::new(tokens) }
+            let (new, len) = (at.len(), len + at.start);
+            let tokens = prompt.rows().skip(rows.start).take(rows.len()).flat_map(move |row| &row[at.clone()]);
+            PromptRun { rows, new, len, tokens: Box::new(tokens) }
         });
         let placed = cache.upload_prompt(runs)?;
         cache.events.record()?;
@@ -210,18 +208,12 @@ impl Decode for OrtCudaModel {
 
     fn decode_run(&mut self, cache: &mut OrtCudaCache, tokens: &[TokenId], out: &mut [TokenId]) -> Result<(), OrtError> {
         self.enter(cache)?;
-        let (batch, len) = (cache.batch, cache.len);
+        let len = cache.len;
         if out.is_empty() {
             return Ok(());
         }
         check_step(tokens, cache, self.info.vocab)?;
-        let steps = out.len() / batch;
-        if !out.len().is_multiple_of(batch) {
-            return Err(CallError::Rows { got: out.len() - steps * batch, want: batch }.into());
-        }
-        if len + steps > cache.capacity() {
-            return Err(CallError::Overflow { len, new: steps, capacity: cache.capacity() }.into());
-        }
+        let steps = check_run(cache, out)?;
         let mut queue = || {
             cache.upload_step(tokens)?;
             cache.events.record()?;

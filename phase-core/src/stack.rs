@@ -35,11 +35,12 @@ impl fmt::Display for Fact {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Layer {
-    /// Processor, memory, operating system, device, driver. Equal for every backend of one process.
+    /// Processor, memory, operating system. Equal for every backend of one process.
     Machine,
     /// Checkpoint content, architecture, dtype. Equal for every backend that loaded the same model.
     Model,
-    /// Library, version, file actually loaded, kernel path, threads. Differs from backend to backend.
+    /// Library, version, file actually loaded, kernel path, threads, and the GPU with its driver where it runs on one. Differs from
+    /// backend to backend.
     Runtime,
 }
 

@@ -42,7 +42,7 @@ impl fmt::Display for Severity {
 }
 
 /// Fields that do less than [`Severity::Invalid`]. A name that ends in a star stands for all that begin so.
-const RULES: [(&str, Severity); 16] = [
+const RULES: [(&str, Severity); 18] = [
     ("cadence", Severity::EnergyInvalid),
     ("machine.gpu_uuid", Severity::EnergyInvalid),
     ("machine.sensor*", Severity::EnergyInvalid),
@@ -58,6 +58,9 @@ const RULES: [(&str, Severity); 16] = [
     ("mix*", Severity::Reweight),
     ("prices*", Severity::Reweight),
     ("machine.hostname", Severity::Info),
+    // A GPU's facts are the runtime's: another backend of the process may run on another one.
+    ("runtime.gpu_uuid", Severity::EnergyInvalid),
+    ("runtime.gpu_power_limit*", Severity::Recheck),
     // The file's content is a fact of its own.
     ("runtime.library_file", Severity::Info),
 ];

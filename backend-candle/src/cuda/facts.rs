@@ -7,10 +7,10 @@ use libloading::{Library, Symbol};
 use phase_core::{Layer, StackInfo};
 use phase_kernels::cuda::{classify, driver};
 
-use super::device::context;
+use super::device::{context, uuid};
 use crate::CandleError;
 
-/// Adds what is known about a device: the same for every backend that runs on it.
+/// Adds what is known about a device. It is of the runtime's layer: a backend of the same process may run on another one.
 pub(crate) fn facts(stack: StackInfo, ordinal: usize) -> Result<StackInfo, CandleError> {
     let version = driver()?.cuda_version;
     let context = context(ordinal)?;
@@ -24,17 +24,18 @@ pub(crate) fn facts(stack: StackInfo, ordinal: usize) -> Result<StackInfo, Candl
     let slot = attribute(Attribute::CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID)?;
     let domain = attribute(Attribute::CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID)?;
     let mut stack = stack
-        .with(Layer::Machine, "gpu", name)
-        .with(Layer::Machine, "gpu_memory_gib", ((memory + (1 << 29)) >> 30).to_string())
-        .with(Layer::Machine, "gpu_compute_capability", format!("{major}.{minor}"))
-        .with(Layer::Machine, "gpu_multiprocessors", processors.to_string())
-        .with(Layer::Machine, "gpu_l2_mib", (l2 >> 20).to_string())
-        .with(Layer::Machine, "cuda_driver", format!("{}.{}", version / 1000, version % 1000 / 10));
+        .with(Layer::Runtime, "gpu", name)
+        .with(Layer::Runtime, "gpu_uuid", uuid(&context)?)
+        .with(Layer::Runtime, "gpu_memory_gib", ((memory + (1 << 29)) >> 30).to_string())
+        .with(Layer::Runtime, "gpu_compute_capability", format!("{major}.{minor}"))
+        .with(Layer::Runtime, "gpu_multiprocessors", processors.to_string())
+        .with(Layer::Runtime, "gpu_l2_mib", (l2 >> 20).to_string())
+        .with(Layer::Runtime, "cuda_driver", format!("{}.{}", version / 1000, version % 1000 / 10));
     let settings = management(&format!("{domain:08x}:{bus:02x}:{slot:02x}.0"));
     for (key, index) in [("gpu_driver", 0), ("gpu_power_limit_w", 1), ("gpu_max_sm_mhz", 2), ("gpu_max_memory_mhz", 3)] {
         stack = match &settings {
-            Ok(values) => stack.with(Layer::Machine, key, values[index].clone()),
-            Err(why) => stack.with_unknown(Layer::Machine, key, why.clone()),
+            Ok(values) => stack.with(Layer::Runtime, key, values[index].clone()),
+            Err(why) => stack.with_unknown(Layer::Runtime, key, why.clone()),
         };
     }
     Ok(stack)

@@ -73,10 +73,10 @@ impl OrtCuda {
         let library = library::load(self.config.library.as_deref())?;
         let provider = library.path.with_file_name(PROVIDER_FILE);
         let stack = stack(ID, &library)
-            .with(Layer::Runtime, "device", &device.name)
-            .with(Layer::Runtime, "device_uuid", &device.uuid)
-            .with(Layer::Runtime, "device_capability", format!("{}.{}", device.capability / 10, device.capability % 10))
-            .with(Layer::Runtime, "driver_cuda", &device.cuda)
+            .with(Layer::Runtime, "gpu", &device.name)
+            .with(Layer::Runtime, "gpu_uuid", &device.uuid)
+            .with(Layer::Runtime, "gpu_compute_capability", format!("{}.{}", device.capability / 10, device.capability % 10))
+            .with(Layer::Runtime, "cuda_driver", &device.cuda)
             .with(Layer::Runtime, "mode", self.mode.as_str());
         let stack = match provider_hash(&provider) {
             Ok(hash) => stack.with(Layer::Runtime, "provider_blake3", hash),

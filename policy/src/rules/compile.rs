@@ -1,8 +1,9 @@
 //! "Compile prefill only, and only with compiler-real evidence and stable shapes; keep decode eager unless a measured
-//! decode win exists." No kind of evidence exists in this version, so nothing compiles, and cells of other modes are
-//! kept and reported but never routed.
+//! decode win exists." No kind of evidence exists in this version, so nothing compiles: compiled cells are kept and
+//! reported but never routed.
 
 use crate::DEFAULT_MODE;
+use phase_core::Mode;
 use serde::Serialize;
 use std::fmt;
 
@@ -39,9 +40,9 @@ pub(crate) const fn advice() -> CompileAdvice {
     CompileAdvice { prefill: false, decode: false, reason: CompileReason::NoEvidence }
 }
 
-/// Whether cells of `mode` may take a route.
+/// Whether cells of `mode` may take a route: the one way a path has, or the eager one of several.
 pub(crate) fn may_route(mode: &str) -> bool {
-    mode == DEFAULT_MODE
+    [DEFAULT_MODE, Mode::Eager.as_str()].contains(&mode)
 }
 
 #[cfg(test)]
@@ -54,5 +55,6 @@ mod tests {
         assert!(!prefill && !decode);
         assert!(reason.to_string().contains("eager"));
         assert!(may_route("default") && !may_route("compiled"));
+        assert!(may_route("eager") && !may_route("fast"));
     }
 }

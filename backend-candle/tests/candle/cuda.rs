@@ -1,5 +1,10 @@
 //! The CUDA path: contract, references, agreement with the host's processor, faults. Without a device each test says why it
-//! passes.
+//! passes, unless `PHASE_TEST_CUDA` says that there is one.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests: a failure ends the test, and its numbers are printed")]
+
+mod check;
+mod common;
 
 use std::path::Path;
 
@@ -11,11 +16,13 @@ use phase_core::{
 use phase_model::{Architecture, random};
 
 /// Whether there is a device; prints why not.
+#[expect(clippy::disallowed_methods, reason = "whether there is a device is the tester's to say")]
 fn here() -> bool {
     match Candle::cuda(0).probe() {
         Ok(_) => true,
         Err(e) => {
             assert_eq!(e.kind(), ErrorKind::Unavailable, "{e}");
+            assert!(std::env::var_os("PHASE_TEST_CUDA").is_none(), "{e}");
             println!("skipped: {e}");
             false
         }
@@ -27,7 +34,7 @@ fn eager() -> Candle {
 }
 
 fn load(backend: &Candle, name: &str, dtype: DType) -> CandleModel {
-    backend.load(&LoadSpec::new(crate::common::dir(name)).with_dtype(dtype)).expect("a small checkpoint")
+    backend.load(&LoadSpec::new(common::dir(name)).with_dtype(dtype)).expect("a small checkpoint")
 }
 
 macro_rules! conformance {
@@ -95,7 +102,7 @@ fn goldens_in_f32() {
         for rows in [None, Some(10)] {
             let mut config = CandleConfig::default().with_device(Device::Cuda(0));
             config.prefill_rows = rows;
-            crate::golden::check(name, DType::F32, &config, 1e-3);
+            check::check(name, DType::F32, &config, 1e-3);
         }
     }
 }
@@ -108,7 +115,7 @@ fn goldens_in_sixteen_bits() {
     for mode in [Mode::Compiled, Mode::Eager] {
         let config = CandleConfig::default().with_device(Device::Cuda(0)).with_mode(mode);
         // A prompt's activations are in 16 bits, too, which the host's are not.
-        crate::golden::check("tiny/llama-bf16/golden", DType::Bf16, &config, 3e-1);
+        check::check("tiny/llama-bf16/golden", DType::Bf16, &config, 3e-1);
         for name in [
             "tiny/llama-f16/golden",
             "tiny/gpt2/golden",
@@ -117,7 +124,7 @@ fn goldens_in_sixteen_bits() {
             "tiny/mistral-window/golden",
             "tiny/llama-bias/golden",
         ] {
-            crate::golden::check(name, DType::F16, &config, 5e-2);
+            check::check(name, DType::F16, &config, 5e-2);
         }
     }
 }
@@ -125,16 +132,16 @@ fn goldens_in_sixteen_bits() {
 #[test]
 fn smollm2_logits() {
     if here() {
-        crate::smollm2::check_logits(&Candle::cuda(0), DType::F32, 2e-3);
-        crate::smollm2::check_logits(&Candle::cuda(0), DType::F16, 2e-1);
+        check::check_logits(&Candle::cuda(0), DType::F32, 2e-3);
+        check::check_logits(&Candle::cuda(0), DType::F16, 2e-1);
     }
 }
 
 #[test]
 fn smollm2_greedy() {
     if here() {
-        crate::smollm2::check_greedy(&Candle::cuda(0));
-        crate::smollm2::check_greedy(&eager());
+        check::check_greedy(&Candle::cuda(0));
+        check::check_greedy(&eager());
     }
 }
 
@@ -183,7 +190,7 @@ fn agree(path: &Path, dtype: DType, tolerance: f32, what: &str) {
 
 fn close(got: &Logits, want: &Logits, tolerance: f32, what: &str) {
     let spread = want.as_slice().iter().fold(1.0f32, |m, v| m.max(v.abs()));
-    let worst = crate::common::difference(got.as_slice(), want.as_slice());
+    let worst = common::difference(got.as_slice(), want.as_slice());
     assert!(got.as_slice().iter().all(|v| v.is_finite()) && worst <= tolerance * spread, "{what}: off by {worst} of {spread}");
 }
 
@@ -259,7 +266,7 @@ fn a_device_that_is_not_there() {
     if !here() {
         return;
     }
-    let error = refused(Candle::cuda(99).load(&LoadSpec::new(crate::common::dir("tiny/llama-f16"))));
+    let error = refused(Candle::cuda(99).load(&LoadSpec::new(common::dir("tiny/llama-f16"))));
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.to_string().starts_with("there is no CUDA device 99: the driver shows "), "{error}");
 }

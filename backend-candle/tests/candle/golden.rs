@@ -1,59 +1,8 @@
 //! Logits of every small checkpoint against Hugging Face transformers.
 
-use crate::common::{Case, Golden, difference};
-use phase_backend_candle::{Candle, CandleConfig, CandleModel};
-use phase_core::{Backend, CacheSpec, DType, Decode, LoadSpec, Logits, Model, Prefill, PromptBatch};
-
-pub(crate) fn load(name: &str, dtype: DType, config: CandleConfig) -> CandleModel {
-    Candle::new(config).load(&LoadSpec::new(crate::common::dir(name)).with_dtype(dtype).with_threads(2)).unwrap()
-}
-
-/// The prompt in one call and then token by token; and everything token by token. Returns the largest difference.
-fn worst(model: &mut CandleModel, case: &Case, reference: &[Vec<f32>]) -> f32 {
-    let tokens = case.tokens();
-    let spec = CacheSpec { batch: 1, capacity: tokens.len() };
-    let mut logits = Logits::new();
-    let mut worst = 0.0f32;
-    for prefilled in [case.prompt.len(), 0] {
-        let mut cache = model.allocate(spec).unwrap();
-        if prefilled > 0 {
-            model.prefill(&mut cache, PromptBatch::single(&tokens[..prefilled]).unwrap(), &mut logits).unwrap();
-            worst = worst.max(difference(logits.as_slice(), &reference[prefilled - 1]));
-        }
-        for at in prefilled..tokens.len() {
-            model.decode(&mut cache, &tokens[at..=at], &mut logits).unwrap();
-            worst = worst.max(difference(logits.as_slice(), &reference[at]));
-        }
-    }
-    worst
-}
-
-pub(crate) fn check(name: &str, dtype: DType, config: &CandleConfig, tolerance: f32) {
-    let golden: Golden = crate::common::read(&format!("{name}.json"));
-    let tensors = crate::common::tensors(&format!("{name}.safetensors"));
-    check_at(name, &load(checkpoint_of(name), dtype, config.clone()).info().clone(), dtype);
-    for case in &golden.cases {
-        let mut model = load(checkpoint_of(name), dtype, config.clone());
-        let reference = crate::common::rows(&tensors[&format!("{}.logits", case.name)]);
-        let worst = worst(&mut model, case, &reference);
-        println!("{name} {dtype} {}: {worst:.2e}", case.name);
-        assert!(worst <= tolerance, "{name} in {dtype}, case {}: off by {worst}", case.name);
-    }
-}
-
-/// `tiny/NAME/golden` describes the folder it lies in, `gguf/NAME` the file beside it.
-fn checkpoint_of(name: &str) -> &'static str {
-    let path = match name.strip_suffix("/golden") {
-        Some(folder) => folder.to_owned(),
-        None => format!("{name}.gguf"),
-    };
-    path.leak()
-}
-
-fn check_at(name: &str, info: &phase_core::ModelInfo, dtype: DType) {
-    assert_eq!(info.dtype, dtype, "{name}");
-    assert!(info.weight_bytes > 0 && info.kv_bytes_per_position > 0 && info.flops_per_token > 0, "{name}: {info:?}");
-}
+use crate::check::check;
+use phase_backend_candle::CandleConfig;
+use phase_core::DType;
 
 macro_rules! goldens {
     ($($test:ident: $name:literal;)+) => {

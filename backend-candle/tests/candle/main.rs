@@ -2,10 +2,9 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests: a failure ends the test, and its numbers are printed")]
 
+mod check;
 mod common;
 mod conformance;
-#[cfg(feature = "cuda")]
-mod cuda;
 mod golden;
 mod refusals;
 mod smollm2;

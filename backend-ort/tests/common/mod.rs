@@ -39,11 +39,11 @@ pub(crate) fn derived() -> PathBuf {
     if built.is_dir() { built.join("derived") } else { std::env::temp_dir().join("phase-ort-derived") }
 }
 
-/// A file of the reference data: in the sources, or in `PHASE_GOLDEN` on a machine without them.
+/// A file of the reference data: in the sources, or in `PHASE_TEST_DATA` on a machine without them.
 #[expect(clippy::disallowed_methods, reason = "where the data are on another machine, is the tester's to say")]
 pub(crate) fn golden(name: &str) -> PathBuf {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden");
-    let data = if sources.is_dir() { sources } else { std::env::var_os("PHASE_GOLDEN").map_or(sources, PathBuf::from) };
+    let data = if sources.is_dir() { sources } else { std::env::var_os("PHASE_TEST_DATA").map_or(sources, PathBuf::from) };
     data.join(name)
 }
 

@@ -26,7 +26,7 @@ cargo xtask gpu COMMAND
                  on the GPU machine, as PACKAGE/xtask gpu run: unpack, check digests, prove and measure
       --only LIST       of conformance,parity,matrix,bench,sanitizer [default: all but the last]
       --models LIST     of smollm2,llama-3.2-1b,llama-3.1-8b [default: all; smollm2 on a CPU]
-      --backends LIST   of ort,candle,burn [default: all]
+      --backends LIST   of ort,candle,burn [default: all that have the device; burn has no CUDA yet]
       --device DEVICE   cpu, cuda or cuda:N [default: cuda]
       --limit SECONDS   end after this long, with what there is
       --work DIR        where to unpack and to make models [default: PACKAGE/work]
@@ -69,12 +69,15 @@ fn run_options(arguments: &[&str]) -> Result<run::Options> {
         work: given.remove("work").map_or_else(|| from.join("work"), PathBuf::from),
         only: list(&mut given, "only", &plan::GROUPS, &plan::GROUPS[..4])?,
         models: list(&mut given, "models", &plan::MODELS, models)?,
-        backends: list(&mut given, "backends", &["ort", "candle", "burn"], &["ort", "candle", "burn"])?,
+        backends: list(&mut given, "backends", &BACKENDS, if device == "cpu" { &BACKENDS } else { &BACKENDS[..2] })?,
         device,
         limit: Duration::from_secs(limit),
         from,
     })
 }
+
+/// The last has no CUDA yet.
+const BACKENDS: [&str; 3] = ["ort", "candle", "burn"];
 
 /// `--name value` pairs, each name one of `known` and given once.
 fn named<'a>(arguments: &[&'a str], known: &[&str]) -> Result<BTreeMap<&'a str, &'a str>> {

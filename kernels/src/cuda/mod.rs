@@ -28,8 +28,6 @@ mod matvec;
 mod probe;
 mod region;
 mod rows;
-#[cfg(test)]
-mod tests;
 
 pub use self::{
     args::{Activation, Format, NormKind, Step},

@@ -1,6 +1,7 @@
 //! The steps between products of many rows.
 
-use super::{super::*, *};
+use super::*;
+use phase_kernels::cuda::*;
 
 #[test]
 fn embed() {

@@ -1,6 +1,7 @@
 //! Products of few rows and what is fused with them.
 
-use super::{super::*, *};
+use super::*;
+use phase_kernels::cuda::*;
 
 const EPS: f32 = 1e-5;
 

@@ -1,6 +1,7 @@
 //! Attention against a plain softmax in f64.
 
-use super::{super::*, *};
+use super::*;
+use phase_kernels::cuda::*;
 
 /// Queries over a filled cache; some rows beyond the end are NaN, which nothing may read into a result.
 struct Case {

@@ -1,4 +1,5 @@
-//! Every kernel against plain arithmetic in f64, on a device. Without one the tests say so and pass.
+//! Every kernel against plain arithmetic in f64, on a device. Without one the tests say so and pass, unless
+//! `PHASE_TEST_CUDA` says that there is one.
 
 mod attention;
 mod matvec;
@@ -9,8 +10,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr};
 use half::{bf16, f16};
 
-use super::{Format, Kernels, Place, Region, Step};
-use crate::reference::numbers;
+use phase_kernels::cuda::{self, Format, Kernels, Place, Region, Step};
 
 const FORMATS: [Format; 3] = [Format::F32, Format::F16, Format::Bf16];
 
@@ -31,16 +31,18 @@ impl Memory {
 
 impl Bench {
     /// `None`, and a line that says why, where there is no device.
+    #[expect(clippy::disallowed_methods, clippy::print_stdout, reason = "whether there is a device is the tester's to say, and to know")]
     fn new(format: Format) -> Option<Self> {
-        if let Err(reason) = super::driver() {
+        if let Err(reason) = cuda::driver() {
+            assert!(std::env::var_os("PHASE_TEST_CUDA").is_none(), "{reason}");
             println!("skipped: {reason}");
             return None;
         }
-        let context = CudaContext::new(0).unwrap();
+        let context = CudaContext::new(0).expect("a device");
         // SAFETY: everything a test does is on one stream.
         unsafe { context.disable_event_tracking() };
-        let stream = context.new_stream().unwrap();
-        let kernels = Kernels::load(&stream, format).unwrap();
+        let stream = context.new_stream().expect("a stream");
+        let kernels = Kernels::load(&stream, format).expect("the kernels");
         Some(Self { stream, kernels })
     }
 
@@ -49,7 +51,7 @@ impl Bench {
     }
 
     fn bytes(&self, bytes: &[u8]) -> Memory {
-        let slice = self.stream.clone_htod(bytes).unwrap();
+        let slice = self.stream.clone_htod(bytes).expect("memory");
         let region = Region::new(slice.device_ptr(&self.stream).0, bytes.len());
         Memory(slice, region)
     }
@@ -84,7 +86,7 @@ impl Bench {
     }
 
     fn read(&self, memory: &Memory) -> Vec<u8> {
-        self.stream.clone_dtoh(&memory.0).unwrap()
+        self.stream.clone_dtoh(&memory.0).expect("the kernels to end well")
     }
 
     fn read_f32s(&self, memory: &Memory) -> Vec<f32> {
@@ -108,6 +110,16 @@ impl Bench {
     fn numbers(&self, seed: u64, len: usize) -> Vec<f32> {
         numbers(seed, len).into_iter().map(|v| round(v, self.format())).collect()
     }
+}
+
+/// Numbers in `-1..1`, the same for the same seed everywhere.
+fn numbers(seed: u64, len: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
+    let next = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        f32::from_bits(0x3f80_0000 | (state >> 41) as u32) * 2.0 - 3.0
+    };
+    (0..len).map(next).collect()
 }
 
 fn round(value: f32, format: Format) -> f32 {

@@ -13,7 +13,6 @@ struct AttentionArgs {
   float* partial;    // [batch, heads, splits, head_dim + 2]
   uint32_t* ticket;  // [batch, kv_heads * chunks], zero between launches
   Place place;
-  Near near;
   uint32_t heads, window, narrow;  // narrow: `out` in the cache's format
   float scale;
 };
@@ -47,7 +46,6 @@ __device__ __forceinline__ void attention_decode(const AttentionArgs& a) {
   for (int u = 0; u < U; u++) k[u] = fetch(keys, from + u * ROWS + mine, min(to, where.position));
 #pragma unroll
   for (int u = 0; u < U; u++) v[u] = fetch(values, from + u * ROWS + mine, min(to, where.position));
-  if (t == 0) bring_near(a.near, (row * gridDim.y + blockIdx.y) * splits + split, splits * gridDim.y * gridDim.z);
   dep_wait();
   dep_launch();
   if (split >= shares) return;

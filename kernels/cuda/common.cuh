@@ -72,23 +72,6 @@ __device__ __forceinline__ uint4 load_cache(const void* p) {
   return r;
 }
 
-// What the next kernels read first, in up to two pieces, each a multiple of 16 bytes. Mirrored by `Near`.
-struct Near {
-  const void* base[2];
-  uint32_t bytes[2];
-};
-
-// Asks for them in the second-level cache: this block's share. One thread does it.
-__device__ __forceinline__ void bring_near(const Near& near, uint32_t share, uint32_t shares) {
-  constexpr uint32_t PIECE = 16384;
-#pragma unroll
-  for (int i = 0; i < 2; i++)
-    for (uint32_t at = share * PIECE; at < near.bytes[i]; at += shares * PIECE) {
-      const uint32_t size = min(PIECE, near.bytes[i] - at);
-      asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(static_cast<const char*>(near.base[i]) + at), "r"(size) : "memory");
-    }
-}
-
 __device__ __forceinline__ float warp_sum(float v) {
 #pragma unroll
   for (int o = 16; o; o >>= 1) v += __shfl_xor_sync(~0u, v, o);

@@ -21,7 +21,6 @@ struct MatvecArgs {
   uint32_t* ticket;         // [1], zero between launches
   Step* advance;            // moved on by the head when it is there
   Place place;
-  Near near;
   uint32_t n, k;
   uint32_t norm, activation, heads;
   float eps;
@@ -233,9 +232,6 @@ __device__ __forceinline__ void matvec(const MatvecArgs& a) {
   for (int u = 0; u < U; u++)
 #pragma unroll
     for (int r = 0; r < R; r++) load(g, 0, r, u);
-  // With all of its weights under way, a block leaves memory idle until the kernel in front of it has ended.
-  const bool single = groups <= warps && strips <= U;
-  if (single && threadIdx.x == 0) bring_near(a.near, blockIdx.x, gridDim.x);
   stage<T, MODE != ADD>(a, xs, padded);
   const Where where = MODE == ROTATE ? locate(a.place) : Where{};
   uint64_t best = 0;
@@ -245,7 +241,6 @@ __device__ __forceinline__ void matvec(const MatvecArgs& a) {
     for (uint32_t strip = 0; strip < strips; strip += U) {
       const bool done = strip + U >= strips;
       const uint32_t next_group = done ? g + warps : g, next_strip = done ? 0 : strip + U;
-      if (!single && next_group >= groups && threadIdx.x == 0) bring_near(a.near, blockIdx.x, gridDim.x);
 #pragma unroll
       for (int u = 0; u < U; u++) {
         if (strip + u < strips)

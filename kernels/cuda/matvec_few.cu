@@ -12,7 +12,6 @@ struct FewArgs {
   void* y;            // [batch, n]: f32, or T for the gated and the plain activation
   const float* frequencies;
   Place place;
-  Near near;
   uint32_t n, k, batch, activation, heads;
 };
 
@@ -89,8 +88,6 @@ __device__ __forceinline__ void matvec_few(const FewArgs& a) {
   };
 #pragma unroll
   for (int u = 0; u < U; u++) load(tile, 0, u);
-  const bool single = tiles <= gridDim.x && turns <= U;
-  if (single && t == 0) bring_near(a.near, blockIdx.x, gridDim.x);
   dep_wait();
   dep_launch();
   const uint32_t row_chunks = turns * WARPS * 8;
@@ -108,7 +105,6 @@ __device__ __forceinline__ void matvec_few(const FewArgs& a) {
     for (uint32_t turn = 0; turn < turns; turn += U) {
       const bool done = turn + U >= turns;
       const uint32_t next_tile = done ? tile + gridDim.x : tile, next_turn = done ? 0 : turn + U;
-      if (!single && next_tile >= tiles && t == 0) bring_near(a.near, blockIdx.x, gridDim.x);
 #pragma unroll
       for (int u = 0; u < U; u++) {
         if (turn + u < turns)

@@ -1,12 +1,11 @@
 //! Times each CUDA kernel of a decode step, and whole steps, against a plain read of the same memory in the same run.
 //!
-//! `cargo run --release -p phase-kernels --features cuda --example cuda_bandwidth [1b|8b] [CONTEXT] [MIB]`
+//! `cargo run --release -p phase-kernels --features cuda --example cuda_bandwidth [1b|8b] [CONTEXT]`
 //!
 //! A kernel is captured sixteen times in a row into a graph, each time on another layer's weights, so that no cache helps.
-//! Numbers are medians of several blocks. MIB is what is brought near while queries, attention, its output, the gates and the
-//! down projection are computed: five numbers with commas, sets of them with colons.
+//! Numbers are medians of several blocks.
 
-#![expect(clippy::print_stdout, clippy::too_many_arguments, reason = "a program that measures and prints, with a product's every operand")]
+#![expect(clippy::print_stdout, reason = "a program that measures and prints")]
 
 use std::{env::args, error::Error, sync::Arc};
 
@@ -50,8 +49,6 @@ struct Bench {
     shape: Shape,
     batch: usize,
     context: usize,
-    /// Bytes that each kernel of a layer brings near.
-    near: [usize; 5],
     layers: Vec<Layer>,
     head: Region,
     cache: Region,
@@ -95,7 +92,6 @@ impl Bench {
             shape,
             batch: 1,
             context,
-            near: [0; 5],
             layers: Vec::new(),
             head: nothing,
             cache: nothing,
@@ -218,43 +214,15 @@ impl Bench {
         Norm { kind: NormKind::Rms, gain: self.gain, shift: None, eps: 1e-5 }
     }
 
-    fn next(&self, kernel: usize, of: Region) -> [Option<Region>; 2] {
-        [Some(of.part(0, self.near[kernel])), None]
-    }
-
-    /// Of gates and ups the same rows, behind the first `from` bytes.
-    fn next_gates(&self, kernel: usize, from: usize, of: Region) -> [Option<Region>; 2] {
-        let (half, bytes) = (of.bytes() / 2, self.near[kernel] / 2);
-        [Some(of.part(from / 2, bytes)), Some(of.part(half + from / 2, bytes))]
-    }
-
-    fn one(
-        &self,
-        weights: Region,
-        x: Region,
-        y: Region,
-        n: usize,
-        k: usize,
-        next: [Option<Region>; 2],
-        finish: Finish,
-    ) -> Result<(), CudaError> {
+    fn one(&self, weights: Region, x: Region, y: Region, n: usize, k: usize, finish: Finish) -> Result<(), CudaError> {
         let norm = (!matches!(finish, Finish::Add)).then(|| self.norm());
-        let op = Matvec { weights, bias: None, x, embedding: None, norm, y, n, k, next, finish };
+        let op = Matvec { weights, bias: None, x, embedding: None, norm, y, n, k, finish };
         // SAFETY: everything lives as long as the bench.
         unsafe { self.kernels.matvec(&op) }
     }
 
-    fn few(
-        &self,
-        weights: Region,
-        x: Region,
-        y: Region,
-        n: usize,
-        k: usize,
-        next: [Option<Region>; 2],
-        finish: FewFinish,
-    ) -> Result<(), CudaError> {
-        let op = MatvecFew { weights, bias: None, x, y, batch: self.batch, n, k, next, finish };
+    fn few(&self, weights: Region, x: Region, y: Region, n: usize, k: usize, finish: FewFinish) -> Result<(), CudaError> {
+        let op = MatvecFew { weights, bias: None, x, y, batch: self.batch, n, k, finish };
         // SAFETY: as above.
         unsafe { self.kernels.matvec_few(&op) }
     }
@@ -269,9 +237,9 @@ impl Bench {
         let (s, l) = (self.shape, self.layers[layer]);
         let rotation = Rotation { heads: s.heads, frequencies: Some(self.frequencies), place: self.place(layer) };
         if self.batch == 1 {
-            return self.one(l.qkv, self.x, self.q, s.qkv(), s.hidden, self.next(0, l.o), Finish::Rotate(rotation));
+            return self.one(l.qkv, self.x, self.q, s.qkv(), s.hidden, Finish::Rotate(rotation));
         }
-        self.few(l.qkv, self.normed, self.q, s.qkv(), s.hidden, self.next(0, l.o), FewFinish::Rotate(rotation))
+        self.few(l.qkv, self.normed, self.q, s.qkv(), s.hidden, FewFinish::Rotate(rotation))
     }
 
     fn attention(&self, layer: usize) -> Result<(), CudaError> {
@@ -287,7 +255,6 @@ impl Bench {
             window: None,
             scale: 0.125,
             splits: self.kernels.splits(self.batch, s.heads, s.kv_heads),
-            next: self.next_gates(1, 0, self.layers[layer].gate_up),
         };
         // SAFETY: as above.
         unsafe { self.kernels.attention_decode(&op) }
@@ -295,29 +262,26 @@ impl Bench {
 
     fn o(&self, layer: usize) -> Result<(), CudaError> {
         let (s, l) = (self.shape, self.layers[layer]);
-        let next = self.next_gates(2, self.near[1], l.gate_up);
         if self.batch == 1 {
-            return self.one(l.o, self.attended, self.x, s.hidden, s.q(), next, Finish::Add);
+            return self.one(l.o, self.attended, self.x, s.hidden, s.q(), Finish::Add);
         }
-        self.few(l.o, self.attended, self.x, s.hidden, s.q(), next, FewFinish::Add)
+        self.few(l.o, self.attended, self.x, s.hidden, s.q(), FewFinish::Add)
     }
 
     fn gate_up(&self, layer: usize) -> Result<(), CudaError> {
         let (s, l) = (self.shape, self.layers[layer]);
-        let next = self.next(3, l.down);
         if self.batch == 1 {
-            return self.one(l.gate_up, self.x, self.inner, s.inner, s.hidden, next, Finish::Gated(Activation::Silu));
+            return self.one(l.gate_up, self.x, self.inner, s.inner, s.hidden, Finish::Gated(Activation::Silu));
         }
-        self.few(l.gate_up, self.normed, self.inner, s.inner, s.hidden, next, FewFinish::Gated(Activation::Silu))
+        self.few(l.gate_up, self.normed, self.inner, s.inner, s.hidden, FewFinish::Gated(Activation::Silu))
     }
 
     fn down(&self, layer: usize) -> Result<(), CudaError> {
         let (s, l) = (self.shape, self.layers[layer]);
-        let next = self.next(4, self.layers.get(layer + 1).map_or(self.head, |next| next.qkv));
         if self.batch == 1 {
-            return self.one(l.down, self.inner, self.x, s.hidden, s.inner, next, Finish::Add);
+            return self.one(l.down, self.inner, self.x, s.hidden, s.inner, Finish::Add);
         }
-        self.few(l.down, self.inner, self.x, s.hidden, s.inner, next, FewFinish::Add)
+        self.few(l.down, self.inner, self.x, s.hidden, s.inner, FewFinish::Add)
     }
 
     fn head(&self, _: usize) -> Result<(), CudaError> {
@@ -326,9 +290,9 @@ impl Bench {
         let (best, ticket, tokens) = (Region::new(at, 8), Region::new(at + 8, 4), Region::new(self.control.address() + 32, MOST_ROWS * 4));
         if self.batch == 1 {
             let head = Head { tokens, best, ticket, advance: Some(self.control) };
-            return self.one(self.head, self.x, self.scores, s.vocab, s.hidden, self.next(4, self.layers[0].qkv), Finish::Head(head));
+            return self.one(self.head, self.x, self.scores, s.vocab, s.hidden, Finish::Head(head));
         }
-        self.few(self.head, self.normed, self.scores, s.vocab, s.hidden, [None; 2], FewFinish::Store)?;
+        self.few(self.head, self.normed, self.scores, s.vocab, s.hidden, FewFinish::Store)?;
         let op = PickTokens { scores: self.scores, tokens, ticket, advance: Some(self.control), batch: self.batch, vocab: s.vocab };
         // SAFETY: as above.
         unsafe { self.kernels.pick_tokens(&op) }
@@ -425,9 +389,6 @@ fn main() -> Result<(), Failure> {
     let mut args = args().skip(1);
     let shape = if args.next().as_deref() == Some("8b") { LARGE } else { SMALL };
     let context = args.next().map_or(Ok(700), |n| n.parse())?;
-    let sets = args.next().unwrap_or_else(|| "12,16,8,12,12".to_owned());
-    let sets: Vec<Vec<usize>> =
-        sets.split(':').map(|set| set.split(',').map(|n| n.parse::<usize>().map(|n| n << 20)).collect()).collect::<Result<_, _>>()?;
     let mut bench = Bench::new(shape, context)?;
     let all = Region::new(bench.head.address(), bench.head.bytes());
     let read = bench.time(10, || {
@@ -443,20 +404,14 @@ fn main() -> Result<(), Failure> {
         bench.batch = batch;
         for overlap in [false, true] {
             bench.kernels.set_overlap(overlap);
-            for set in &sets {
-                bench.near = set.as_slice().try_into().map_err(|_| "five numbers make a set")?;
-                let seconds = bench.time(40, || bench.step())?;
-                println!(
-                    "batch {batch} context {context} overlap {overlap} near {:?} MiB: {:.4} ms a step, {:.0} tok/s, {:.3} of the floor",
-                    bench.near.map(|bytes| bytes >> 20),
-                    seconds * 1e3,
-                    batch as f64 / seconds,
-                    weights / bandwidth / seconds
-                );
-            }
+            let seconds = bench.time(40, || bench.step())?;
+            println!(
+                "batch {batch} context {context} overlap {overlap}: {:.4} ms a step, {:.0} tok/s, {:.3} of the floor",
+                seconds * 1e3,
+                batch as f64 / seconds,
+                weights / bandwidth / seconds
+            );
         }
-        // Alone, a kernel is timed without what it would bring near for another.
-        bench.near = [0; 5];
         bench.kernels(bandwidth)?;
     }
     bench.prefill()

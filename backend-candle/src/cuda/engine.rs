@@ -100,7 +100,7 @@ impl Engine {
                 });
                 let finish = if config.qk_norm { Finish::Store } else { Finish::Rotate(rotation) };
                 let x = work.x.region();
-                let op = Matvec { weights: weight, bias, x, embedding, norm: Some(weights.attn_norm), y: to, n, k, next: NOTHING, finish };
+                let op = Matvec { weights: weight, bias, x, embedding, norm: Some(weights.attn_norm), y: to, n, k, finish };
                 // SAFETY: all regions are this model's and live as long as its stream.
                 unsafe { self.kernels.matvec(&op) }?;
             }
@@ -183,7 +183,7 @@ impl Engine {
             return Ok(unsafe { self.kernels.attention_general(&op) }?);
         }
         let (partial, tickets, splits) = (work.partial.region(), work.tickets.region(), work.splits);
-        let op = AttentionDecode { q, out, narrow, partial, tickets, place, heads, window, scale, splits, next: NOTHING };
+        let op = AttentionDecode { q, out, narrow, partial, tickets, place, heads, window, scale, splits };
         // SAFETY: as above.
         Ok(unsafe { self.kernels.attention_decode(&op) }?)
     }
@@ -220,14 +220,14 @@ impl Engine {
 
     fn one(&self, linear: Linear, x: Region, norm: Option<Norm>, y: Region, finish: Finish) -> Result<(), CandleError> {
         let Linear { weight: weights, bias, n, k } = linear;
-        let op = Matvec { weights, bias, x, embedding: None, norm, y, n, k, next: NOTHING, finish };
+        let op = Matvec { weights, bias, x, embedding: None, norm, y, n, k, finish };
         // SAFETY: all regions are this model's and live as long as its stream.
         Ok(unsafe { self.kernels.matvec(&op) }?)
     }
 
     fn few(&self, linear: Linear, x: Region, y: Region, batch: usize, finish: FewFinish) -> Result<(), CandleError> {
         let Linear { weight: weights, bias, n, k } = linear;
-        let op = MatvecFew { weights, bias, x, y, batch, n, k, next: NOTHING, finish };
+        let op = MatvecFew { weights, bias, x, y, batch, n, k, finish };
         // SAFETY: as above.
         Ok(unsafe { self.kernels.matvec_few(&op) }?)
     }
@@ -272,6 +272,3 @@ pub(super) enum Sum {
     /// Onto what an f32 matrix holds.
     Onto,
 }
-
-/// Kernels can bring the next one's weights near; measured on an H100, their overlap leaves nothing to gain from it.
-const NOTHING: [Option<Region>; 2] = [None; 2];

@@ -253,7 +253,7 @@ fn the_device_is_in_the_stack() {
     let stack = &model.info().stack;
     assert!(stack.iter().all(|(_, _, fact)| matches!(fact, Fact::Known(_))), "{stack:?}");
     for key in ["gpu", "gpu_driver", "gpu_power_limit_w", "cuda_driver"] {
-        assert!(stack.fact(Layer::Machine, key).is_some(), "{key} in {stack:?}");
+        assert!(stack.fact(Layer::Runtime, key).is_some(), "{key} in {stack:?}");
     }
 }
 

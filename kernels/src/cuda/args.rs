@@ -91,13 +91,6 @@ pub(super) struct PlaceArgs {
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Near {
-    pub(super) base: [u64; 2],
-    pub(super) bytes: [u32; 2],
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct MatvecArgs {
     pub(super) w: u64,
     pub(super) bias: u64,
@@ -114,7 +107,6 @@ pub(super) struct MatvecArgs {
     pub(super) ticket: u64,
     pub(super) advance: u64,
     pub(super) place: PlaceArgs,
-    pub(super) near: Near,
     pub(super) n: u32,
     pub(super) k: u32,
     pub(super) norm: u32,
@@ -132,7 +124,6 @@ pub(super) struct FewArgs {
     pub(super) y: u64,
     pub(super) frequencies: u64,
     pub(super) place: PlaceArgs,
-    pub(super) near: Near,
     pub(super) n: u32,
     pub(super) k: u32,
     pub(super) batch: u32,
@@ -148,7 +139,6 @@ pub(super) struct AttentionArgs {
     pub(super) partial: u64,
     pub(super) ticket: u64,
     pub(super) place: PlaceArgs,
-    pub(super) near: Near,
     pub(super) heads: u32,
     pub(super) window: u32,
     pub(super) narrow: u32,

@@ -4,7 +4,6 @@ use super::{
     CudaError, Format, Kernels, Place, Region,
     args::{AttentionArgs, GeneralArgs, PrefillArgs},
     launch::{Grid, narrow},
-    matvec::near,
 };
 
 /// Head sizes with fast kernels; all others go through [`Kernels::attention_general`].
@@ -34,8 +33,6 @@ pub struct AttentionDecode {
     pub scale: f32,
     /// Shares that the positions are split into.
     pub splits: usize,
-    /// What the next kernels read first, to be brought into the second-level cache.
-    pub next: [Option<Region>; 2],
 }
 
 /// Attention of a prompt whose keys and values are in the cache already.
@@ -116,7 +113,6 @@ impl Kernels {
             partial: op.partial.holding("partial", Self::partial_bytes(batch, op.heads, head_dim, op.splits))?,
             ticket: op.tickets.holding("tickets", batch * op.heads * 4)?,
             place: op.place.args(1, element)?,
-            near: near(op.next)?,
             heads: narrow("heads", op.heads)?,
             window: window(op.window)?,
             narrow: u32::from(op.narrow),

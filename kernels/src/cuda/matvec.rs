@@ -2,7 +2,7 @@
 
 use super::{
     Activation, CudaError, Format, Kernels, NormKind, Place, Region,
-    args::{FewArgs, MatvecArgs, Near, PlaceArgs},
+    args::{FewArgs, MatvecArgs, PlaceArgs},
     launch::{Grid, SHARED_BYTES, narrow},
 };
 
@@ -103,8 +103,6 @@ pub struct Matvec {
     pub n: usize,
     /// Inputs: a multiple of the elements in 16 bytes.
     pub k: usize,
-    /// What the next kernels read first, to be brought into the second-level cache.
-    pub next: [Option<Region>; 2],
     /// What happens to the sums.
     pub finish: Finish,
 }
@@ -143,8 +141,6 @@ pub struct MatvecFew {
     pub n: usize,
     /// Inputs, a multiple of 8.
     pub k: usize,
-    /// What the next kernels read first, to be brought into the second-level cache.
-    pub next: [Option<Region>; 2],
     /// What happens to the sums.
     pub finish: FewFinish,
 }
@@ -167,7 +163,6 @@ impl Kernels {
             bias: holding(op.bias, "bias", rows * 4)?,
             n: narrow("n", n)?,
             k: narrow("k", k)?,
-            near: near(op.next)?,
             ..MatvecArgs::default()
         };
         if let Some(Embedding { table, positions, tokens, residual, place }) = op.embedding {
@@ -254,7 +249,6 @@ impl Kernels {
             w: op.weights.holding("weights", rows * k * element)?,
             bias: holding(op.bias, "bias", rows * 4)?,
             x: op.x.holding("x", batch * k * element)?,
-            near: near(op.next)?,
             n: narrow("n", n)?,
             k: narrow("k", k)?,
             batch: narrow("batch", batch)?,
@@ -322,11 +316,6 @@ pub(super) fn holding(region: Option<Region>, what: &'static str, bytes: usize) 
 
 pub(super) const fn check_width(what: &'static str, found: usize, multiple: usize) -> Result<(), CudaError> {
     if found > 0 && found.is_multiple_of(multiple) { Ok(()) } else { Err(CudaError::Shape { what, found, expected: multiple }) }
-}
-
-pub(super) fn near(next: [Option<Region>; 2]) -> Result<Near, CudaError> {
-    let bytes = |next: Option<Region>| narrow("bytes to bring near", next.map_or(0, |next| next.bytes() / 16 * 16));
-    Ok(Near { base: next.map(|next| next.map_or(0, Region::address)), bytes: [bytes(next[0])?, bytes(next[1])?] })
 }
 
 /// Rows of x, padded to whole turns of all warps and shifted by half of the banks each.

@@ -107,7 +107,6 @@ fn decode() {
                             window,
                             scale: case.scale(),
                             splits,
-                            next: [Some(cache.region()), None],
                         };
                         // SAFETY: the memory lives to the end of the block, which reads the result.
                         unsafe { bench.kernels.attention_decode(&op) }.unwrap();

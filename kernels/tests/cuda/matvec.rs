@@ -63,7 +63,6 @@ fn store_and_add_and_plain() {
                         y: y.region(),
                         n,
                         k,
-                        next: [Some(weights.region()), Some(x.region())],
                         finish,
                     };
                     // SAFETY: the memory lives to the end of the block, which reads the result.
@@ -86,7 +85,6 @@ fn store_and_add_and_plain() {
                 y: y.region(),
                 n,
                 k,
-                next: [None; 2],
                 finish: Finish::Add,
             };
             // SAFETY: as above.
@@ -116,7 +114,6 @@ fn gated() {
                 y: y.region(),
                 n,
                 k,
-                next: [None; 2],
                 finish: Finish::Gated(Activation::Silu),
             };
             // SAFETY: the memory lives to the end of the block, which reads the result.
@@ -154,7 +151,6 @@ fn head_picks_and_advances() {
             y: y.region(),
             n,
             k,
-            next: [None; 2],
             finish: Finish::Head(Head {
                 tokens: tokens.region(),
                 best: Region::new(at, 8),
@@ -215,7 +211,6 @@ fn rotate_and_append() {
                 y: y.region(),
                 n,
                 k,
-                next: [None; 2],
                 finish: Finish::Rotate(Rotation { heads, frequencies: Some(freqs.region()), place }),
             };
             // SAFETY: the memory lives to the end of the block, which reads the results.
@@ -260,7 +255,7 @@ fn few_rows() {
                         _ => bench.poison(batch * n * 2),
                     };
                     let (weights, bias) = (weights.region(), Some(bias.region()));
-                    let op = MatvecFew { weights, bias, x: x.region(), y: y.region(), batch, n, k, next: [None; 2], finish };
+                    let op = MatvecFew { weights, bias, x: x.region(), y: y.region(), batch, n, k, finish };
                     // SAFETY: the memory lives to the end of the block, which reads the result.
                     unsafe { bench.kernels.matvec_few(&op) }.unwrap();
                     let of = |row: usize, i: usize| match finish {
@@ -293,17 +288,7 @@ fn few_rows_rotate() {
             let y = bench.poison(batch * heads * head_dim * 4);
             let place = Place { step: None, cache: cache.region(), capacity, start: position, batch, kv_heads, head_dim, layer };
             let finish = FewFinish::Rotate(Rotation { heads, frequencies: Some(freqs.region()), place });
-            let op = MatvecFew {
-                weights: weights.region(),
-                bias: Some(bias.region()),
-                x: x.region(),
-                y: y.region(),
-                batch,
-                n,
-                k,
-                next: [None; 2],
-                finish,
-            };
+            let op = MatvecFew { weights: weights.region(), bias: Some(bias.region()), x: x.region(), y: y.region(), batch, n, k, finish };
             // SAFETY: the memory lives to the end of the block, which reads the results.
             unsafe { bench.kernels.matvec_few(&op) }.unwrap();
             let (mut queries, mut want) = (Vec::new(), vec![0.5f64; cache_len]);
@@ -339,7 +324,6 @@ fn short_buffers_are_refused() {
         y: memory.region(),
         n,
         k,
-        next: [None; 2],
         finish: Finish::Add,
     };
     // SAFETY: refused before a launch.

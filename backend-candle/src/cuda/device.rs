@@ -65,6 +65,8 @@ impl Gpu {
     pub(crate) fn open(ordinal: usize) -> Result<Self, CandleError> {
         let _together = together();
         let context = context(ordinal)?;
+        // A context that another user broke stays broken: said here, in the driver's words, before a library meets it.
+        context.synchronize().map_err(classify("use the device"))?;
         let label = label(&context)?;
         let candle = CudaDevice::new_with_stream(ordinal).map_err(CandleError::candle("open the CUDA device"))?;
         // SAFETY: all of a model's work is on this one stream, so that nothing needs an event to be in order.

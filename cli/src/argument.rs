@@ -174,9 +174,33 @@ pub(crate) struct Bench {
     /// Seed of the order of cells and of the prompts
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) energy: BenchEnergy,
     /// Print the cells as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BenchEnergy {
+    /// Measure energy too: every cell's call is replayed after the last block, about 40 s a cell and backend
+    #[arg(long)]
+    pub(crate) energy: bool,
+    /// What the sensors' readings mean: folders of `phase energy calibrate`, or files from there; without one no number is given
+    #[arg(long, requires = "energy", value_delimiter = ',', value_name = "LIST")]
+    pub(crate) energy_calibration: Vec<PathBuf>,
+    /// The GPUs to read, by position or UUID [default: all; a backend's energy is that of the GPU it runs on]
+    #[arg(long, requires = "energy", value_delimiter = ',', value_name = "LIST")]
+    pub(crate) energy_device: Vec<String>,
+    /// A samples file to read in place of sensors, from its beginning when the run begins: to try it out without any
+    #[arg(long, requires = "energy", conflicts_with = "energy_device", value_name = "FILE")]
+    pub(crate) energy_source: Option<PathBuf>,
+    /// Replay until an interval's half-width is this share of its middle, or the sensor allows no better
+    #[arg(long, requires = "energy", default_value_t = 0.05, value_name = "SHARE")]
+    pub(crate) energy_accuracy: f64,
+    /// Least length of a window of replays, in seconds
+    #[arg(long, requires = "energy", default_value_t = 5.0, value_name = "S")]
+    pub(crate) energy_window: f64,
 }
 
 #[derive(Args, Debug)]

@@ -51,6 +51,11 @@ impl Observer for Bar {
                 self.bar.set_position(*done as u64);
                 self.bar.set_message(format!("{:.0} s left  {backend} {cell}", remaining.as_secs_f64()));
             }
+            Progress::Energy { call, done, total } => {
+                self.bar.set_length(*total as u64);
+                self.bar.set_position(*done as u64);
+                self.line(&format!("  energy {} of {total}: {call}", done + 1));
+            }
             Progress::BlockEnd { block, blocks, other_load_fraction } => {
                 let load = other_load_fraction.map_or_else(String::new, |share| format!(", other load {:.0}%", share * 100.0));
                 self.line(&format!("  block {} of {blocks} done{load}", block + 1));

@@ -52,11 +52,24 @@ impl MacroPlan {
     /// # }
     /// ```
     pub fn new(sensor: &SensorModel, phase_s: f64, mean_w: f64, eps: f64, rise_s: f64, warm_s: f64) -> Option<Self> {
+        Self::in_windows_of(sensor, phase_s, mean_w, eps, rise_s, warm_s, MIN_WINDOW_S)
+    }
+
+    /// As [`new`](Self::new), with windows of at least `least_s` in place of five seconds. What the sensor needs stays.
+    pub fn in_windows_of(
+        sensor: &SensorModel,
+        phase_s: f64,
+        mean_w: f64,
+        eps: f64,
+        rise_s: f64,
+        warm_s: f64,
+        least_s: f64,
+    ) -> Option<Self> {
         if !(phase_s.is_finite() && phase_s > 0.0 && eps > 0.0 && eps < 1.0) {
             return None;
         }
         let edge_s = if sensor.kind() == SensorKind::TrailingMean { sensor.window_s() } else { sensor.update_s() };
-        let window_s = (edge_s / eps).max(MIN_UPDATES * sensor.update_s()).max(MIN_WINDOW_S).max(sensor.shortest_event_s());
+        let window_s = (edge_s / eps).max(MIN_UPDATES * sensor.update_s()).max(least_s).max(sensor.shortest_event_s());
         let dither_s = if sensor.kind() == SensorKind::PartTime { sensor.window_s() } else { 0.0 };
         let single_shot_s = sensor.shortest_s(mean_w, 0.10);
         // Dither is time in the window, but no time of the phase: it does not count.

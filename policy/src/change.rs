@@ -42,10 +42,11 @@ impl fmt::Display for Severity {
 }
 
 /// Fields that do less than [`Severity::Invalid`]. A name that ends in a star stands for all that begin so.
-const RULES: [(&str, Severity); 18] = [
+const RULES: [(&str, Severity); 19] = [
     ("cadence", Severity::EnergyInvalid),
     ("machine.gpu_uuid", Severity::EnergyInvalid),
     ("machine.sensor*", Severity::EnergyInvalid),
+    ("sensor.*", Severity::EnergyInvalid),
     ("machine.clocks*", Severity::Recheck),
     ("machine.container*", Severity::Recheck),
     ("machine.ecc", Severity::Recheck),
@@ -178,7 +179,7 @@ impl Changes {
 
     /// Cells of the backends whose numbers no longer hold, and of the default-safe one in the same buckets: comparisons are
     /// paired, and the other side must run in the same blocks.
-    fn with_rerun(mut self, policy: &Policy) -> Self {
+    pub(crate) fn with_rerun(mut self, policy: &Policy) -> Self {
         self.default_missing = self.missing.contains(policy.default_safe());
         let changed: BTreeSet<_> = self.changes.iter().filter(|c| !c.severity.holds()).map(|c| &c.backend).collect();
         let all = changed.contains(policy.default_safe());

@@ -11,6 +11,7 @@ pub mod plan;
 mod policy;
 mod router;
 mod rules;
+mod sensors;
 mod slo;
 pub mod stats;
 #[cfg(test)]
@@ -19,13 +20,16 @@ mod validity;
 
 pub use change::{Change, Changes, Severity, severity};
 pub use drift::{Drift, DriftVerdict};
-pub use matrix::{Cell, CellKey, Contexts, MatrixError, RegimeClass, ScenarioMatrix, TimeSummary};
+pub use matrix::{ActiveJoules, Cell, CellKey, Contexts, EnergyBasis, EnergySensor, MatrixError, RegimeClass, ScenarioMatrix, TimeSummary};
 pub use observation::{DEFAULT_MODE, Observation};
 pub use policy::{CheckError, Comparison, Policy, PolicyError, PolicyOptions, SCHEMA};
 pub use router::{
     Basis, Choice, Decision, Estimate, Explanation, Fallbacks, Limits, ModelTier, Objective, ObjectiveError, Prediction, Present, Router,
     SharedRouter, TierDecision, TierError, TierReason, TieredRouter, Unpredicted, WarmupAdvice, Workload,
 };
-pub use rules::{Class, CompileAdvice, CompileReason, Outside, Reason, Standing, Warmth, Warmup};
+pub use rules::{
+    Class, CompileAdvice, CompileReason, Outside, Reason, Standing, Warmth, Warmup, add_energies, repeat_energy, reported_energy,
+};
+pub use sensors::LiveSensor;
 pub use slo::{Percentile, Slo, SloError};
 pub use validity::{BackendValidity, Validity};

@@ -1,7 +1,7 @@
 //! The decision card: what a policy made of this run answers for the requests that were measured, its gates, and what
 //! makes it void.
 
-use crate::{ReportOptions, Run, WorkloadKind, table::Table};
+use crate::{ReportOptions, Run, WorkloadKind, energy::card_line, table::Table};
 use phase_core::Arm;
 use phase_policy::{Choice, Policy, PolicyOptions, Reason, Router, Workload};
 use std::fmt::Write as _;
@@ -99,9 +99,9 @@ fn gates(run: &Run, out: &mut String) {
     let agreement = if out_of.is_empty() { "every backend passed".to_owned() } else { format!("**not passed by {}**", out_of.join(", ")) };
     let _ = writeln!(
         out,
-        "Gates: agreement ({agreement}); compile (closed: no compile evidence is read by this version); energy (`no_data`: {}).\n\nRun again \
+        "Gates: agreement ({agreement}); compile (closed: no compile evidence is read by this version); energy ({}).\n\nRun again \
          when a fact under *Boundary* changes (processor, kernel, driver, library, model, threads), when the mix of requests leaves the table \
          above, or when the definitions of phases change.",
-        run.manifest().energy_reason
+        card_line(run)
     );
 }

@@ -23,6 +23,7 @@ pub(crate) const PARITY: &str = "parity.json";
 pub(crate) const CELLS: &str = "cells.json";
 pub(crate) const CELLS_CSV: &str = "cells.csv";
 pub(crate) const LOADS: &str = "loads.json";
+pub(crate) const ENERGY: &str = "energy.json";
 pub(crate) const DIGESTS: &str = "digests.json";
 
 /// Schema of `digests.json`.

@@ -39,7 +39,7 @@
 //! | `digests.json` | the seal, written last: size and BLAKE3 of every other file | [`DIGESTS_SCHEMA`] |
 //!
 //! # What it does not do
-//! It knows no backend, opens no checkpoint, reads no calendar and no environment, prints nothing, and samples no energy.
+//! It knows no backend, opens no checkpoint, reads no calendar, no environment and no driver, and prints nothing.
 //! Blocks of one run share a process unless [`Residency::One`] loads afresh in each: variation between processes shows
 //! only there, in cold starts, and between runs.
 
@@ -48,6 +48,7 @@ mod clock;
 mod cold;
 mod compare;
 mod dir;
+mod energy;
 mod error;
 mod evidence;
 mod files;
@@ -72,6 +73,11 @@ mod task;
 pub use cold::{ColdCall, ColdError, ColdLauncher, ColdReport, ColdRequest, CommandLauncher, StoredLoad, cold_start};
 pub use compare::{Comparison, Foreign, ForeignBackend, Row, RowOutcome, Summary, compare};
 pub use dir::{DIGESTS_SCHEMA, RunState, run_state};
+pub use energy::{
+    ArmRest, DeviceState, ENERGY_SCHEMA, ENERGY_SITTING_SCHEMA, EnergyCell, EnergyOptions, EnergyPlan, EnergyRequest, EnergySensorEntry,
+    EnergySetup, EnergySitting, EnergySummary, Meter, MeterError, ReplayedWindow, Rest, SampledMeter, SingleShots, SittingCall,
+    SittingFailure, SittingKind, best_sensors, match_calibrations,
+};
 pub use error::ScenarioError;
 pub use evidence::{EVIDENCE_SCHEMA, EvidenceFile};
 pub use manifest::{BackendEntry, Change, Manifest, ModelEntry, RUN_SCHEMA, Segment};

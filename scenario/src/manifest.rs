@@ -1,6 +1,6 @@
 //! `manifest.json`: what a run is, on what it ran, and what was planned. Every fact in it was captured by code.
 
-use crate::{Plan, StoredLoad, clock::rfc3339};
+use crate::{EnergyPlan, Plan, StoredLoad, clock::rfc3339};
 use phase_core::{Arm, Capabilities, DEFINITIONS_VERSION, DType, Difference, Layer, MeasurementBoundary, ModelInfo, NoData};
 use phase_energy::SourceStatus;
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,9 @@ pub struct Manifest {
     pub energy_sources: Vec<SourceStatus>,
     /// Why there are no energy numbers.
     pub energy_reason: NoData,
+    /// How energy was measured; absent where nobody asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub energy: Option<EnergyPlan>,
     /// The processes that worked on this run.
     pub segments: Vec<Segment>,
     /// What was different at the end from what was captured at the start: a run with entries here is void.
@@ -150,6 +153,7 @@ impl Manifest {
             boundaries: BTreeMap::new(),
             energy_reason: phase_energy::absence_reason_of(&energy_sources),
             energy_sources,
+            energy: None,
             segments: Vec::new(),
             changes: Vec::new(),
             captured_after: false,

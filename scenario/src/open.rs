@@ -1,7 +1,7 @@
 //! Reading a run back: nothing is believed that can be recomputed.
 
 use crate::{
-    LoadSummary, Manifest, Parity, ScenarioError,
+    EnergySummary, LoadSummary, Manifest, Parity, ScenarioError,
     dir::{BLOCKS, DIGESTS, DIGESTS_SCHEMA, Digests, EVENTS, MANIFEST, PARITY, RunState, digests, intact_blocks, load, run_state},
     evidence::{EVIDENCE_SCHEMA, EvidenceFile, file_name},
     files::{json_text, list, read},
@@ -119,12 +119,17 @@ impl Run {
     /// # Errors
     /// [`ScenarioError::Matrix`].
     pub fn policy_matrix(&self) -> Result<Option<ScenarioMatrix>, ScenarioError> {
-        policy_matrix(&self.results.records, &self.manifest, &self.parity)
+        policy_matrix(&self.results, &self.manifest, &self.parity)
     }
 
     /// How long the backends took to load.
     pub fn loads(&self) -> &[LoadSummary] {
         &self.results.loads
+    }
+
+    /// Energies of calls and requests; `None` where nobody asked for them.
+    pub fn energy(&self) -> Option<&EnergySummary> {
+        self.results.energy.as_ref()
     }
 
     /// The blocks, in order.

@@ -37,6 +37,15 @@ pub enum Progress<'a> {
         /// Its set.
         scenario: &'a str,
     },
+    /// A call is about to be replayed for its energy.
+    Energy {
+        /// The call.
+        call: &'a str,
+        /// Calls done.
+        done: usize,
+        /// Calls planned.
+        total: usize,
+    },
     /// Something failed; the run goes on without it.
     Failed {
         /// Who.

@@ -1,10 +1,10 @@
 //! A run as Markdown, for people. Everything in it follows from the run directory.
 
 use crate::{
-    FailureRecord, LoadProcess, OTHER_LOAD_LIMIT, ParityVerdict, Record, Residency, Run, card::card, results::arm_of, table::Table,
+    FailureRecord, LoadProcess, OTHER_LOAD_LIMIT, ParityVerdict, Record, Residency, Run, card::card, energy::section, results::arm_of,
+    table::Table,
 };
 use phase_core::{Arm, Fact, Layer, Phase, Shape, StackInfo};
-use phase_energy::Availability;
 use phase_policy::{Cell, RegimeClass};
 use std::fmt::Write as _;
 
@@ -43,7 +43,7 @@ pub fn report(run: &Run, options: &ReportOptions) -> String {
         matrix(run),
         parity(run),
         cold(run),
-        energy(run),
+        section(run),
         boundary(run),
         other_load(run),
         failures(run),
@@ -218,22 +218,6 @@ fn cold(run: &Run) -> String {
     } else {
         write!(out, "\nFirst calls:\n\n{first}")
     };
-    out
-}
-
-fn energy(run: &Run) -> String {
-    let manifest = run.manifest();
-    let mut out = format!("## Energy\n\n`no_data` ({}) for every cell.\n\n", manifest.energy_reason);
-    let mut table = Table::new(&["source", "status", "detail"]);
-    for source in &manifest.energy_sources {
-        let (status, detail) = match &source.availability {
-            Availability::Available { detail } => ("available, not sampled", detail.as_str()),
-            Availability::Unavailable { reason } => ("absent", reason.as_str()),
-            _ => ("unknown", ""),
-        };
-        table.row([source.name.clone(), status.to_owned(), detail.to_owned()]);
-    }
-    let _ = write!(out, "{table}");
     out
 }
 

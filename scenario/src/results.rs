@@ -1,14 +1,15 @@
 //! From raw events to cells: the same code computes a run's results and checks them later.
 
 use crate::{
-    ColdReport, ColdRequest, Manifest, Parity, ScenarioError, StoredLoad,
-    dir::{CELLS, CELLS_CSV, EVENTS, LOADS, at_line},
+    ColdReport, ColdRequest, ENERGY_SCHEMA, EnergySummary, Manifest, Parity, ScenarioError, StoredLoad,
+    dir::{CELLS, CELLS_CSV, ENERGY, EVENTS, LOADS, at_line},
+    energy::{EnergyFile, energies, sittings},
     files::{json_text, read},
     record::{EVENT_SCHEMA, LoadProcess, LoadRecord, PhaseRecord, Record, Role},
     task::Visit,
 };
-use phase_core::{Arm, BackendId, Energy, SessionId};
-use phase_policy::{Cell, MatrixError, Observation, ScenarioMatrix, stats::Ordered};
+use phase_core::{Arm, BackendId, Energy, NoData, SessionId};
+use phase_policy::{Cell, CellKey, EnergyBasis, MatrixError, Observation, ScenarioMatrix, stats::Ordered};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -61,22 +62,32 @@ pub(crate) struct Results {
     pub(crate) records: Vec<Record>,
     pub(crate) matrix: Option<ScenarioMatrix>,
     pub(crate) loads: Vec<LoadSummary>,
+    /// `None` where nobody asked for energy.
+    pub(crate) energy: Option<EnergySummary>,
 }
 
 impl Results {
     /// Reads the events of a run and computes everything from them.
     pub(crate) fn read(dir: &Path, manifest: &Manifest) -> Result<Self, ScenarioError> {
         let records = read_records(dir, &manifest.run_id)?;
-        let matrix = matrix(&records, manifest, |_| true)?;
+        let times = matrix(&records, manifest, None, |_| true)?;
+        let sittings = if manifest.energy.is_some() { sittings(dir, &manifest.run_id)? } else { Vec::new() };
+        let energy = energies(&sittings, manifest, times.as_ref())?;
+        let matrix = matrix(&records, manifest, energy.as_ref(), |_| true)?;
         let loads = loads(&records);
-        Ok(Self { records, matrix, loads })
+        Ok(Self { records, matrix, loads, energy })
     }
 
     /// The files that hold the results, with their text.
-    pub(crate) fn files(&self, manifest: &Manifest) -> Result<[(&'static str, String); 3], ScenarioError> {
+    pub(crate) fn files(&self, manifest: &Manifest) -> Result<Vec<(&'static str, String)>, ScenarioError> {
         let cells = CellsFile { schema: CELLS_SCHEMA, run_id: &manifest.run_id, matrix: self.matrix.as_ref() };
         let loads = LoadsFile { schema: LOADS_SCHEMA.to_owned(), run_id: manifest.run_id.clone(), loads: self.loads.clone() };
-        Ok([(CELLS, json_text(&cells)?), (CELLS_CSV, self.csv()?), (LOADS, json_text(&loads)?)])
+        let mut files = vec![(CELLS, json_text(&cells)?), (CELLS_CSV, self.csv()?), (LOADS, json_text(&loads)?)];
+        if let Some((plan, summary)) = manifest.energy.as_ref().zip(self.energy.as_ref()) {
+            let file = EnergyFile { schema: ENERGY_SCHEMA, run_id: &manifest.run_id, reason: plan.reason, summary };
+            files.push((ENERGY, file.text()?));
+        }
+        Ok(files)
     }
 
     fn csv(&self) -> Result<String, ScenarioError> {
@@ -95,6 +106,7 @@ impl Results {
 pub(crate) fn matrix(
     records: &[Record],
     manifest: &Manifest,
+    energy: Option<&EnergySummary>,
     admit: impl Fn(&Arm) -> bool,
 ) -> Result<Option<ScenarioMatrix>, ScenarioError> {
     let seen: Vec<Observation> = policy_observations(records, admit).cloned().collect();
@@ -105,14 +117,38 @@ pub(crate) fn matrix(
     };
     let keys: Vec<_> = matrix.cells().iter().map(|cell| cell.key.clone()).collect();
     for key in keys {
-        matrix.set_energy(&key, Energy::NoData { reason: manifest.energy_reason }).map_err(ScenarioError::Matrix)?;
+        set_energy(&mut matrix, &key, manifest, energy)?;
     }
     Ok(Some(matrix))
 }
 
+/// Gives a cell its energy; what nobody replayed says why.
+fn set_energy(
+    matrix: &mut ScenarioMatrix,
+    key: &CellKey,
+    manifest: &Manifest,
+    energy: Option<&EnergySummary>,
+) -> Result<(), ScenarioError> {
+    let (found, basis) = cell_energy(key, manifest, energy);
+    match basis {
+        Some(basis) => matrix.set_energy_with(key, found, basis),
+        None => matrix.set_energy(key, found),
+    }
+    .map_err(ScenarioError::Matrix)
+}
+
+/// The energy of a cell in one run, and what it rests on.
+pub(crate) fn cell_energy(key: &CellKey, manifest: &Manifest, energy: Option<&EnergySummary>) -> (Energy, Option<EnergyBasis>) {
+    if let Some(cell) = energy.and_then(|e| e.cells.iter().find(|c| c.key.as_ref() == Some(key))) {
+        return (cell.energy.clone(), cell.basis.clone());
+    }
+    let reason = manifest.energy.as_ref().map_or(manifest.energy_reason, |e| e.reason.unwrap_or(NoData::NotRecorded));
+    (Energy::NoData { reason }, None)
+}
+
 /// The matrix a policy may be made of: only backends whose scores agree with the reference's.
-pub(crate) fn policy_matrix(records: &[Record], manifest: &Manifest, parity: &Parity) -> Result<Option<ScenarioMatrix>, ScenarioError> {
-    matrix(records, manifest, |backend| parity.passed(backend))
+pub(crate) fn policy_matrix(results: &Results, manifest: &Manifest, parity: &Parity) -> Result<Option<ScenarioMatrix>, ScenarioError> {
+    matrix(&results.records, manifest, results.energy.as_ref(), |backend| parity.passed(backend))
 }
 
 /// The calls that enter a matrix, of the backends that `admit` lets in.

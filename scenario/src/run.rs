@@ -7,6 +7,7 @@ use crate::{
     clock::{SharedClock, rfc3339},
     cold::nanos,
     dir::{BlockEnd, MANIFEST, PARITY, RunDir},
+    energy::Metering,
     manifest::Segment,
     other_load::ProcLoad,
     parity::{PARITY_SCHEMA, Parity},
@@ -68,16 +69,17 @@ pub enum Finish {
 #[derive(Debug)]
 pub struct Runner<'a> {
     registry: &'a Registry,
-    clock: SharedClock,
-    dir: RunDir,
-    manifest: Manifest,
-    resumed: bool,
+    pub(crate) clock: SharedClock,
+    pub(crate) dir: RunDir,
+    pub(crate) manifest: Manifest,
+    pub(crate) resumed: bool,
     now_unix_seconds: u64,
     launcher: Option<Box<dyn ColdLauncher + 'a>>,
     probe: Box<dyn LoadProbe + 'a>,
-    stable: Stable,
-    pending: Vec<Record>,
-    failures: usize,
+    pub(crate) stable: Stable,
+    pub(crate) pending: Vec<Record>,
+    pub(crate) failures: usize,
+    pub(crate) metering: Option<Metering<'a>>,
 }
 
 impl<'a> Runner<'a> {
@@ -121,6 +123,7 @@ impl<'a> Runner<'a> {
             stable: Stable::new(backends),
             pending: Vec::new(),
             failures: 0,
+            metering: None,
         }
     }
 
@@ -180,6 +183,7 @@ impl<'a> Runner<'a> {
     /// [`ScenarioError::NothingLoaded`], [`ScenarioError::BoundaryChanged`], [`ScenarioError::Io`],
     /// [`ScenarioError::Matrix`]. The directory stays resumable.
     pub fn run(&mut self, observer: &mut dyn Observer, cancel: &AtomicBool) -> Result<Finish, ScenarioError> {
+        self.deep_idle();
         if !self.begin(observer, cancel)? {
             return Ok(self.stopped());
         }
@@ -191,6 +195,9 @@ impl<'a> Runner<'a> {
                 return Ok(self.stopped());
             }
         }
+        if !self.sit(observer, cancel)? {
+            return Ok(self.stopped());
+        }
         observer.progress(&Progress::Sealing);
         self.finish()?;
         Ok(Finish::Complete { run_id: self.manifest.run_id.clone(), failures: self.failures })
@@ -200,7 +207,7 @@ impl<'a> Runner<'a> {
         Finish::Stopped { blocks_done: self.dir.blocks_done(), blocks_total: self.plan().blocks.len() }
     }
 
-    fn segment(&self) -> u32 {
+    pub(crate) fn segment(&self) -> u32 {
         u32::try_from(self.manifest.segments.len().saturating_sub(1)).unwrap_or(u32::MAX)
     }
 
@@ -253,7 +260,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Loads one backend into its slot; whether it worked. A boundary that is not the run's is an error.
-    fn load(&mut self, at: usize, block: Option<u32>, observer: &mut dyn Observer) -> Result<bool, ScenarioError> {
+    pub(crate) fn load(&mut self, at: usize, block: Option<u32>, observer: &mut dyn Observer) -> Result<bool, ScenarioError> {
         let id = self.plan().backends[at].clone();
         observer.progress(&Progress::Loading { backend: &id });
         let spec = LoadSpec::from(&self.manifest.load);

@@ -3,10 +3,10 @@
 use crate::{
     Run, ScenarioError,
     files::{Disk as _, RealDisk, io_error},
-    results::policy_observations,
+    results::{cell_energy, policy_observations},
 };
-use phase_core::{Arm, Energy, MeasurementBoundary};
-use phase_policy::{Observation, ScenarioMatrix};
+use phase_core::{Arm, Energy, Joules, MeasurementBoundary, NoData};
+use phase_policy::{CellKey, EnergyBasis, Observation, ScenarioMatrix, add_energies, repeat_energy};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -61,15 +61,52 @@ impl Runs {
         let mut matrix = ScenarioMatrix::build(&seen, &boundaries).map_err(ScenarioError::Matrix)?;
         let keys: Vec<_> = matrix.cells().iter().map(|cell| cell.key.clone()).collect();
         for key in keys {
-            let reason = self.0[0].manifest().energy_reason;
-            matrix.set_energy(&key, Energy::NoData { reason }).map_err(ScenarioError::Matrix)?;
+            let (energy, basis) = self.energy(&key);
+            match basis {
+                Some(basis) => matrix.set_energy_with(&key, energy, basis),
+                None => matrix.set_energy(&key, energy),
+            }
+            .map_err(ScenarioError::Matrix)?;
         }
         Ok(matrix)
+    }
+
+    /// The energy of a cell over all runs: of several that measured it, everything that one of them says is possible. Where
+    /// their sensors differ it is not known.
+    fn energy(&self, key: &CellKey) -> (Energy, Option<EnergyBasis>) {
+        let all: Vec<_> = self.0.iter().map(|run| cell_energy(key, run.manifest(), run.energy())).collect();
+        let mut known = all.iter().filter(|(energy, _)| energy.bounds().is_some());
+        let Some(first) = known.next() else {
+            let none = || (Energy::NoData { reason: NoData::NotRecorded }, None);
+            return all.into_iter().next().unwrap_or_else(none);
+        };
+        known.fold(first.clone(), |(energy, basis), (other, theirs)| {
+            let sensors = |basis: &Option<EnergyBasis>| basis.as_ref().map(|b| b.sensors.clone());
+            if sensors(&basis) == sensors(theirs) {
+                (either(&energy, other), basis)
+            } else {
+                (Energy::NoData { reason: NoData::BoundaryChanged }, None)
+            }
+        })
     }
 
     fn admits(&self, id: &Arm) -> bool {
         let mut part_of = self.0.iter().filter(|run| run.manifest().plan.backends.contains(id)).peekable();
         part_of.peek().is_some() && part_of.all(|run| run.parity().passed(id))
+    }
+}
+
+/// What is possible by one of the two, with the status of the weaker.
+fn either(a: &Energy, b: &Energy) -> Energy {
+    let Some(([l1, h1], [l2, h2])) = a.bounds().zip(b.bounds()) else { return add_energies(a, b) };
+    let (lowest, highest) = (Joules(l1.0.min(l2.0)), Joules(h1.0.max(h2.0)));
+    match repeat_energy(&add_energies(a, b), 0.5) {
+        Energy::Measured { joules, .. } => Energy::Measured { joules, low: lowest, high: highest },
+        Energy::Interpolated { joules, .. } => Energy::Interpolated { joules, low: lowest, high: highest },
+        Energy::MacroWindow { joules, replays, windows, method, .. } => {
+            Energy::MacroWindow { joules, low: lowest, high: highest, replays, windows, method }
+        }
+        other => other,
     }
 }
 

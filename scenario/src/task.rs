@@ -8,7 +8,7 @@ use crate::{
 };
 use phase_core::{
     BoxCache, BoxError, BoxModel, CacheSpec, Decode as _, ErrorKind, Evidence, KvCache as _, Logits, Measured, MeasurementBoundary, Mode,
-    Model, ModelInfo, PhaseError as _, Prefill as _, PromptBatch, Regime, RingSink, TokenId, Tracked,
+    Model, ModelInfo, PhaseError as _, PhaseEvent, Prefill as _, PromptBatch, Regime, RingSink, TokenId, Tracked,
 };
 use phase_policy::Observation;
 use std::{
@@ -23,6 +23,9 @@ use std::{
 pub(crate) const WARMUP_STEPS: usize = 8;
 /// Decode steps after another backend ran: thread pools wake up, and the other's spinning threads go to sleep.
 const SETTLE_STEPS: usize = 2;
+
+/// Calls of one replay at most; so many events are kept.
+pub(crate) const REPLAY_CALLS: usize = 1024;
 
 /// A loaded backend with its caches.
 #[derive(Debug)]
@@ -74,7 +77,7 @@ struct Pass {
 impl Lane {
     pub(crate) fn new(model: BoxModel, mode: Mode, clock: SharedClock, plan: &Plan) -> Self {
         let calls = plan.cells.iter().map(|c| c.workload.decode_steps).max().unwrap_or(0) + 1;
-        let sink = Arc::new(RingSink::new(calls.max(plan.parity.decode_steps + 1).max(SETTLE_STEPS)));
+        let sink = Arc::new(RingSink::new(calls.max(plan.parity.decode_steps + 1).max(REPLAY_CALLS)));
         let model = Measured::new(model, clock, sink.clone());
         let boundary_id = boundary(&model, plan.calls).id();
         Self { model, mode, sink, caches: BTreeMap::new(), warmed: BTreeSet::new(), boundary_id, logits: Logits::new() }
@@ -86,6 +89,11 @@ impl Lane {
 
     pub(crate) fn info(&self) -> &ModelInfo {
         self.model.info()
+    }
+
+    /// Takes the events of the calls since the last time.
+    pub(crate) fn take_events(&self) -> Vec<PhaseEvent> {
+        self.sink.drain()
     }
 
     /// Forgets the events of calls that are no measurement.

@@ -1,5 +1,7 @@
 //! `phase bench`: measure and write a run directory.
 
+mod energy;
+
 use crate::{
     argument::{self, Device},
     exit::{Failure, note, say},
@@ -110,6 +112,7 @@ fn measure(setting: &Setting, arguments: &argument::Bench, runner: Runner<'_>, d
         .with_program(concat!("phase ", env!("CARGO_PKG_VERSION")))
         .with_created(unix_seconds())
         .with_cold_launcher(Box::new(CommandLauncher::new(program, launch)));
+    runner = energy::with_energy(runner, arguments)?;
     let mut bar = Bar::new();
     let finish = runner.run(&mut bar, &stop).map_err(|e| Failure::work(&e))?;
     drop(bar);

@@ -7,12 +7,13 @@ use crate::{
     setting::Setting,
 };
 use phase_core::{BackendId, Measured, MeasurementBoundary, MonotonicClock, NoopSink};
+use phase_energy::{SystemWall, Wall as _};
 use phase_policy::{Changes, Policy, Severity};
 use std::path::Path;
 
 pub(crate) fn run(setting: &Setting, arguments: &argument::Check) -> Result<(), Failure> {
     let policy = policy::read(&arguments.policy)?;
-    let changes = match &arguments.model {
+    let mut changes = match &arguments.model {
         Some(model) => {
             let live = boundaries(setting, &policy, model, arguments.dtype)?;
             Changes::of(&policy, &policy.validity(&live))
@@ -23,6 +24,10 @@ pub(crate) fn run(setting: &Setting, arguments: &argument::Check) -> Result<(), 
             Changes::of_probes(&policy, &phase_core::machine(), &probes)
         }
     };
+    // Drivers are loaded only for a policy that rests on one.
+    if policy.cells().iter().any(|c| c.energy_basis.is_some()) {
+        changes = changes.with_sensors(&policy, &super::energy::live(), SystemWall.unix_ns() / 1_000_000_000);
+    }
     say(&if arguments.json { serde_json::to_string(&changes).map_err(|e| Failure::work(&e))? } else { changes.to_string() })?;
     match changes.severity() {
         None | Some(Severity::Info) => Ok(()),

@@ -8,7 +8,8 @@ use crate::{
     argument::{self, EnergyCommand},
     exit::Failure,
 };
-use phase_energy::{Recording, file};
+use phase_energy::{BoardField, NvmlLibrary, Rapl, Recording, Source as _, file};
+use phase_policy::LiveSensor;
 use std::{fs, path::Path};
 
 pub(crate) fn run(arguments: &argument::Energy) -> Result<(), Failure> {
@@ -17,6 +18,15 @@ pub(crate) fn run(arguments: &argument::Energy) -> Result<(), Failure> {
         EnergyCommand::Calibrate(a) => calibrate::run(a),
         EnergyCommand::Watch(a) => watch::run(a),
     }
+}
+
+/// The sensors that this machine has now, read or not.
+pub(crate) fn live() -> Vec<LiveSensor> {
+    let boards = NvmlLibrary::load().and_then(|l| l.boards()).unwrap_or_default();
+    let of_boards = boards.iter().flat_map(|b| BoardField::ALL.map(|field| b.source_id(field)));
+    let packages = Rapl::packages(Path::new("/sys")).unwrap_or_default();
+    let all = of_boards.chain(packages.iter().map(|p| p.id().clone()));
+    all.map(|id| LiveSensor { perimeter: id.perimeter.to_string(), device: id.device, driver: id.driver, field: id.field }).collect()
 }
 
 /// Makes the folder that readings are to be written in.

@@ -39,8 +39,9 @@ pub(crate) struct Void {
     pub(crate) reason: NoData,
 }
 
-/// What one source said, and everything a reader of it must know.
-#[derive(Clone, Debug, PartialEq)]
+/// What one source said, and everything a reader of it must know. Its serialised form leaves the readings out: they are a
+/// samples file of their own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Recording {
     /// The sensor.
@@ -48,6 +49,7 @@ pub struct Recording {
     /// What the readings are.
     pub kind: ReadingKind,
     /// The readings, in order of time.
+    #[serde(skip)]
     pub samples: Vec<Sample>,
     /// Failed reads, with their times: the first of them.
     pub errors: Vec<(Timestamp, ReadError)>,
@@ -81,6 +83,13 @@ impl Recording {
             series = series.with_void(Timestamp::from_nanos(void.from_ns), Timestamp::from_nanos(void.to_ns), void.reason);
         }
         Ok(series)
+    }
+
+    /// The recording with its readings, after it was read back without them.
+    #[must_use]
+    pub fn with_samples(mut self, samples: Vec<Sample>) -> Self {
+        self.samples = samples;
+        self
     }
 
     /// The readings as a samples file.

@@ -36,7 +36,9 @@ impl RequestCost {
     pub(crate) fn from_parts(seconds: Bounded, energy: &Energy, usd_per_hour: f64, price: &EnergyPrice) -> Result<Self, OutOfRange> {
         let infra_usd = seconds.product(Bounded::exact(usd_per_hour)?)?.times(1.0 / 3600.0)?;
         let kwh = match energy {
-            Energy::Measured { joules, low, high } => Some(price.metered(Bounded::new(joules.0, low.0, high.0)?)?),
+            Energy::Measured { joules, low, high }
+            | Energy::Interpolated { joules, low, high }
+            | Energy::MacroWindow { joules, low, high, .. } => Some(price.metered(Bounded::new(joules.0, low.0, high.0)?)?),
             _ => None,
         };
         let priced = |each: Option<f64>| kwh.zip(each).map(|(kwh, each)| kwh.times(each)).transpose();

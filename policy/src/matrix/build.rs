@@ -146,6 +146,7 @@ fn cell(key: CellKey, Group { boundary, ok, failures, cancelled }: Group<'_>) ->
         blocks,
         steady: None,
         energy: Energy::NoData { reason: NoData::NotRecorded },
+        energy_basis: None,
         key,
     }
 }

@@ -1,5 +1,6 @@
 //! One cell: its key, its numbers, its row.
 
+use super::EnergyBasis;
 use crate::stats::{BlockMedian, Interval, Steadiness};
 use phase_core::{BackendId, Energy, Phase, Regime, Shape};
 use serde::{Deserialize, Serialize};
@@ -149,11 +150,14 @@ pub struct Cell {
     pub steady: Option<Steadiness>,
     /// Energy of one call.
     pub energy: Energy,
+    /// What that rests on; `None` where it was not measured, and in policies written before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub energy_basis: Option<EnergyBasis>,
 }
 
 impl Cell {
     /// Column names of [`csv_row`](Self::csv_row), units included.
-    pub const CSV_COLUMNS: [&'static str; 33] = [
+    pub const CSV_COLUMNS: [&'static str; 40] = [
         "backend",
         "mode",
         "phase",
@@ -186,6 +190,13 @@ impl Cell {
         "energy_low_j",
         "energy_high_j",
         "energy_no_data_reason",
+        "energy_replays",
+        "energy_windows",
+        "energy_single_status",
+        "energy_active_above",
+        "energy_active_j",
+        "energy_active_low_j",
+        "energy_active_high_j",
         "boundary",
     ];
 
@@ -194,14 +205,17 @@ impl Cell {
         fn text<T: ToString>(value: Option<T>) -> String {
             value.map_or_else(String::new, |v| v.to_string())
         }
-        let Self { key, boundary, n, failures, cancelled, blocks, contexts, time, steady, energy } = self;
+        let Self { key, boundary, n, failures, cancelled, blocks, contexts, time, steady, energy, energy_basis } = self;
         let CellKey { backend, mode, phase, shape, regime } = key;
         let interval = time.and_then(|t| t.interval);
-        let (status, joules, reason) = match energy {
-            Energy::Measured { joules, low, high } => ("measured", Some([joules.0, low.0, high.0]), None),
-            Energy::NoData { reason } => ("no_data", None, Some(reason)),
-            _ => ("no_data", None, None),
+        let (joules, mean) = match energy {
+            Energy::Measured { joules, low, high } | Energy::Interpolated { joules, low, high } => (Some([joules.0, low.0, high.0]), None),
+            Energy::MacroWindow { joules, low, high, replays, windows, .. } => {
+                (Some([joules.0, low.0, high.0]), Some([*replays, *windows]))
+            }
+            _ => (None, None),
         };
+        let active = energy_basis.as_ref().and_then(|b| b.active.as_ref());
         [
             backend.to_string(),
             mode.clone(),
@@ -230,11 +244,18 @@ impl Cell {
             text(time.and_then(|t| t.device_median_ns)),
             text(steady.map(|s| s.judged())),
             text(steady.map(|s| s.unsteady())),
-            status.to_owned(),
+            energy.status().to_owned(),
             text(joules.map(|j| j[0])),
             text(joules.map(|j| j[1])),
             text(joules.map(|j| j[2])),
-            text(reason),
+            text(energy.reason()),
+            text(mean.map(|m| m[0])),
+            text(mean.map(|m| m[1])),
+            text(energy_basis.as_ref().map(|b| b.single.status())),
+            text(active.map(|a| &a.above)),
+            text(active.map(|a| a.joules)),
+            text(active.map(|a| a.low)),
+            text(active.map(|a| a.high)),
             boundary.clone(),
         ]
     }

@@ -66,7 +66,7 @@ pub(crate) fn check_cells(cells: &[Cell], boundaries: &BTreeMap<String, Measurem
 }
 
 fn check_cell(cell: &Cell) -> Result<(), String> {
-    let Cell { key, boundary: _, n, failures: _, cancelled: _, blocks, contexts, time, steady: _, energy } = cell;
+    let Cell { key, boundary: _, n, failures: _, cancelled: _, blocks, contexts, time, steady: _, energy, energy_basis } = cell;
     if key.shape.batch == 0 || (key.phase != Phase::Request && key.shape.new_tokens == 0) {
         return Err("its shape is empty".to_owned());
     }
@@ -90,7 +90,8 @@ fn check_cell(cell: &Cell) -> Result<(), String> {
         None if *n == 0 => {}
         _ => return Err(format!("n = {n} does not agree with its times")),
     }
-    check_energy(energy)
+    check_energy(energy)?;
+    energy_basis.as_ref().map_or(Ok(()), super::EnergyBasis::check)
 }
 
 fn check_time(time: &TimeSummary) -> Result<(), String> {
@@ -123,7 +124,11 @@ fn check_time(time: &TimeSummary) -> Result<(), String> {
 
 pub(super) fn check_energy(energy: &Energy) -> Result<(), String> {
     match energy {
-        Energy::Measured { joules, low, high } if !(0.0 <= low.0 && low <= joules && joules <= high && high.0.is_finite()) => {
+        Energy::Measured { joules, low, high }
+        | Energy::Interpolated { joules, low, high }
+        | Energy::MacroWindow { joules, low, high, .. }
+            if !(0.0 <= low.0 && low <= joules && joules <= high && high.0.is_finite()) =>
+        {
             Err(format!("an energy of {energy}"))
         }
         _ => Ok(()),

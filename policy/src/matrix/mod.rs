@@ -1,10 +1,12 @@
 //! From events to statistics: one cell per (backend, mode, phase, shape, regime). Status gates every number, and
 //! nothing is averaged across regimes, phases or boundaries.
 
+mod basis;
 mod build;
 mod cell;
 mod check;
 
+pub use basis::{ActiveJoules, EnergyBasis, EnergySensor};
 pub use cell::{Cell, CellKey, Contexts, RegimeClass, TimeSummary};
 pub(crate) use check::{check_boundaries, check_cells};
 
@@ -78,6 +80,20 @@ impl ScenarioMatrix {
         let index = found.map_err(|_| MatrixError::NoCell { cell: key.id() })?;
         check::check_energy(&energy).map_err(|problem| MatrixError::Inconsistent { cell: key.id(), problem })?;
         self.cells[index].energy = energy;
+        self.cells[index].energy_basis = None;
+        Ok(())
+    }
+
+    /// As [`set_energy`](Self::set_energy), with what it rests on.
+    ///
+    /// # Errors
+    /// As there, of the parts of `basis` too.
+    pub fn set_energy_with(&mut self, key: &CellKey, energy: Energy, basis: EnergyBasis) -> Result<(), MatrixError> {
+        basis.check().map_err(|problem| MatrixError::Inconsistent { cell: key.id(), problem })?;
+        self.set_energy(key, energy)?;
+        if let Ok(index) = self.cells.binary_search_by(|cell| cell.key.cmp(key)) {
+            self.cells[index].energy_basis = Some(basis);
+        }
         Ok(())
     }
 }

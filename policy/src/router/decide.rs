@@ -226,8 +226,12 @@ pub(super) fn energy(router: &Router, backend: &BackendId, workload: Workload) -
 }
 
 fn energy_of(router: &Router, rows: [Option<&Row>; 2], backend: usize, workload: Workload) -> Energy {
-    let [prefill, decode] = rows.map(|row| {
-        let cell = &router.policy.cells()[row?.arms[backend].as_ref()?.cell];
+    let places = rows.map(|row| Some(row?.arms[backend].as_ref()?.cell));
+    if let Some(reason) = places.iter().flatten().find_map(|place| *router.energy_voids.get(*place)?) {
+        return Energy::NoData { reason };
+    }
+    let [prefill, decode] = places.map(|place| {
+        let cell = &router.policy.cells()[place?];
         let Workload { prompt_tokens, .. } = workload;
         let here = match cell.contexts {
             Some(c) if cell.key.phase == Phase::Decode => {

@@ -15,8 +15,8 @@ pub use objective::{Objective, ObjectiveError};
 pub use shared::{Present, SharedRouter};
 pub use tiers::{ModelTier, TierDecision, TierError, TierReason, TieredRouter};
 
-use crate::{Policy, Slo, Validity, rules::Liveness, validity::BackendValidity};
-use phase_core::{BackendId, Energy, MeasurementBoundary, Phase, Shape};
+use crate::{LiveSensor, Policy, Slo, Validity, rules::Liveness, sensors, validity::BackendValidity};
+use phase_core::{BackendId, Energy, MeasurementBoundary, NoData, Phase, Shape};
 use serde::{Deserialize, Serialize};
 use tables::Tables;
 
@@ -56,12 +56,14 @@ pub struct Router {
     tables: Tables,
     validity: Option<Validity>,
     slo: Slo,
+    /// Why the energy of a cell does not hold any more, by its place; empty where nobody looked.
+    energy_voids: Vec<Option<NoData>>,
 }
 
 impl Router {
     /// Trusts that the process runs every backend under the policy's boundaries; see [`with_live`](Self::with_live).
     pub fn new(policy: Policy) -> Self {
-        Self { tables: Tables::new(&policy), policy, validity: None, slo: Slo::default() }
+        Self { tables: Tables::new(&policy), policy, validity: None, slo: Slo::default(), energy_voids: Vec::new() }
     }
 
     /// Holds the policy against the boundaries of the running process. A backend whose boundary changed is not routed
@@ -78,6 +80,16 @@ impl Router {
         let liveness = self.tables.backends.iter().map(liveness).collect();
         self.tables = self.tables.with_liveness(liveness, self.policy.constants());
         self.validity = Some(validity);
+        self
+    }
+
+    /// Holds the policy's energies against the sensors that can be read now: where one is gone, has another driver, or was
+    /// calibrated too long before `now_unix_s`, its energies are `no_data` and enter no decision. Times stay.
+    #[must_use]
+    pub fn with_sensors(mut self, live: &[LiveSensor], now_unix_s: u64) -> Self {
+        self.energy_voids = self.policy.cells().iter().map(|cell| sensors::void(cell, live, now_unix_s)).collect();
+        let voids = &self.energy_voids;
+        self.tables = self.tables.with_energies(|cell| voids[cell].is_none(), self.policy.constants());
         self
     }
 

@@ -8,7 +8,7 @@ use crate::{
     rules::{Candidate, Liveness, Outside, Reason, Selection, Standing, Warmth, may_route, select},
     stats::{Edges, Interval, RatioInterval, real, real_size},
 };
-use phase_core::{BackendId, Energy, Phase, Shape};
+use phase_core::{BackendId, Energy, MacroMethod, Phase, Shape};
 use std::collections::{BTreeMap, HashMap};
 
 #[derive(Clone, Debug)]
@@ -178,9 +178,14 @@ pub(super) struct Joules {
 }
 
 impl Joules {
+    /// What may enter a decision: every status that has bounds. The response energy of an isolated call is not what it takes
+    /// in a busy device, and is left out.
     fn of(energy: &Energy) -> Option<Self> {
         match energy {
-            Energy::Measured { joules, low, high } => Some(Self { value: joules.0, low: low.0, high: high.0 }),
+            Energy::MacroWindow { method: MacroMethod::GuardedShot, .. } => None,
+            Energy::Measured { joules, low, high }
+            | Energy::Interpolated { joules, low, high }
+            | Energy::MacroWindow { joules, low, high, .. } => Some(Self { value: joules.0, low: low.0, high: high.0 }),
             _ => None,
         }
     }
@@ -235,6 +240,19 @@ impl Tables {
         self
     }
 
+    /// Takes the energies of the cells that `holds` is false for out of every decision.
+    pub(super) fn with_energies(mut self, holds: impl Fn(usize) -> bool, constants: &Constants) -> Self {
+        for arm in self.rows_mut().flat_map(|row| row.arms.iter_mut().flatten()).filter(|arm| !holds(arm.cell)) {
+            arm.energy = None;
+        }
+        self.choose(constants);
+        self
+    }
+
+    fn rows_mut(&mut self) -> impl Iterator<Item = &mut Row> {
+        [&mut self.prefill, &mut self.decode].into_iter().flat_map(|t| &mut t.grids).flat_map(|g| &mut g.rows)
+    }
+
     /// Works out who is best in each bucket.
     fn choose(&mut self, constants: &Constants) {
         for row in [&mut self.prefill, &mut self.decode].into_iter().flat_map(|t| &mut t.grids).flat_map(|g| &mut g.rows) {
@@ -263,6 +281,7 @@ impl Table {
             row.arms[backend] = Some(arm);
         }
         let mut rows: Vec<Row> = by_shape.into_values().collect();
+        rows.iter_mut().for_each(|row| row.keep_comparable_energies(policy));
         rows.sort_by(|a, b| a.shape.batch.cmp(&b.shape.batch).then(a.length.total_cmp(&b.length)));
         let grids: Vec<_> = rows.chunk_by(|a, b| a.shape.batch == b.shape.batch).map(|rows| Grid::new(policy, rows.to_vec())).collect();
         let mut small = vec![None; SMALL];
@@ -371,6 +390,18 @@ impl Grid {
 impl Row {
     fn new(shape: Shape, length: f64, backends: usize) -> Self {
         Self { shape, best: Selection::default_safe(Reason::NoCell), length, arms: vec![None; backends] }
+    }
+
+    /// Energies of another perimeter than the default's say nothing against it.
+    fn keep_comparable_energies(&mut self, policy: &Policy) {
+        let basis = |arm: &Arm| policy.cells()[arm.cell].energy_basis.as_ref();
+        let Some((default, challengers)) = self.arms.split_first_mut() else { return };
+        let Some(ours) = default.as_ref().and_then(basis) else { return };
+        for arm in challengers.iter_mut().flatten() {
+            if basis(arm).is_some_and(|theirs| !ours.comparable(theirs)) {
+                arm.energy = None;
+            }
+        }
     }
 
     fn select(&self, liveness: &[Liveness], scale: &Scale, edges: Edges, constants: &Constants) -> Selection {

@@ -7,7 +7,7 @@
 //! | `default_safe` | everything else, and every tie, goes to default-safe | an interval beyond the tie region |
 //! | `compile` | never by default; decode stays eager | evidence, of which this version knows no kind |
 //! | `warmup` | cold is a regime of its own; warm before routing | cold cells of the same bucket |
-//! | `energy` | per-event energy only with data | every part measured |
+//! | `energy` | per-event energy only with data | covered by the sensor; else a macro window; every part known |
 
 mod compile;
 mod decode_heavy;
@@ -18,6 +18,7 @@ mod warmup;
 
 pub use compile::{CompileAdvice, CompileReason};
 pub use default_safe::{Outside, Reason, Standing};
+pub use energy::{add_energies, repeat_energy, reported_energy};
 pub use warmup::{Warmth, Warmup};
 
 pub(crate) use compile::{advice as compile_advice, may_route};

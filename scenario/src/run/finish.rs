@@ -13,6 +13,10 @@ use phase_core::{Arm, MeasurementBoundary, Registry, StackInfo};
 
 impl Runner<'_> {
     pub(super) fn finish(&mut self) -> Result<(), ScenarioError> {
+        if self.metering.is_some() {
+            self.stable.drop_all();
+            self.context_resident()?;
+        }
         self.stable.read_evidence();
         for (id, evidence) in self.stable.evidence(&self.manifest.plan) {
             let file = file_name(&id);

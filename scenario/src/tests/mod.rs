@@ -3,6 +3,7 @@
 mod cold;
 mod compare;
 mod damage;
+mod energy;
 mod failing;
 mod resume;
 mod whole;
@@ -42,7 +43,7 @@ pub(crate) struct Actor {
     script: Arc<Script>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Script {
     pub(crate) calls: AtomicU32,
     /// Fails from this call on, when it is not 0.
@@ -54,6 +55,16 @@ pub(crate) struct Script {
     pub(crate) version: AtomicU32,
     /// Every call takes this long on the clock.
     pub(crate) pace: Mutex<Option<(Arc<ManualClock>, Duration)>>,
+    /// What a call does to the device it runs on, and that device's name.
+    pub(crate) work: Mutex<Option<(Work, &'static str)>>,
+}
+
+pub(crate) type Work = Arc<dyn Fn(phase_core::Phase) + Send + Sync>;
+
+impl std::fmt::Debug for Script {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Script").field("calls", &self.calls).finish_non_exhaustive()
+    }
 }
 
 pub(crate) fn arm(id: &'static str) -> Arm {
@@ -115,17 +126,24 @@ impl Backend for Actor {
         }
         let inner = Sim::named(self.id()).load(spec)?;
         let info = inner.info().clone();
-        let stack = info.stack.clone().merged(&self.probe()?);
+        let mut stack = info.stack.clone().merged(&self.probe()?);
+        if let Some((_, device)) = *self.script.work.lock().unwrap() {
+            stack = stack.with(Layer::Runtime, "gpu_uuid", device);
+        }
         let info = info.with_work(1_000, 10, 100).with_stack(stack);
         Ok(ActorModel { inner, info, script: self.script.clone() })
     }
 }
 
 impl ActorModel {
-    fn act(&self) -> Result<(), ActorError> {
+    fn act(&self, phase: phase_core::Phase) -> Result<(), ActorError> {
         let call = self.script.calls.fetch_add(1, Ordering::Relaxed) + 1;
         if let Some((clock, pace)) = &*self.script.pace.lock().unwrap() {
             clock.advance(*pace);
+        }
+        let work = self.script.work.lock().unwrap().clone();
+        if let Some((work, _)) = work {
+            work(phase);
         }
         let fails_at = self.script.fails_at.load(Ordering::Relaxed);
         if fails_at > 0 && call >= fails_at {
@@ -149,7 +167,7 @@ impl PhaseTypes for ActorModel {
 
 impl Prefill for ActorModel {
     fn prefill(&mut self, cache: &mut SimCache, prompt: PromptBatch<'_>, out: &mut Logits) -> Result<(), ActorError> {
-        self.act()?;
+        self.act(phase_core::Phase::Prefill)?;
         self.inner.prefill(cache, prompt, out)?;
         self.spoil(out);
         Ok(())
@@ -158,7 +176,7 @@ impl Prefill for ActorModel {
 
 impl Decode for ActorModel {
     fn decode(&mut self, cache: &mut SimCache, tokens: &[TokenId], out: &mut Logits) -> Result<(), ActorError> {
-        self.act()?;
+        self.act(phase_core::Phase::Decode)?;
         self.inner.decode(cache, tokens, out)?;
         self.spoil(out);
         Ok(())

@@ -1,0 +1,200 @@
+//! Energy in the report and on the decision card.
+
+use super::{EnergyCell, EnergyPlan, EnergySummary};
+use crate::{Run, table::Table};
+use phase_core::{Energy, Phase};
+use phase_energy::Availability;
+use std::fmt::Write as _;
+
+/// The section of the report.
+pub(crate) fn section(run: &Run) -> String {
+    let manifest = run.manifest();
+    let mut out = "## Energy\n\n".to_owned();
+    match (&manifest.energy, run.energy()) {
+        (Some(plan), Some(summary)) => measured(&mut out, plan, summary),
+        _ => {
+            let _ = writeln!(out, "`no_data` ({}) for every cell: nobody asked for energy (`--energy`).\n", manifest.energy_reason);
+        }
+    }
+    let mut table = Table::new(&["source", "status", "detail"]);
+    for source in &manifest.energy_sources {
+        let (status, detail) = match &source.availability {
+            Availability::Available { detail } => ("available", detail.as_str()),
+            Availability::Unavailable { reason } => ("absent", reason.as_str()),
+            _ => ("unknown", ""),
+        };
+        table.row([source.name.clone(), status.to_owned(), detail.to_owned()]);
+    }
+    let _ = write!(out, "{table}");
+    out
+}
+
+/// What the decision card says about energy.
+pub(crate) fn card_line(run: &Run) -> String {
+    let Some((plan, summary)) = run.manifest().energy.as_ref().zip(run.energy()) else {
+        return format!("`no_data`: {}", run.manifest().energy_reason);
+    };
+    if let Some(reason) = plan.reason {
+        return format!("`no_data`: {reason}");
+    }
+    let parts: Vec<_> = summary
+        .requests
+        .iter()
+        .map(|r| match (&r.energy, r.tokens_per_joule) {
+            (Energy::NoData { reason }, _) => format!("{} {}: `no_data`, {reason}", r.backend, r.cell),
+            (energy, rate) => {
+                let rate = rate.map_or_else(String::new, |t| format!(", {} tokens/J", short(t)));
+                format!("{} {}: {} J a request, {}{rate}", r.backend, r.cell, joules(energy), energy.status())
+            }
+        })
+        .collect();
+    format!("it decides only where intervals do not overlap; {}", parts.join("; "))
+}
+
+fn measured(out: &mut String, plan: &EnergyPlan, summary: &EnergySummary) {
+    if let Some(reason) = plan.reason {
+        let _ = writeln!(out, "`no_data` ({reason}) for every cell.\n");
+    } else {
+        let sensors: Vec<_> = plan.sensors.iter().map(|s| format!("{} ({})", s.id, s.calibration.kind)).collect();
+        let _ = writeln!(
+            out,
+            "Sensors: {}. One call is reported `measured` only where its sensor covers every single one; else the mean over windows of \
+             replays, warm and back to back, with its interval (`macro_window`); else `no_data` with the reason. Energies are of the device \
+             alone: no host, fan or power supply. *Active* is what is above the device at rest with its models resident.\n",
+            sensors.join("; ")
+        );
+    }
+    plan.notes.iter().for_each(|note| {
+        let _ = writeln!(out, "- {note}");
+    });
+    if !plan.notes.is_empty() {
+        out.push('\n');
+    }
+    if plan.reason.is_none() {
+        for phase in [Phase::Prefill, Phase::Decode] {
+            let table = calls(summary, phase);
+            if !table.is_empty() {
+                let name = if phase == Phase::Prefill { "Prefill, a call" } else { "Decode, a step" };
+                let _ = writeln!(out, "### {name}\n\n{table}");
+            }
+        }
+        let _ = writeln!(out, "### Requests\n\n{}", requests(summary));
+        let _ = writeln!(out, "### At rest\n\n{}", rests(summary));
+    }
+    for cell in &summary.cells {
+        for note in &cell.notes {
+            let _ = writeln!(out, "- {}: {note}", cell.cell);
+        }
+    }
+}
+
+fn calls(summary: &EnergySummary, phase: Phase) -> Table {
+    let mut table = Table::new(&[
+        "backend",
+        "batch",
+        "new",
+        "context",
+        "status",
+        "J",
+        "J/token",
+        "tokens/J",
+        "active J",
+        "windows",
+        "one call alone",
+        "time/blocks",
+        "other sensor",
+    ]);
+    for cell in summary.cells.iter().filter(|c| c.phase == phase) {
+        let none = || "-".to_owned();
+        let rate = |r: Option<[f64; 3]>| r.map_or_else(none, short);
+        let active = cell.basis.as_ref().and_then(|b| b.active.as_ref());
+        table.row([
+            cell.backend.to_string(),
+            cell.shape.batch.to_string(),
+            cell.shape.new_tokens.to_string(),
+            cell.shape.context.to_string(),
+            status(&cell.energy),
+            joules(&cell.energy),
+            rate(cell.joules_per_token),
+            rate(cell.tokens_per_joule),
+            active.map_or_else(none, |a| short([a.joules, a.low, a.high])),
+            windows(cell),
+            alone(cell),
+            cell.over_blocks.map_or_else(none, |r| format!("{r:.2}")),
+            cell.cross_check.map_or_else(none, |r| format!("{r:.3}")),
+        ]);
+    }
+    table
+}
+
+fn requests(summary: &EnergySummary) -> Table {
+    let mut table = Table::new(&["cell", "backend", "new tokens", "status", "J/request", "J/token", "tokens/J"]);
+    for r in &summary.requests {
+        let rate = |r: Option<[f64; 3]>| r.map_or_else(|| "-".to_owned(), short);
+        table.row([
+            r.cell.clone(),
+            r.backend.to_string(),
+            r.new_tokens.to_string(),
+            status(&r.energy),
+            joules(&r.energy),
+            rate(r.joules_per_token),
+            rate(r.tokens_per_joule),
+        ]);
+    }
+    table
+}
+
+fn rests(summary: &EnergySummary) -> Table {
+    let mut table = Table::new(&["state", "device", "sensor", "sitting", "W", "+-"]);
+    for rest in &summary.rests {
+        let none = || "no_data".to_owned();
+        let kind = serde_json::to_value(rest.rest).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+        table.row([
+            kind,
+            rest.device.clone(),
+            rest.field.clone(),
+            rest.sitting.to_string(),
+            rest.mean_w.map_or_else(none, |w| format!("{w:.1}")),
+            rest.error_w.map_or_else(none, |w| format!("{w:.1}")),
+        ]);
+    }
+    table
+}
+
+fn status(energy: &Energy) -> String {
+    energy.reason().map_or_else(|| energy.status().to_owned(), |reason| format!("no_data: {reason}"))
+}
+
+fn joules(energy: &Energy) -> String {
+    super::summary::middle_and_bounds(energy).map_or_else(|| "-".to_owned(), short)
+}
+
+fn windows(cell: &EnergyCell) -> String {
+    match &cell.window {
+        Energy::MacroWindow { replays, windows, .. } => format!("{windows} of {replays}"),
+        other => status(other),
+    }
+}
+
+/// What is known of single calls.
+fn alone(cell: &EnergyCell) -> String {
+    cell.single.as_ref().map_or_else(
+        || "-".to_owned(),
+        |s| match s.reason {
+            None => format!("{} {}", s.energy.status(), joules(&s.energy)),
+            Some(reason) => format!("no_data: {reason} ({} of {} known)", s.measured + s.interpolated, s.calls),
+        },
+    )
+}
+
+/// Middle and bounds to three digits or so.
+fn short([middle, low, high]: [f64; 3]) -> String {
+    let scale = middle.abs();
+    let digits = match scale {
+        s if s >= 100.0 => 1,
+        s if s >= 1.0 => 3,
+        s if s >= 0.01 => 5,
+        _ => 8,
+    };
+    format!("{middle:.digits$} [{low:.digits$}, {high:.digits$}]")
+}

@@ -123,6 +123,48 @@ pub enum Reason {
     },
 }
 
+impl Reason {
+    /// What [`as_str`](Self::as_str) can say, ordered: for counters.
+    pub const NAMES: [&'static str; 15] = [
+        "ambiguous",
+        "boundary_changed",
+        "contexts_differ",
+        "failures",
+        "incumbent",
+        "keeps_limits",
+        "no_cell",
+        "no_energy",
+        "not_live",
+        "not_steady",
+        "only_backend",
+        "outside_envelope",
+        "tie",
+        "too_few_blocks",
+        "winner",
+    ];
+
+    /// The name used in files, for example `outside_envelope`.
+    pub const fn as_str(&self) -> &'static str {
+        Self::NAMES[match self {
+            Self::Ambiguous { .. } => 0,
+            Self::BoundaryChanged => 1,
+            Self::ContextsDiffer { .. } => 2,
+            Self::Failures { .. } => 3,
+            Self::Incumbent { .. } => 4,
+            Self::KeepsLimits => 5,
+            Self::NoCell => 6,
+            Self::NoEnergy => 7,
+            Self::NotLive => 8,
+            Self::NotSteady { .. } => 9,
+            Self::OnlyBackend => 10,
+            Self::OutsideEnvelope(_) => 11,
+            Self::Tie { .. } => 12,
+            Self::TooFewBlocks { .. } => 13,
+            Self::Winner { .. } => 14,
+        }]
+    }
+}
+
 /// Which edge of the measured envelope a request crosses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "outside", rename_all = "snake_case")]
@@ -285,6 +327,20 @@ pub(crate) fn select(candidates: impl Iterator<Item = Candidate>, default: Liven
 mod tests {
     use super::*;
     use crate::stats::{BlockMedian, paired_ratio};
+
+    #[test]
+    fn a_reasons_name_is_that_of_its_file_form() {
+        for reason in [
+            Reason::Failures { failed: 1, calls: 2 },
+            Reason::KeepsLimits,
+            Reason::NotSteady { unsteady: 1, judged: 2 },
+            Reason::OutsideEnvelope(Outside::Empty),
+            Reason::TooFewBlocks { blocks: 1, needed: 3 },
+        ] {
+            assert_eq!(serde_json::to_value(reason).unwrap()["reason"], reason.as_str());
+        }
+        assert!(Reason::NAMES.is_sorted());
+    }
 
     fn standing(ns: f64) -> Standing {
         let blocks = |t: f64| (0..4).map(|b| BlockMedian::new(b, 1, t + f64::from(b))).collect::<Vec<_>>();

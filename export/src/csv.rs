@@ -1,0 +1,17 @@
+//! Tables as CSV with a line of names. What there is none of is an empty field.
+
+use crate::{ExportError, table::Table};
+
+/// `table` as CSV.
+///
+/// # Errors
+/// [`ExportError::Io`], which writing into memory does not give.
+pub fn csv(table: &Table) -> Result<Vec<u8>, ExportError> {
+    let wrong = |e: csv::Error| ExportError::Io { action: "write", path: table.name().into(), source: e.into() };
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(table.columns().iter().map(|c| c.name)).map_err(wrong)?;
+    for row in 0..table.rows() {
+        writer.write_record(table.columns().iter().map(|c| c.values.text(row))).map_err(wrong)?;
+    }
+    writer.into_inner().map_err(|e| wrong(e.into_error().into()))
+}

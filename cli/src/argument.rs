@@ -91,7 +91,7 @@ pub(crate) enum Command {
     Report(Report),
     /// Compare two runs, cell by cell
     Compare(Compare),
-    /// Compile runs into a policy
+    /// Compile runs into a policy, or show one
     Policy(Policy),
     /// Ask a policy
     Decide(Decide),
@@ -239,19 +239,34 @@ pub(crate) struct Compare {
 }
 
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Policy {
-    /// Run directories of one boundary
+    #[command(subcommand)]
+    pub(crate) command: Option<PolicyCommand>,
+    /// Run directories of one boundary; one that is called `show` is written `./show`
     #[arg(required = true)]
     pub(crate) runs: Vec<PathBuf>,
     /// The policy file to write
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) out: PathBuf,
+    #[arg(short, long, value_name = "FILE", required = true)]
+    pub(crate) out: Option<PathBuf>,
     /// The backend for ties and for what was not measured [default: ort, the source document's hypothesis]
     #[arg(long, value_name = "BACKEND")]
     pub(crate) default_safe: Option<String>,
     /// Differences below this share are ties
     #[arg(long, default_value_t = 0.02, value_name = "SHARE")]
     pub(crate) rope: f64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Say what a policy rests on and what it decides
+    Show {
+        /// The policy file, of this version or an older one
+        policy: PathBuf,
+        /// Print the document, checked and brought to this version
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Args, Debug)]

@@ -36,7 +36,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Validate(a) => command::run_directory::validate(a),
         Command::Report(a) => command::run_directory::report(a),
         Command::Compare(a) => command::run_directory::compare(a),
-        Command::Policy(a) => command::policy::compile(a),
+        Command::Policy(a) => command::policy::run(a),
         Command::Decide(a) => command::policy::decide(a),
         Command::Energy(a) => command::energy::run(a),
         Command::Check(a) => command::check::run(&setting, a),

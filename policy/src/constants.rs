@@ -66,13 +66,7 @@ pub struct Constants {
     /// [`MAX_FAILURE_SHARE`].
     pub max_failure_share: f64,
     /// [`HYSTERESIS`].
-    #[serde(default = "hysteresis")]
     pub hysteresis: f64,
-}
-
-/// What policies without it were read by.
-const fn hysteresis() -> f64 {
-    HYSTERESIS
 }
 
 impl Default for Constants {

@@ -17,12 +17,13 @@ pub mod stats;
 #[cfg(test)]
 mod testing;
 mod validity;
+mod warm;
 
 pub use change::{Change, Changes, Severity, severity};
 pub use drift::{Drift, DriftVerdict};
 pub use matrix::{ActiveJoules, Cell, CellKey, Contexts, EnergyBasis, EnergySensor, MatrixError, RegimeClass, ScenarioMatrix, TimeSummary};
 pub use observation::{DEFAULT_MODE, Observation};
-pub use policy::{CheckError, Comparison, Policy, PolicyError, PolicyOptions, SCHEMA};
+pub use policy::{CheckError, Comparison, Policy, PolicyError, PolicyOptions, SCHEMA, Summary, Upgraded};
 pub use router::{
     Basis, Choice, Decision, Estimate, Explanation, Fallbacks, Limits, ModelTier, Objective, ObjectiveError, Prediction, Present, Router,
     SharedRouter, TierDecision, TierError, TierReason, TieredRouter, Unpredicted, WarmupAdvice, Workload,
@@ -33,3 +34,4 @@ pub use rules::{
 pub use sensors::LiveSensor;
 pub use slo::{Percentile, Slo, SloError};
 pub use validity::{BackendValidity, Validity};
+pub use warm::{IdleCurve, IdleError, IdlePoint, IdleSample};

@@ -182,10 +182,8 @@ fn an_edit_another_version_and_another_file_are_told_apart() {
     assert!(matches!(Policy::from_json(&edited), Err(PolicyError::Digest { .. })));
     let added = json.replacen('{', r#"{"note": "trust me","#, 1);
     assert!(matches!(Policy::from_json(&added), Err(PolicyError::Digest { .. })));
-    let newer = json.replacen("phase.policy/1", "phase.policy/2", 1);
-    let error = Policy::from_json(&newer).unwrap_err();
-    assert!(matches!(&error, PolicyError::Schema { found } if found == "phase.policy/2"));
-    assert!(error.to_string().contains("phase.policy/1"), "{error}");
+    let newer = json.replacen("phase.policy/2", "phase.policy/3", 1);
+    assert!(matches!(Policy::from_json(&newer), Err(PolicyError::Schema { found }) if found == "phase.policy/3"));
     assert!(matches!(Policy::from_json("{}"), Err(PolicyError::NotAPolicy { field: "schema" })));
     assert!(matches!(Policy::from_json("[1]"), Err(PolicyError::NotAPolicy { .. })));
     assert!(matches!(Policy::from_json(""), Err(PolicyError::Json(_))));
@@ -227,6 +225,7 @@ fn a_fitting_digest_does_not_excuse_contradictions() {
     inconsistent(|v| v["comparisons"][0]["standing"]["ratio"] = (-1.0).into());
     inconsistent(|v| v["comparisons"][0]["cells"][0] = "made/up".into());
     inconsistent(|v| v["warmups"][0]["ratio"] = 2.into());
+    inconsistent(|v| v["warmups"] = serde_json::json!([]));
 }
 
 #[test]

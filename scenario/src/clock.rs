@@ -20,7 +20,7 @@ impl Clock for SharedClock {
 }
 
 /// Seconds since 1970-01-01T00:00:00Z as RFC 3339 text, in UTC.
-pub(crate) fn rfc3339(unix_seconds: u64) -> String {
+pub fn rfc3339(unix_seconds: u64) -> String {
     let (days, seconds) = (unix_seconds / 86_400, unix_seconds % 86_400);
     // Days since 0000-03-01: a year that starts in March has its leap day at the end.
     let shifted = days + 719_468;

@@ -70,6 +70,7 @@ mod stable;
 mod table;
 mod task;
 
+pub use clock::rfc3339;
 pub use cold::{ColdCall, ColdError, ColdLauncher, ColdReport, ColdRequest, CommandLauncher, StoredLoad, cold_start};
 pub use compare::{Comparison, Foreign, ForeignBackend, Row, RowOutcome, Summary, compare};
 pub use dir::{DIGESTS_SCHEMA, RunState, run_state};

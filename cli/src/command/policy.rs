@@ -8,16 +8,33 @@ use phase_core::{Arm, BackendId};
 use phase_policy::{Policy, PolicyOptions, Router, Workload};
 use std::path::Path;
 
-pub(crate) fn compile(arguments: &argument::Policy) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &argument::Policy) -> Result<(), Failure> {
+    match &arguments.command {
+        Some(argument::PolicyCommand::Show { policy, json }) => show(policy, *json),
+        None => compile(arguments),
+    }
+}
+
+fn show(path: &Path, json: bool) -> Result<(), Failure> {
+    let policy = read(path)?;
+    say(&if json {
+        policy.to_json()
+    } else {
+        format!("Compiled {}.\n{}", phase_scenario::rfc3339(policy.created_unix_s()), policy.summary())
+    })
+}
+
+fn compile(arguments: &argument::Policy) -> Result<(), Failure> {
+    let out = arguments.out.as_deref().ok_or_else(|| Failure::Usage("--out names the policy file to write".to_owned()))?;
     let loaded = phase_scenario::load_runs(&arguments.runs).map_err(|e| Failure::work(&e))?;
     let default_safe = default_safe(arguments, &paths(loaded.backends()))?;
     let options = PolicyOptions::new(default_safe, loaded.created_unix_s()).with_rope(arguments.rope).with_runs(loaded.run_ids());
     let matrix = loaded.matrix().map_err(|e| Failure::work(&e))?;
     let policy = Policy::compile(&matrix, &options).map_err(|e| Failure::work(&e))?;
-    phase_scenario::write_atomically(&arguments.out, policy.to_json().as_bytes()).map_err(|e| Failure::work(&e))?;
+    phase_scenario::write_atomically(out, policy.to_json().as_bytes()).map_err(|e| Failure::work(&e))?;
     note(&format!(
         "wrote {}: {} backends, {} cells, default-safe {}",
-        arguments.out.display(),
+        out.display(),
         policy.backends().count(),
         policy.cells().len(),
         policy.default_safe()

@@ -40,7 +40,7 @@ impl Comparison {
 }
 
 pub(super) fn compile(matrix: &ScenarioMatrix, options: &PolicyOptions) -> Result<Policy, PolicyError> {
-    let PolicyOptions { default_safe, created_unix_s, runs, constants } = options.clone();
+    let PolicyOptions { default_safe, created_unix_s, runs, constants, idle_curves } = options.clone();
     constants.check().map_err(PolicyError::Constants)?;
     require_measured(matrix.cells(), &default_safe)?;
     let mut policy = Policy {
@@ -54,7 +54,12 @@ pub(super) fn compile(matrix: &ScenarioMatrix, options: &PolicyOptions) -> Resul
         constants,
         boundaries: matrix.boundaries().clone(),
         cells: matrix.cells().to_vec(),
+        idle_curves,
+        upgraded: None,
     };
+    if let Some(curve) = policy.idle_curves.iter().find(|c| !policy.boundaries.contains_key(&c.boundary)) {
+        return Err(PolicyError::Inconsistent(format!("the boundary `{}` of an idle curve is not the matrix's", curve.boundary)));
+    }
     policy.digest = document::digest(&policy);
     Ok(policy)
 }

@@ -1,10 +1,11 @@
-//! The JSON form: schema, digest, consistency.
+//! The JSON form: schema, digest, consistency. `docs/schema/policy.v2.schema.json` describes it.
 
-use super::{Comparison, Policy, PolicyError, compile::require_measured};
+use super::{Comparison, Policy, PolicyError, Upgraded, compile::require_measured, upgrade};
 use crate::{
     constants::Constants,
     matrix::{Cell, check_boundaries, check_cells},
-    rules::{Standing, Warmup},
+    rules::{Standing, Warmup, warmups as warmups_of},
+    warm::IdleCurve,
 };
 use phase_core::{BackendId, MeasurementBoundary};
 use serde::Deserialize;
@@ -15,7 +16,7 @@ use std::{
 };
 
 /// What a policy's `schema` says: its name and the version of its form.
-pub const SCHEMA: &str = "phase.policy/1";
+pub const SCHEMA: &str = "phase.policy/2";
 
 /// A policy as read, before anybody looked at it.
 #[derive(Deserialize)]
@@ -31,6 +32,9 @@ struct Unchecked {
     cells: Vec<Cell>,
     comparisons: Vec<Comparison>,
     warmups: Vec<Warmup>,
+    idle_curves: Vec<IdleCurve>,
+    #[serde(default)]
+    upgraded: Option<Upgraded>,
 }
 
 pub(super) fn write(policy: &Policy) -> String {
@@ -40,27 +44,63 @@ pub(super) fn write(policy: &Policy) -> String {
 }
 
 pub(super) fn read(json: &str) -> Result<Policy, PolicyError> {
-    let value: Value = serde_json::from_str(json)?;
+    let mut value: Value = serde_json::from_str(json)?;
     let text = |field| value.get(field).and_then(Value::as_str).ok_or(PolicyError::NotAPolicy { field });
     let found = text("schema")?;
-    if found != SCHEMA {
-        return Err(PolicyError::Schema { found: found.to_owned() });
-    }
+    let from = upgrade::version(found)?;
     let (stated, actual) = (text("digest")?.to_owned(), digest_of(&value));
     if stated != actual {
         return Err(PolicyError::Digest { stated, actual });
     }
-    let Unchecked { schema, digest, created_unix_s, default_safe, runs, constants, boundaries, cells, comparisons, warmups } =
-        serde_json::from_value(value)?;
-    let policy = Policy { schema, digest, created_unix_s, default_safe, runs, constants, boundaries, cells, comparisons, warmups };
+    upgrade::upgrade(&mut value, from)?;
+    let Unchecked {
+        schema,
+        digest,
+        created_unix_s,
+        default_safe,
+        runs,
+        constants,
+        boundaries,
+        cells,
+        comparisons,
+        warmups,
+        idle_curves,
+        upgraded,
+    } = serde_json::from_value(value)?;
+    let policy = Policy {
+        schema,
+        digest,
+        created_unix_s,
+        default_safe,
+        runs,
+        constants,
+        boundaries,
+        cells,
+        comparisons,
+        warmups,
+        idle_curves,
+        upgraded,
+    };
     check(&policy)?;
     Ok(policy)
 }
 
 /// The digest can be computed again over edited content, so it does not stand for consistency.
 fn check(policy: &Policy) -> Result<(), PolicyError> {
-    let Policy { schema: _, digest: _, created_unix_s: _, default_safe, runs: _, constants, boundaries, cells, comparisons, warmups } =
-        policy;
+    let Policy {
+        schema: _,
+        digest: _,
+        created_unix_s: _,
+        default_safe,
+        runs: _,
+        constants,
+        boundaries,
+        cells,
+        comparisons,
+        warmups,
+        idle_curves,
+        upgraded: _,
+    } = policy;
     constants.check().map_err(PolicyError::Inconsistent)?;
     check_cells(cells, boundaries)?;
     check_boundaries(cells.iter().map(|c| (&c.key.backend, c.key.mode.as_str(), c.key.phase, c.boundary.as_str())), boundaries)?;
@@ -79,14 +119,20 @@ fn check(policy: &Policy) -> Result<(), PolicyError> {
             return Err(problem(format!("the verdict {:?} does not follow from {:?}", comparison.verdict, comparison.standing)));
         }
     }
-    warmups.iter().try_for_each(|w| w.check().map_err(PolicyError::Inconsistent))
+    if *warmups != warmups_of(cells, constants) {
+        return Err(PolicyError::Inconsistent("the warm-ups do not follow from the cells".to_owned()));
+    }
+    if let Some(curve) = idle_curves.iter().find(|c| !boundaries.contains_key(&c.boundary)) {
+        return Err(PolicyError::Inconsistent(format!("the boundary `{}` of an idle curve is not there", curve.boundary)));
+    }
+    idle_curves.iter().try_for_each(|c| c.check(constants).map_err(PolicyError::Inconsistent))
 }
 
 pub(super) fn digest(policy: &Policy) -> String {
     digest_of(&serde_json::to_value(policy).expect("a policy has string keys and finite numbers"))
 }
 
-fn digest_of(document: &Value) -> String {
+pub(super) fn digest_of(document: &Value) -> String {
     let mut text = String::new();
     canonical(document, true, &mut text);
     blake3::hash(text.as_bytes()).to_hex().to_string()

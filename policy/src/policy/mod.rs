@@ -2,15 +2,20 @@
 
 mod compile;
 mod document;
+mod summary;
+mod upgrade;
 
 pub use compile::Comparison;
 pub use document::SCHEMA;
+pub use summary::Summary;
+pub use upgrade::Upgraded;
 
 use crate::{
     MatrixError, ScenarioMatrix, Validity,
     constants::Constants,
     matrix::Cell,
     rules::{Warmup, may_route},
+    warm::IdleCurve,
 };
 use phase_core::{BackendId, BoundaryMismatch, MeasurementBoundary, Phase};
 use serde::Serialize;
@@ -28,12 +33,14 @@ pub struct PolicyOptions {
     pub runs: Vec<String>,
     /// Thresholds.
     pub constants: Constants,
+    /// What idling does, where it was measured.
+    pub idle_curves: Vec<IdleCurve>,
 }
 
 impl PolicyOptions {
     /// The named constants, no runs.
     pub fn new(default_safe: BackendId, created_unix_s: u64) -> Self {
-        Self { default_safe, created_unix_s, runs: Vec::new(), constants: Constants::default() }
+        Self { default_safe, created_unix_s, runs: Vec::new(), constants: Constants::default(), idle_curves: Vec::new() }
     }
 
     /// Differences below this share don't move a route.
@@ -56,9 +63,17 @@ impl PolicyOptions {
         self.runs.extend(runs.into_iter().map(Into::into));
         self
     }
+
+    /// What idling does to the measured paths.
+    #[must_use]
+    pub fn with_idle_curves(mut self, curves: impl IntoIterator<Item = IdleCurve>) -> Self {
+        self.idle_curves.extend(curves);
+        self
+    }
 }
 
-/// A policy: cells, comparisons against the default-safe backend, warm-ups, boundaries and constants, under a digest.
+/// A policy: cells, comparisons against the default-safe backend, warm-ups, idle curves, boundaries and constants, under a
+/// digest. Its form is described by `docs/schema/policy.v2.schema.json`.
 ///
 /// ```
 /// # use phase_core::{BackendId, MeasurementBoundary, Phase, Shape, StackInfo};
@@ -85,6 +100,9 @@ pub struct Policy {
     cells: Vec<Cell>,
     comparisons: Vec<Comparison>,
     warmups: Vec<Warmup>,
+    idle_curves: Vec<IdleCurve>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upgraded: Option<Upgraded>,
 }
 
 impl Policy {
@@ -96,10 +114,10 @@ impl Policy {
         compile::compile(matrix, options)
     }
 
-    /// Reads a policy.
+    /// Reads a policy, of this version or an older one: [`upgraded`](Self::upgraded) says what an older one lacks.
     ///
     /// # Errors
-    /// Not JSON, not a policy, another schema, edited since it was written, or inconsistent in itself. Never panics.
+    /// Not JSON, not a policy, of a newer version, edited since it was written, or inconsistent in itself. Never panics.
     pub fn from_json(json: &str) -> Result<Self, PolicyError> {
         document::read(json)
     }
@@ -153,6 +171,21 @@ impl Policy {
     /// Cold against steady.
     pub fn warmups(&self) -> &[Warmup] {
         &self.warmups
+    }
+
+    /// What idling does to loaded models, where it was measured.
+    pub fn idle_curves(&self) -> &[IdleCurve] {
+        &self.idle_curves
+    }
+
+    /// Where this policy was read from a document of an older version: which one, and what it lacks.
+    pub fn upgraded(&self) -> Option<&Upgraded> {
+        self.upgraded.as_ref()
+    }
+
+    /// The policy for people, in lines of 80 columns.
+    pub fn summary(&self) -> Summary<'_> {
+        Summary(self)
     }
 
     /// The backends with phase cells, ordered.
@@ -224,8 +257,8 @@ pub enum PolicyError {
         /// What is missing.
         field: &'static str,
     },
-    /// Written by a version with another idea of a policy.
-    #[error("policy schema `{found}` is not supported, this version reads `{SCHEMA}`: compile the policy again from its run")]
+    /// Written by a newer version, or by something else.
+    #[error("policy schema `{found}` is not known: this version reads {}", upgrade::readable())]
     Schema {
         /// What the file says.
         found: String,

@@ -206,7 +206,7 @@ impl fmt::Display for Time<'_> {
 }
 
 /// Nanoseconds in the unit that reads best.
-struct Nanos(f64);
+pub(crate) struct Nanos(pub(crate) f64);
 
 impl fmt::Display for Nanos {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -11,6 +11,7 @@ mod tiers;
 pub use decide::{Choice, Decision, Fallbacks, Limits, Prediction, WarmupAdvice};
 pub use estimate::{Basis, Estimate, Unpredicted};
 pub use explain::Explanation;
+pub(crate) use explain::Nanos;
 pub use objective::{Objective, ObjectiveError};
 pub use shared::{Present, SharedRouter};
 pub use tiers::{ModelTier, TierDecision, TierError, TierReason, TieredRouter};

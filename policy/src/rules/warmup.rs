@@ -3,7 +3,8 @@
 
 use crate::{
     constants::Constants,
-    matrix::{Cell, CellKey, RegimeClass},
+    matrix::{Cell, CellKey, RegimeClass, TimeSummary},
+    stats::Interval,
 };
 use phase_core::{BackendId, Phase, Shape};
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,13 @@ pub struct Warmup {
     pub steady_ns: f64,
     /// `cold_ns / steady_ns`.
     pub ratio: f64,
+    /// Where the ratio lies: both medians at their ends at once; `None` where one of them has no interval, or where the two
+    /// together leave no confidence.
+    pub ratio_interval: Option<Interval>,
+    /// `cold_ns - steady_ns`.
+    pub delta_ns: f64,
+    /// Where the difference lies, as for the ratio.
+    pub delta_interval: Option<Interval>,
     /// Cold calls.
     pub n: u64,
     /// Whether the ratio asks for a warm pool or a warm-up before routing.
@@ -33,17 +41,11 @@ pub struct Warmup {
     pub cells: [String; 2],
 }
 
-impl Warmup {
-    pub(crate) fn check(&self) -> Result<(), String> {
-        let Self { backend, phase, shape: _, cold_ns, steady_ns, ratio, n, required: _, cells: _ } = self;
-        let sane = [cold_ns, steady_ns, ratio].iter().all(|v| v.is_finite() && **v > 0.0) && *n > 0;
-        let ok = sane && (ratio * steady_ns / cold_ns - 1.0).abs() < 1e-9;
-        if ok {
-            Ok(())
-        } else {
-            Err(format!("warm-up of `{backend}` {phase}: {cold_ns} ns cold, {steady_ns} ns steady, ratio {ratio}, n {n}"))
-        }
-    }
+/// The ends of what two medians give, with the confidence that both hold (Bonferroni).
+fn ends(cold: &TimeSummary, steady: &TimeSummary, of: fn(f64, f64) -> f64) -> Option<Interval> {
+    let (c, s) = (cold.interval?, steady.interval?);
+    let confidence = c.confidence + s.confidence - 1.0;
+    (confidence > 0.0).then(|| Interval { low: of(c.low, s.high), high: of(c.high, s.low), confidence })
 }
 
 /// What is known of the first call on a path.
@@ -79,7 +81,8 @@ pub(crate) fn warmups(cells: &[Cell], constants: &Constants) -> Vec<Warmup> {
     cold.filter_map(|cold| {
         let wanted = CellKey { regime: RegimeClass::Steady, ..cold.key.clone() };
         let steady = &cells[cells.binary_search_by(|c| c.key.cmp(&wanted)).ok()?];
-        let (cold_ns, steady_ns) = (cold.time?.median_ns, steady.time?.median_ns);
+        let (first, later) = (cold.time?, steady.time?);
+        let (cold_ns, steady_ns) = (first.median_ns, later.median_ns);
         let ratio = cold_ns / steady_ns;
         Some(Warmup {
             backend: cold.key.backend.clone(),
@@ -88,6 +91,9 @@ pub(crate) fn warmups(cells: &[Cell], constants: &Constants) -> Vec<Warmup> {
             cold_ns,
             steady_ns,
             ratio,
+            ratio_interval: ends(&first, &later, |c, s| c / s),
+            delta_ns: cold_ns - steady_ns,
+            delta_interval: ends(&first, &later, |c, s| c - s),
             n: cold.n,
             required: ratio > constants.warm_pool_ratio,
             cells: [cold.key.id(), steady.key.id()],
@@ -115,6 +121,19 @@ mod tests {
         let found = warmups(matrix.cells(), &Constants::default());
         let short: Vec<_> = found.iter().map(|w| (w.phase, w.ratio, w.required)).collect();
         assert_eq!(short, [(Phase::Prefill, 11.0, true), (Phase::Decode, 10.0, false)]);
-        assert!(found.iter().all(|w| w.check().is_ok()));
+        assert!(found.iter().all(|w| w.ratio_interval.is_none()), "one block says nothing of the next");
+    }
+
+    #[test]
+    fn ratio_and_difference_have_the_ends_of_both_medians() {
+        let call = |block, ns| seen(&A, Phase::Prefill, 1, 32, ns).with_block(block);
+        // Six blocks: the interval of the median is the whole range at 97%.
+        let calls = (0..6).flat_map(|b| [call(b, 100 + u64::from(b)), call(b, 1000 + u64::from(b)).with_regime(Regime::Cold)]);
+        let found = warmups(cells(&calls.collect::<Vec<_>>()).cells(), &Constants::default());
+        let [Warmup { ratio, ratio_interval: Some(r), delta_ns, delta_interval: Some(d), .. }] = found[..] else { panic!("{found:?}") };
+        assert!((ratio - 1002.5 / 102.5).abs() < 1e-9 && (delta_ns - 900.0).abs() < 1e-9);
+        assert!((r.low - 1000.0 / 105.0).abs() < 1e-9 && (r.high - 10.05).abs() < 1e-9, "{r:?}");
+        assert!((d.low - 895.0).abs() < 1e-9 && (d.high - 905.0).abs() < 1e-9);
+        assert!((r.confidence - 0.9375).abs() < 1e-9, "{r:?}");
     }
 }

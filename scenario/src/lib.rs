@@ -36,6 +36,7 @@
 //! | `loads.json` | load times | [`LOADS_SCHEMA`] |
 //! | `parity.json` | the agreement check | [`PARITY_SCHEMA`] |
 //! | `evidence/<backend>.json` | what the runtime was seen doing | [`EVIDENCE_SCHEMA`] |
+//! | `evidence/<backend>/*` | the runtime's own records | their writers' |
 //! | `digests.json` | the seal, written last: size and BLAKE3 of every other file | [`DIGESTS_SCHEMA`] |
 //!
 //! # What it does not do
@@ -73,7 +74,7 @@ pub use cold::{ColdCall, ColdError, ColdLauncher, ColdReport, ColdRequest, Comma
 pub use compare::{Comparison, Foreign, ForeignBackend, Row, RowOutcome, Summary, compare};
 pub use dir::{DIGESTS_SCHEMA, RunState, run_state};
 pub use error::ScenarioError;
-pub use evidence::{EVIDENCE_SCHEMA, EvidenceFile};
+pub use evidence::{ArtefactFile, EVIDENCE_SCHEMA, EvidenceFile};
 pub use manifest::{BackendEntry, Change, Manifest, ModelEntry, RUN_SCHEMA, Segment};
 pub use open::{Run, Validated, validate};
 pub use other_load::{CpuTicks, LoadProbe, NoLoad, OTHER_LOAD_LIMIT, ProcLoad};

@@ -1,8 +1,14 @@
 //! The JSON form: schema, digest, consistency.
 
-use super::{Comparison, Policy, PolicyError, compile::require_measured};
+use super::{
+    Comparison, Policy, PolicyError,
+    compile::{check_evidence, require_measured},
+};
 use crate::{
+    CompileEvidence,
+    capacity::Mix,
     constants::Constants,
+    evidence::Recorded,
     matrix::{Cell, check_boundaries, check_cells},
     rules::{Standing, Warmup},
 };
@@ -31,6 +37,10 @@ struct Unchecked {
     cells: Vec<Cell>,
     comparisons: Vec<Comparison>,
     warmups: Vec<Warmup>,
+    #[serde(default)]
+    mix: Option<Mix>,
+    #[serde(default)]
+    evidence: Vec<Recorded>,
 }
 
 pub(super) fn write(policy: &Policy) -> String {
@@ -50,24 +60,40 @@ pub(super) fn read(json: &str) -> Result<Policy, PolicyError> {
     if stated != actual {
         return Err(PolicyError::Digest { stated, actual });
     }
-    let Unchecked { schema, digest, created_unix_s, default_safe, runs, constants, boundaries, cells, comparisons, warmups } =
-        serde_json::from_value(value)?;
-    let policy = Policy { schema, digest, created_unix_s, default_safe, runs, constants, boundaries, cells, comparisons, warmups };
+    let read: Unchecked = serde_json::from_value(value)?;
+    let Unchecked { schema, digest, created_unix_s, default_safe, runs, constants, boundaries, cells, comparisons, warmups, mix, evidence } =
+        read;
+    let evidence = evidence.into_iter().map(CompileEvidence::recorded).collect::<Result<_, _>>().map_err(PolicyError::Inconsistent)?;
+    let policy =
+        Policy { schema, digest, created_unix_s, default_safe, runs, constants, boundaries, cells, comparisons, warmups, mix, evidence };
     check(&policy)?;
     Ok(policy)
 }
 
 /// The digest can be computed again over edited content, so it does not stand for consistency.
 fn check(policy: &Policy) -> Result<(), PolicyError> {
-    let Policy { schema: _, digest: _, created_unix_s: _, default_safe, runs: _, constants, boundaries, cells, comparisons, warmups } =
-        policy;
+    let Policy {
+        schema: _,
+        digest: _,
+        created_unix_s: _,
+        default_safe,
+        runs,
+        constants,
+        boundaries,
+        cells,
+        comparisons,
+        warmups,
+        mix: _,
+        evidence,
+    } = policy;
     constants.check().map_err(PolicyError::Inconsistent)?;
     check_cells(cells, boundaries)?;
     check_boundaries(cells.iter().map(|c| (&c.key.backend, c.key.mode.as_str(), c.key.phase, c.boundary.as_str())), boundaries)?;
     require_measured(cells, default_safe)?;
+    check_evidence(evidence, runs, cells)?;
     let ids: BTreeSet<_> = cells.iter().map(|c| c.key.id()).collect();
-    let evidence = comparisons.iter().flat_map(|c| &c.cells).chain(warmups.iter().flat_map(|w| &w.cells));
-    if let Some(missing) = evidence.into_iter().find(|id| !ids.contains(*id)) {
+    let rests_on = comparisons.iter().flat_map(|c| &c.cells).chain(warmups.iter().flat_map(|w| &w.cells));
+    if let Some(missing) = rests_on.into_iter().find(|id| !ids.contains(*id)) {
         return Err(PolicyError::Inconsistent(format!("the evidence {missing} is not there")));
     }
     for comparison in comparisons {

@@ -6,7 +6,7 @@
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use phase_core::{BackendId, MeasurementBoundary, Phase, Shape, StackInfo};
-use phase_policy::{Observation, Policy, PolicyOptions, Router, ScenarioMatrix, SharedRouter, Workload};
+use phase_policy::{Drift, Observation, Policy, PolicyOptions, Router, ScenarioMatrix, SharedRouter, Workload, capacity::Mix};
 use std::{collections::BTreeMap, hint::black_box};
 
 const BACKENDS: [(&str, u64); 3] = [("ort-cpu", 10), ("candle-cpu", 11), ("burn-cpu", 12)];
@@ -75,5 +75,17 @@ fn building(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, routing, building);
+/// What is noted of a request for drift: counted alone, and with the question whether the policy covers it.
+fn drift(c: &mut Criterion) {
+    let mut group = c.benchmark_group("drift");
+    let router = Router::new(policy(&observations(6, 42, 3, 1)));
+    let mix = Mix::parse("2x48x24:8,256x128:2").expect("a mix");
+    let ask = Workload::new(2, 48, 24);
+    let mut drift = Drift::new(&mix);
+    group.bench_function("note", |b| b.iter(|| drift.note(black_box(&ask))));
+    group.bench_function("note_routed", |b| b.iter(|| drift.note_routed(&router, black_box(&ask))));
+    group.finish();
+}
+
+criterion_group!(benches, routing, drift, building);
 criterion_main!(benches);

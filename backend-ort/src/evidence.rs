@@ -7,7 +7,7 @@ use crate::{
     error::OrtError,
     model::{OrtModel, Program},
 };
-use phase_core::{Decode, Evidence, Logits, Model, Prefill, PromptBatch, TokenId};
+use phase_core::{Artefact, ArtefactForm, Decode, Evidence, Logits, Model, Prefill, PromptBatch, TokenId};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +26,7 @@ pub(crate) fn observe(model: &mut OrtModel) -> Result<Evidence, OrtError> {
         Program::Own { .. } => "ONNX Runtime profile of a prefill and a decode step of the derived graph",
         Program::Export(_) => "ONNX Runtime profile of a prefill and a decode step of the export",
     };
-    parse(&text, source)
+    Ok(parse(&text, source)?.with_artefact(Artefact::new(ArtefactForm::OrtProfile, text)))
 }
 
 /// Reads a profile: nodes by execution provider, operators by name.

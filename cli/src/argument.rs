@@ -255,6 +255,12 @@ pub(crate) struct Policy {
     /// Differences below this share are ties
     #[arg(long, default_value_t = 0.02, value_name = "SHARE")]
     pub(crate) rope: f64,
+    /// The mix that requests have, which live traffic is later held against: PROMPTxNEW:WEIGHT, separated by commas
+    #[arg(long, value_name = "MIX")]
+    pub(crate) mix: Option<String>,
+    /// What a path's device was measured to do at most, in GB/s and GFLOP/s: faster calls are refused
+    #[arg(long, value_name = "BACKEND=GBS[/GFLOPS]")]
+    pub(crate) ceiling: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -370,6 +376,12 @@ pub(crate) struct Check {
     /// Number format of the weights: f32, f16 or bf16
     #[arg(long, default_value_t = DType::F32, value_name = "TYPE")]
     pub(crate) dtype: DType,
+    /// Requests of late, as a trace, to be held against the mix that the policy was weighted with
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Run directories that the policy rests on, to read its evidence in their raw records again
+    #[arg(long, value_name = "RUN")]
+    pub(crate) evidence: Vec<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -45,7 +45,7 @@ pub use energy::{Energy, Joules, MacroMethod, NoData};
 pub use erased::{BoxCache, BoxError, BoxModel, DynBackend, DynModel};
 pub use error::{CallError, ErrorKind, PhaseError};
 pub use event::{Outcome, PhaseEvent, Regime, Shape};
-pub use evidence::{Evidence, Placement};
+pub use evidence::{Artefact, ArtefactForm, Evidence, Placement};
 pub use id::{BackendId, DType, Phase, SessionId, Timestamp, TokenId, UnknownDType};
 pub use input::{Logits, PromptBatch, argmax, check_run, check_slots, check_step};
 pub use load::{LoadSpec, ModelInfo};

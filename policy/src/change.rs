@@ -1,6 +1,6 @@
 //! How much a change of the boundary matters, and what to measure again.
 
-use crate::{CellKey, Policy, RegimeClass, Validity, validity::BackendValidity};
+use crate::{CellKey, DriftVerdict, Policy, RegimeClass, Validity, constants::MAX_AGE_S, validity::BackendValidity};
 use phase_core::{BackendId, Fact, Layer, Phase, StackInfo};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, fmt};
@@ -42,7 +42,7 @@ impl fmt::Display for Severity {
 }
 
 /// Fields that do less than [`Severity::Invalid`]. A name that ends in a star stands for all that begin so.
-const RULES: [(&str, Severity); 19] = [
+const RULES: [(&str, Severity); 21] = [
     ("cadence", Severity::EnergyInvalid),
     ("machine.gpu_uuid", Severity::EnergyInvalid),
     ("machine.sensor*", Severity::EnergyInvalid),
@@ -56,6 +56,8 @@ const RULES: [(&str, Severity); 19] = [
     ("machine.pcie*", Severity::Recheck),
     ("machine.persistence", Severity::Recheck),
     ("machine.power_limit*", Severity::Recheck),
+    ("envelope", Severity::Recheck),
+    ("policy.age", Severity::Recheck),
     ("mix*", Severity::Reweight),
     ("prices*", Severity::Reweight),
     ("machine.hostname", Severity::Info),
@@ -167,6 +169,44 @@ impl Changes {
             }
         }
         changes.with_rerun(policy)
+    }
+
+    /// With the policy's age at `now`, seconds since 1970: beyond [`MAX_AGE_S`] its times are to be re-checked.
+    #[must_use]
+    pub fn with_age(mut self, policy: &Policy, now_unix_s: u64) -> Self {
+        let age = now_unix_s.saturating_sub(policy.created_unix_s());
+        if age > MAX_AGE_S {
+            let days = |s: u64| format!("{} days old", s / 86_400);
+            self.changes.extend(policy.backends().map(|backend| Change {
+                backend: backend.clone(),
+                field: "policy.age".to_owned(),
+                measured: days(0),
+                now: days(age),
+                severity: severity("policy.age"),
+            }));
+        }
+        self.with_rerun(policy)
+    }
+
+    /// With what live traffic says: another mix than the policy's is [`Severity::Reweight`], requests outside of what was
+    /// measured are [`Severity::Recheck`] of the default-safe backend's cells and of all that are held against it.
+    #[must_use]
+    pub fn with_drift(mut self, policy: &Policy, verdict: DriftVerdict) -> Self {
+        let change = |field: &str, now: String| Change {
+            backend: policy.default_safe().clone(),
+            field: field.to_owned(),
+            measured: "the policy's mix".to_owned(),
+            now,
+            severity: severity(field),
+        };
+        match verdict {
+            DriftVerdict::Reweight { distance } => self.changes.push(change("mix", format!("{:.0}% of requests moved", distance * 100.0))),
+            DriftVerdict::Rerun { outside } => {
+                self.changes.push(change("envelope", format!("{:.1}% of requests outside of what was measured", outside * 100.0)));
+            }
+            DriftVerdict::Same { .. } | DriftVerdict::TooFew { .. } => {}
+        }
+        self.with_rerun(policy)
     }
 
     /// The most severe change; `None` when nothing changed. A missing default-safe backend is invalid.

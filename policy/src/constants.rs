@@ -42,6 +42,22 @@ pub const HYSTERESIS: f64 = 0.05;
 /// Confidence of upper bounds of percentiles: 90 calls for p95, 459 for p99. Ours.
 pub const TAIL_CONFIDENCE: f64 = 0.99;
 
+/// Age in seconds from which a policy's times are to be re-checked: 30 days. Ours.
+pub const MAX_AGE_S: u64 = 30 * 24 * 3600;
+
+/// How intervals allow for there being many comparisons in one policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Correction {
+    /// Each interval stands for itself: with 20 comparisons of equals, one is called a difference more often than not. What
+    /// policies were compiled with that do not say.
+    #[default]
+    None,
+    /// Holm's correction over all comparisons of the policy: see [`holm`](crate::stats::holm).
+    Holm,
+}
+
 /// The constants one policy was compiled with and is read by.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -67,6 +83,9 @@ pub struct Constants {
     pub max_failure_share: f64,
     /// [`HYSTERESIS`].
     pub hysteresis: f64,
+    /// How intervals allow for there being many comparisons; [`Correction::Holm`] by default.
+    #[serde(default)]
+    pub correction: Correction,
 }
 
 impl Default for Constants {
@@ -82,6 +101,7 @@ impl Default for Constants {
             envelope_factor: ENVELOPE_FACTOR,
             max_failure_share: MAX_FAILURE_SHARE,
             hysteresis: HYSTERESIS,
+            correction: Correction::Holm,
         }
     }
 }
@@ -100,6 +120,7 @@ impl Constants {
             envelope_factor,
             max_failure_share,
             hysteresis,
+            correction: _,
         } = *self;
         let checks = [
             ("decode_heavy_new_tokens", decode_heavy_new_tokens > minimal_new_tokens, "more than minimal_new_tokens"),

@@ -1,6 +1,6 @@
 //! Whether live traffic still is what the policy was weighted with.
 
-use crate::{Router, Unpredicted, Workload, capacity::Mix, stats::real};
+use crate::{Policy, Router, Unpredicted, Workload, capacity::Mix, stats::real};
 use serde::Serialize;
 
 /// Counts live requests by size and holds them against a mix. Bounded memory; noting a request allocates nothing.
@@ -79,6 +79,11 @@ impl Drift {
             expected[bucket(&part.workload)] += part.share;
         }
         Self { expected, seen: vec![0; buckets], total: 0, outside: 0 }
+    }
+
+    /// Against the mix that a policy states; `None` where it states none.
+    pub fn of(policy: &Policy) -> Option<Self> {
+        policy.mix().map(Self::new)
     }
 
     /// Notes one request.

@@ -5,10 +5,12 @@ mod change;
 pub mod constants;
 pub mod cost;
 mod drift;
+mod evidence;
 mod matrix;
 mod observation;
 pub mod plan;
 mod policy;
+mod roofline;
 mod router;
 mod rules;
 mod sensors;
@@ -21,15 +23,21 @@ mod warm;
 
 pub use change::{Change, Changes, Severity, severity};
 pub use drift::{Drift, DriftVerdict};
+pub use evidence::{
+    CompileEvidence, EvidenceError, Executor, Level, MAX_ELSEWHERE_SHARE, MAX_SHORT_CIRCUIT_SHARE, MAX_UNFUSED_SHARE, Sealed, Source,
+    Violation,
+};
 pub use matrix::{ActiveJoules, Cell, CellKey, Contexts, EnergyBasis, EnergySensor, MatrixError, RegimeClass, ScenarioMatrix, TimeSummary};
 pub use observation::{DEFAULT_MODE, Observation};
 pub use policy::{CheckError, Comparison, Policy, PolicyError, PolicyOptions, SCHEMA, Summary, Upgraded};
+pub use roofline::{Ceilings, LeastWork};
 pub use router::{
     Basis, Choice, Decision, Estimate, Explanation, Fallbacks, Limits, ModelTier, Objective, ObjectiveError, Prediction, Present, Router,
     SharedRouter, TierDecision, TierError, TierReason, TieredRouter, Unpredicted, WarmupAdvice, Workload,
 };
 pub use rules::{
-    Class, CompileAdvice, CompileReason, Outside, Reason, Standing, Warmth, Warmup, add_energies, repeat_energy, reported_energy,
+    Class, CompileAdvice, CompileReason, CompileVerdict, Outside, Reason, Standing, Warmth, Warmup, add_energies, repeat_energy,
+    reported_energy,
 };
 pub use sensors::LiveSensor;
 pub use slo::{Percentile, Slo, SloError};

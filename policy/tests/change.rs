@@ -87,3 +87,68 @@ fn requests_outside_of_what_was_measured_ask_for_a_measurement() {
     }
     assert_eq!(drift.verdict(), DriftVerdict::Rerun { outside: 0.02 });
 }
+
+#[test]
+fn the_policy_keeps_the_mix_it_was_weighted_with_and_drift_asks_for_reweighting() {
+    let mix = Mix::parse("128x64:70,512x8:30").unwrap();
+    let options = phase_policy::PolicyOptions::new(SAFE, 1_760_000_000).with_mix(mix.clone());
+    let compiled = phase_policy::Policy::compile(&common::matrix(&[SAFE, FAST, BULK]), &options).unwrap();
+    let policy = phase_policy::Policy::from_json(&compiled.to_json()).unwrap();
+    assert_eq!((policy.mix(), &policy), (Some(&mix), &compiled));
+    assert!(Drift::of(&common::policy()).is_none(), "a policy without a mix has nothing to drift from");
+    let mut drift = Drift::of(&policy).unwrap();
+    (0..1000).for_each(|i| drift.note(&if i % 10 < 7 { Workload::new(1, 128, 64) } else { Workload::new(1, 512, 8) }));
+    let same = Changes::default().with_drift(&policy, drift.verdict());
+    assert_eq!((same.severity(), same.rerun.len()), (None, 0));
+    (0..1000).for_each(|_| drift.note(&Workload::new(1, 512, 8)));
+    let moved = Changes::default().with_drift(&policy, drift.verdict());
+    assert_eq!((moved.severity(), moved.rerun.len()), (Some(Severity::Reweight), 0), "numbers hold, nothing is measured again");
+    let outside = Changes::default().with_drift(&policy, DriftVerdict::Rerun { outside: 0.02 });
+    assert_eq!(outside.severity(), Some(Severity::Recheck));
+    assert!(!outside.rerun.is_empty());
+}
+
+#[test]
+fn a_policy_grows_old() {
+    let policy = policy();
+    let day = 24 * 3600;
+    let at = |days: u64| Changes::default().with_age(&policy, policy.created_unix_s() + days * day);
+    assert_eq!(at(30).severity(), None);
+    let old = at(31);
+    assert_eq!((old.severity(), old.changes[0].field.as_str()), (Some(Severity::Recheck), "policy.age"));
+    assert!(old.to_string().contains("31 days old"), "{old}");
+    assert_eq!(Changes::default().with_age(&policy, 0).severity(), None, "a clock that runs behind makes nothing old");
+}
+
+#[test]
+fn each_field_has_the_severity_of_the_specification() {
+    for (field, wanted) in [
+        ("machine.cpu", Severity::Invalid),
+        ("machine.gpu", Severity::Invalid),
+        ("machine.driver", Severity::Invalid),
+        ("model.digest", Severity::Invalid),
+        ("model.dtype", Severity::Invalid),
+        ("runtime.library", Severity::Invalid),
+        ("runtime.library_blake3", Severity::Invalid),
+        ("runtime.kernel_path", Severity::Invalid),
+        ("anything.unknown", Severity::Invalid),
+        ("cadence", Severity::EnergyInvalid),
+        ("machine.gpu_uuid", Severity::EnergyInvalid),
+        ("runtime.gpu_uuid", Severity::EnergyInvalid),
+        ("machine.sensor_calibration", Severity::EnergyInvalid),
+        ("machine.power_limit_mw", Severity::Recheck),
+        ("machine.clocks_locked", Severity::Recheck),
+        ("machine.ecc", Severity::Recheck),
+        ("machine.persistence", Severity::Recheck),
+        ("machine.governor", Severity::Recheck),
+        ("machine.kernel", Severity::Recheck),
+        ("machine.pcie_width", Severity::Recheck),
+        ("machine.container_limits", Severity::Recheck),
+        ("policy.age", Severity::Recheck),
+        ("mix", Severity::Reweight),
+        ("prices.date", Severity::Reweight),
+        ("machine.hostname", Severity::Info),
+    ] {
+        assert_eq!(phase_policy::severity(field), wanted, "{field}");
+    }
+}

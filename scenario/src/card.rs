@@ -97,9 +97,19 @@ fn gates(run: &Run, out: &mut String) {
     let plan = &run.manifest().plan;
     let out_of = plan.backends.iter().filter(|id| !run.parity().passed(id)).map(ToString::to_string).collect::<Vec<_>>();
     let agreement = if out_of.is_empty() { "every backend passed".to_owned() } else { format!("**not passed by {}**", out_of.join(", ")) };
+    let compile = match run.compile_evidence() {
+        [] => "closed: no raw record was kept".to_owned(),
+        all => {
+            let level = |(arm, read): &(_, Result<phase_policy::CompileEvidence, _>)| match read {
+                Ok(seen) => format!("{arm} {}", seen.level()),
+                Err(_) => format!("{arm} unreadable"),
+            };
+            all.iter().map(level).collect::<Vec<_>>().join(", ")
+        }
+    };
     let _ = writeln!(
         out,
-        "Gates: agreement ({agreement}); compile (closed: no compile evidence is read by this version); energy ({}).\n\nRun again \
+        "Gates: agreement ({agreement}); compile ({compile}); energy ({}).\n\nRun again \
          when a fact under *Boundary* changes (processor, kernel, driver, library, model, threads), when the mix of requests leaves the table \
          above, or when the definitions of phases change.",
         card_line(run)

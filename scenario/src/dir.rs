@@ -204,11 +204,15 @@ impl RunDir {
     }
 
     pub(crate) fn write_text(&mut self, file: &str, text: &str) -> Result<(), ScenarioError> {
+        self.write_bytes(file, text.as_bytes())
+    }
+
+    pub(crate) fn write_bytes(&mut self, file: &str, bytes: &[u8]) -> Result<(), ScenarioError> {
         let path = self.dir.join(file);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(io_error("create", folder))?;
         }
-        self.disk.replace(&path, text.as_bytes()).map_err(io_error("write", &path))
+        self.disk.replace(&path, bytes).map_err(io_error("write", &path))
     }
 
     /// Adds a block. On an error nothing of it counts, and it may be tried again or resumed later.

@@ -36,6 +36,7 @@
 //! | `loads.json` | load times | [`LOADS_SCHEMA`] |
 //! | `parity.json` | the agreement check | [`PARITY_SCHEMA`] |
 //! | `evidence/<backend>.json` | what the runtime was seen doing | [`EVIDENCE_SCHEMA`] |
+//! | `evidence/<backend>/*` | the runtime's own records | their writers' |
 //! | `digests.json` | the seal, written last: size and BLAKE3 of every other file | [`DIGESTS_SCHEMA`] |
 //!
 //! # What it does not do
@@ -80,7 +81,7 @@ pub use energy::{
     SittingFailure, SittingKind, best_sensors, match_calibrations,
 };
 pub use error::ScenarioError;
-pub use evidence::{EVIDENCE_SCHEMA, EvidenceFile};
+pub use evidence::{ArtefactFile, EVIDENCE_SCHEMA, EvidenceFile};
 pub use manifest::{BackendEntry, Change, Manifest, ModelEntry, RUN_SCHEMA, Segment};
 pub use open::{Run, Validated, validate};
 pub use other_load::{CpuTicks, LoadProbe, NoLoad, OTHER_LOAD_LIMIT, ProcLoad};

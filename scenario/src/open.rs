@@ -3,7 +3,7 @@
 use crate::{
     EnergySummary, LoadSummary, Manifest, Parity, ScenarioError,
     dir::{BLOCKS, DIGESTS, DIGESTS_SCHEMA, Digests, EVENTS, MANIFEST, PARITY, RunState, digests, intact_blocks, load, run_state},
-    evidence::{EVIDENCE_SCHEMA, EvidenceFile, file_name},
+    evidence::{EVIDENCE_SCHEMA, EvidenceFile, compile_evidence, file_name},
     files::{json_text, list, read},
     manifest::RUN_SCHEMA,
     parity::PARITY_SCHEMA,
@@ -11,7 +11,7 @@ use crate::{
     results::{Results, policy_matrix},
 };
 use phase_core::{Arm, MeasurementBoundary};
-use phase_policy::ScenarioMatrix;
+use phase_policy::{CompileEvidence, EvidenceError, ScenarioMatrix};
 use std::{collections::BTreeMap, path::Path};
 
 /// A complete run whose files were all checked.
@@ -22,6 +22,7 @@ pub struct Run {
     results: Results,
     blocks: Vec<BlockRecord>,
     evidence: Vec<EvidenceFile>,
+    compile: Vec<(Arm, Result<CompileEvidence, EvidenceError>)>,
     files: usize,
 }
 
@@ -81,7 +82,11 @@ impl Run {
         let evidence = evidence(dir, &manifest)?;
         let files = check_seal(dir, &manifest, results.records.len())?;
         check_finish(&manifest, &parity)?;
-        Ok(Self { manifest, parity, results, blocks, evidence, files })
+        let mut compile = Vec::new();
+        for file in &evidence {
+            compile.extend(compile_evidence(dir, &manifest, file)?.map(|read| (file.backend.clone(), read)));
+        }
+        Ok(Self { manifest, parity, results, blocks, evidence, compile, files })
     }
 
     /// The run's id.
@@ -145,6 +150,12 @@ impl Run {
     /// What the runtimes were seen doing.
     pub fn evidence(&self) -> &[EvidenceFile] {
         &self.evidence
+    }
+
+    /// What the runtimes' raw records prove of each path, read from the sealed files, or why they prove nothing. Paths
+    /// without a record are not among them.
+    pub fn compile_evidence(&self) -> &[(Arm, Result<CompileEvidence, EvidenceError>)] {
+        &self.compile
     }
 }
 

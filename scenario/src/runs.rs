@@ -5,8 +5,10 @@ use crate::{
     files::{Disk as _, RealDisk, io_error},
     results::{cell_energy, policy_observations},
 };
-use phase_core::{Arm, Energy, Joules, MeasurementBoundary, NoData};
-use phase_policy::{CellKey, EnergyBasis, Observation, ScenarioMatrix, add_energies, repeat_energy};
+use phase_core::{Arm, BackendId, Energy, Joules, MeasurementBoundary, NoData};
+use phase_policy::{
+    CellKey, CompileEvidence, EnergyBasis, EvidenceError, LeastWork, Observation, ScenarioMatrix, add_energies, repeat_energy,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -88,6 +90,30 @@ impl Runs {
                 (Energy::NoData { reason: NoData::BoundaryChanged }, None)
             }
         })
+    }
+
+    /// What the raw records of the backends that [`backends`](Self::backends) lists prove.
+    pub fn evidence(&self) -> Vec<CompileEvidence> {
+        let all = self.0.iter().flat_map(Run::compile_evidence);
+        all.filter(|(arm, _)| self.admits(arm)).filter_map(|(_, read)| read.as_ref().ok().cloned()).collect()
+    }
+
+    /// Records that prove nothing, and why, each with its run.
+    pub fn unproven(&self) -> Vec<(String, EvidenceError)> {
+        let of = |run: &Run| {
+            run.compile_evidence()
+                .iter()
+                .filter_map(|(_, read)| Some((run.run_id().to_owned(), read.as_ref().err()?.clone())))
+                .collect::<Vec<_>>()
+        };
+        self.0.iter().flat_map(of).collect()
+    }
+
+    /// The least work of a call of a path, from what its model told when it was loaded; `None` where it told nothing.
+    pub fn least_work(&self, path: &BackendId) -> Option<LeastWork> {
+        let entries = self.0.iter().flat_map(|run| &run.manifest().backends).filter(|b| b.backend.backend == *path);
+        let model = entries.filter_map(|b| b.model.as_ref()).find(|m| m.weight_bytes > 0)?;
+        Some(LeastWork::new(model.weight_bytes, model.flops_per_token))
     }
 
     fn admits(&self, id: &Arm) -> bool {

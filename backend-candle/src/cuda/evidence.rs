@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use phase_core::{Evidence, Mode};
+use phase_core::{Artefact, Evidence, Mode};
 
 use super::Decoder;
 
@@ -40,6 +40,9 @@ impl Decoder {
                 nodes.join(" + "),
                 graph.replays
             ));
+        }
+        if let Some(record) = Artefact::cuda_graphs(graphs().map(|(batch, graph)| (*batch, graph.nodes.as_slice(), graph.replays))) {
+            evidence = evidence.with_artefact(record);
         }
         evidence.with_kernel(format!("mode {}", if graphs().next().is_some() { Mode::Compiled } else { Mode::Eager }))
     }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{error::OrtError, evidence::parse, graph::Format, model::next_id};
 use ort::session::Session;
-use phase_core::{CacheSpec, Decode, Evidence, Logits, Mode, Model, Prefill, PromptBatch, TokenId};
+use phase_core::{Artefact, ArtefactForm, CacheSpec, Decode, Evidence, Logits, Mode, Model, Prefill, PromptBatch, TokenId};
 use std::{path::Path, sync::Arc};
 
 /// The sessions of a model.
@@ -66,7 +66,8 @@ pub(super) fn observe(model: &OrtCudaModel) -> Result<Evidence, OrtError> {
         parts.push(read(single)?);
     }
     let source = "ONNX Runtime profiles of a prefill and a decode step of one sequence and of two";
-    let evidence = parse(&joined(&parts)?, source)?;
+    let text = joined(&parts)?;
+    let evidence = parse(&text, source)?.with_artefact(Artefact::new(ArtefactForm::OrtProfile, text));
     Ok(match model.captured {
         0 => evidence,
         nodes => evidence.with_kernel(format!("CUDA graph of {nodes} nodes, replayed x{}", model.replays)),

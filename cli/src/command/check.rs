@@ -1,6 +1,6 @@
 //! `phase check`: whether a policy holds on this machine.
 
-use super::policy;
+use super::{plan, policy};
 use crate::{
     argument,
     exit::{Failure, note, say},
@@ -8,12 +8,12 @@ use crate::{
 };
 use phase_core::{BackendId, Measured, MeasurementBoundary, MonotonicClock, NoopSink};
 use phase_energy::{SystemWall, Wall as _};
-use phase_policy::{Changes, Policy, Severity};
+use phase_policy::{Changes, Drift, DriftVerdict, Policy, Router, Severity, capacity::Trace};
 use std::path::Path;
 
 pub(crate) fn run(setting: &Setting, arguments: &argument::Check) -> Result<(), Failure> {
     let policy = policy::read(&arguments.policy)?;
-    let mut changes = match &arguments.model {
+    let changes = match &arguments.model {
         Some(model) => {
             let live = boundaries(setting, &policy, model, arguments.dtype)?;
             Changes::of(&policy, &policy.validity(&live))
@@ -24,15 +24,36 @@ pub(crate) fn run(setting: &Setting, arguments: &argument::Check) -> Result<(), 
             Changes::of_probes(&policy, &phase_core::machine(), &probes)
         }
     };
+    if !arguments.evidence.is_empty() {
+        let runs = phase_scenario::load_runs(&arguments.evidence).map_err(|e| Failure::work(&e))?;
+        policy.check_evidence(&runs.evidence()).map_err(|e| Failure::Check(e.to_string()))?;
+    }
+    let mut changes = changes.with_age(&policy, plan::unix_seconds());
     // Drivers are loaded only for a policy that rests on one.
     if policy.cells().iter().any(|c| c.energy_basis.is_some()) {
         changes = changes.with_sensors(&policy, &super::energy::live(), SystemWall.unix_ns() / 1_000_000_000);
+    }
+    if let Some(path) = &arguments.trace {
+        changes = changes.with_drift(&policy, drift(&policy, path)?);
     }
     say(&if arguments.json { serde_json::to_string(&changes).map_err(|e| Failure::work(&e))? } else { changes.to_string() })?;
     match changes.severity() {
         None | Some(Severity::Info) => Ok(()),
         Some(severity) => Err(Failure::Severity(severity)),
     }
+}
+
+/// What a trace says against the policy's mix.
+fn drift(policy: &Policy, path: &Path) -> Result<DriftVerdict, Failure> {
+    let trace = Trace::parse(&plan::text(path)?).map_err(|e| plan::in_file(path, &e))?;
+    let mut drift = Drift::of(policy).ok_or_else(|| Failure::Usage("--trace: the policy was compiled without --mix".to_owned()))?;
+    let router = Router::new(policy.clone());
+    trace.arrivals().iter().for_each(|arrival| drift.note_routed(&router, &arrival.workload));
+    let verdict = drift.verdict();
+    if let DriftVerdict::TooFew { requests } = verdict {
+        note(&format!("{requests} requests are too few to tell a drift"));
+    }
+    Ok(verdict)
 }
 
 /// The boundaries under which this process would run the policy's backends.

@@ -49,15 +49,15 @@ pub(crate) fn run(arguments: &argument::Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-fn text(path: &Path) -> Result<String, Failure> {
+pub(super) fn text(path: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(path).map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))
 }
 
-fn in_file(path: &Path, error: &dyn std::error::Error) -> Failure {
+pub(super) fn in_file(path: &Path, error: &dyn std::error::Error) -> Failure {
     Failure::Check(format!("{}: {}", path.display(), chain(error)))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the age of prices is judged by the wall clock")]
-fn unix_seconds() -> u64 {
+pub(super) fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }

@@ -5,7 +5,7 @@ use crate::{
     exit::{Failure, chain, note, say},
 };
 use phase_core::{Arm, BackendId};
-use phase_policy::{Policy, PolicyOptions, Router, Workload};
+use phase_policy::{Ceilings, Policy, PolicyOptions, Router, Workload, capacity::Mix};
 use std::path::Path;
 
 pub(crate) fn run(arguments: &argument::Policy) -> Result<(), Failure> {
@@ -28,8 +28,23 @@ fn compile(arguments: &argument::Policy) -> Result<(), Failure> {
     let out = arguments.out.as_deref().ok_or_else(|| Failure::Usage("--out names the policy file to write".to_owned()))?;
     let loaded = phase_scenario::load_runs(&arguments.runs).map_err(|e| Failure::work(&e))?;
     let default_safe = default_safe(arguments, &paths(loaded.backends()))?;
-    let options = PolicyOptions::new(default_safe, loaded.created_unix_s()).with_rope(arguments.rope).with_runs(loaded.run_ids());
+    let mut options = PolicyOptions::new(default_safe, loaded.created_unix_s())
+        .with_rope(arguments.rope)
+        .with_runs(loaded.run_ids())
+        .with_evidence(loaded.evidence());
+    if let Some(mix) = &arguments.mix {
+        options = options.with_mix(Mix::parse(mix).map_err(|e| Failure::Usage(format!("--mix: {e}")))?);
+    }
+    for (run, why) in loaded.unproven() {
+        note(&format!("run {run}: {why}"));
+    }
     let matrix = loaded.matrix().map_err(|e| Failure::work(&e))?;
+    let ceilings = arguments.ceiling.iter().map(|text| ceiling(text)).collect::<Result<Vec<_>, _>>()?;
+    let known = |path: &BackendId| {
+        let (_, ceilings) = ceilings.iter().find(|(id, _)| id == path)?;
+        Some((loaded.least_work(path)?, *ceilings))
+    };
+    matrix.check_roofline(known).map_err(|e| Failure::work(&e))?;
     let policy = Policy::compile(&matrix, &options).map_err(|e| Failure::work(&e))?;
     phase_scenario::write_atomically(out, policy.to_json().as_bytes()).map_err(|e| Failure::work(&e))?;
     note(&format!(
@@ -40,6 +55,24 @@ fn compile(arguments: &argument::Policy) -> Result<(), Failure> {
         policy.default_safe()
     ));
     Ok(())
+}
+
+/// Reads `BACKEND=GBS` or `BACKEND=GBS/GFLOPS`.
+fn ceiling(text: &str) -> Result<(BackendId, Ceilings), Failure> {
+    let read = || {
+        let (backend, numbers) = text.split_once('=')?;
+        let (bandwidth, operations) = match numbers.split_once('/') {
+            Some((bandwidth, operations)) => (bandwidth, Some(operations.trim().parse::<f64>().ok()?)),
+            None => (numbers, None),
+        };
+        let ceilings = Ceilings::bandwidth(bandwidth.trim().parse::<f64>().ok()? * 1e9)?;
+        let ceilings = match operations {
+            Some(rate) => ceilings.with_operations(rate * 1e9)?,
+            None => ceilings,
+        };
+        Some((BackendId::from(backend.trim().to_owned()), ceilings))
+    };
+    read().ok_or_else(|| Failure::Usage(format!("--ceiling {text}: BACKEND=GBS or BACKEND=GBS/GFLOPS, both positive")))
 }
 
 /// The paths among competitors, each once.

@@ -96,7 +96,10 @@ impl TryFrom<Vec<Part>> for Mix {
     type Error = MixError;
 
     fn try_from(parts: Vec<Part>) -> Result<Self, MixError> {
-        Self::new(parts.into_iter().map(|p| (p.share, p.workload)))
+        let mix = Self::new(parts.iter().map(|p| (p.share, p.workload)))?;
+        // Shares that were written keep every digit: a document's digest is over them.
+        let same = |(a, b): (&Part, &Part)| a.workload == b.workload && (a.share - b.share).abs() < 1e-9;
+        Ok(if parts.len() == mix.0.len() && parts.iter().zip(&mix.0).all(same) { Self(parts) } else { mix })
     }
 }
 

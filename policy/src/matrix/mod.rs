@@ -131,6 +131,16 @@ pub enum MatrixError {
     /// There is nothing to build from.
     #[error("no observations")]
     Empty,
+    /// A call that took less time than its device needs to read the weights and do the operations.
+    #[error("cell {cell}: a call took {measured_ns} ns, and by the roofline none takes less than {least_ns:.0} ns")]
+    FasterThanRoofline {
+        /// The cell.
+        cell: String,
+        /// Its fastest call.
+        measured_ns: u64,
+        /// The least it can take.
+        least_ns: f64,
+    },
     /// A cell contradicts itself.
     #[error("cell {cell}: {problem}")]
     Inconsistent {

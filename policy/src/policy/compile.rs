@@ -2,11 +2,11 @@
 
 use super::{Policy, PolicyError, PolicyOptions, SCHEMA, document};
 use crate::{
-    ScenarioMatrix,
-    constants::Constants,
+    CompileEvidence, CompileVerdict, ScenarioMatrix,
+    constants::{Constants, Correction},
     matrix::{Cell, CellKey, RegimeClass},
-    rules::{Standing, may_route, warmups},
-    stats::{Edges, Steadiness, Verdict, common_blocks, paired_ratio, real, real_size},
+    rules::{Bases, Standing, compile_verdicts, warmups},
+    stats::{Edges, Steadiness, Verdict, common_blocks, holm, paired_ratio, real, real_size},
 };
 use phase_core::{BackendId, Phase, Shape};
 use serde::{Deserialize, Serialize};
@@ -40,8 +40,9 @@ impl Comparison {
 }
 
 pub(super) fn compile(matrix: &ScenarioMatrix, options: &PolicyOptions) -> Result<Policy, PolicyError> {
-    let PolicyOptions { default_safe, created_unix_s, runs, constants, idle_curves } = options.clone();
+    let PolicyOptions { default_safe, created_unix_s, runs, constants, idle_curves, mix, evidence } = options.clone();
     constants.check().map_err(PolicyError::Constants)?;
+    check_evidence(&evidence, &runs, matrix.cells())?;
     require_measured(matrix.cells(), &default_safe)?;
     let mut policy = Policy {
         schema: SCHEMA.to_owned(),
@@ -56,6 +57,8 @@ pub(super) fn compile(matrix: &ScenarioMatrix, options: &PolicyOptions) -> Resul
         cells: matrix.cells().to_vec(),
         idle_curves,
         upgraded: None,
+        mix,
+        evidence,
     };
     if let Some(curve) = policy.idle_curves.iter().find(|c| !policy.boundaries.contains_key(&c.boundary)) {
         return Err(PolicyError::Inconsistent(format!("the boundary `{}` of an idle curve is not the matrix's", curve.boundary)));
@@ -64,8 +67,44 @@ pub(super) fn compile(matrix: &ScenarioMatrix, options: &PolicyOptions) -> Resul
     Ok(policy)
 }
 
+/// Evidence belongs to the runs and boundaries that the policy rests on.
+pub(super) fn check_evidence(evidence: &[CompileEvidence], runs: &[String], cells: &[Cell]) -> Result<(), PolicyError> {
+    for seen in evidence {
+        let of_arm =
+            |c: &&Cell| c.key.backend == seen.arm().backend && c.key.mode == seen.arm().mode.as_str() && c.boundary == seen.boundary();
+        let (run, arm) = (seen.run(), seen.arm());
+        if !runs.iter().any(|r| r == run) {
+            return Err(PolicyError::Inconsistent(format!("evidence of {arm} is of run {run}, on which the policy does not rest")));
+        }
+        if !cells.iter().any(|c| of_arm(&c)) {
+            return Err(PolicyError::Inconsistent(format!(
+                "evidence of {arm} is of boundary {}, under which no cell was measured",
+                seen.boundary()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What is known of compiling each path, worked out from cells and evidence each time: it is never read.
+pub(super) fn compiles(policy: &Policy) -> Vec<CompileVerdict> {
+    let constants = &policy.constants;
+    let pair = |ours: &Cell, theirs: &Cell| standing(ours, theirs, constants);
+    compile_verdicts(&policy.cells, &policy.evidence, constants, pair, |family| correct(family.iter_mut().map(|s| &mut **s), constants))
+}
+
+/// Corrects the intervals of one family of comparisons.
+fn correct<'s>(family: impl Iterator<Item = &'s mut Standing>, constants: &Constants) {
+    let measured = family.filter_map(|s| if let Standing::Measured(ratio) = s { Some(ratio) } else { None });
+    match constants.correction {
+        Correction::None => {}
+        Correction::Holm => holm(&mut measured.collect::<Vec<_>>(), constants.rope, constants.confidence),
+    }
+}
+
 pub(super) fn require_measured(cells: &[Cell], default_safe: &BackendId) -> Result<(), PolicyError> {
-    let mut measured: Vec<_> = cells.iter().filter(|c| routable(c) && c.time.is_some()).map(|c| c.key.backend.clone()).collect();
+    let bases = Bases::of(cells);
+    let mut measured: Vec<_> = cells.iter().filter(|c| routable(c, &bases) && c.time.is_some()).map(|c| c.key.backend.clone()).collect();
     measured.dedup();
     if measured.contains(default_safe) {
         return Ok(());
@@ -74,27 +113,33 @@ pub(super) fn require_measured(cells: &[Cell], default_safe: &BackendId) -> Resu
 }
 
 /// Steady phase calls of a mode that may take a route.
-fn routable(cell: &Cell) -> bool {
-    cell.key.regime == RegimeClass::Steady && cell.key.phase != Phase::Request && may_route(&cell.key.mode)
+fn routable(cell: &Cell, bases: &Bases<'_>) -> bool {
+    cell.key.regime == RegimeClass::Steady && bases.holds(&cell.key)
 }
 
 fn comparisons(cells: &[Cell], default_safe: &BackendId, constants: &Constants) -> Vec<Comparison> {
-    let challengers = cells.iter().filter(|c| routable(c) && c.key.backend != *default_safe);
-    challengers
+    let bases = Bases::of(cells);
+    let challengers = cells.iter().filter(|c| routable(c, &bases) && c.key.backend != *default_safe);
+    let mut all: Vec<Comparison> = challengers
         .filter_map(|ours| {
-            let wanted = CellKey { backend: default_safe.clone(), ..ours.key.clone() };
+            let wanted = CellKey { backend: default_safe.clone(), mode: bases.mode(default_safe).to_owned(), ..ours.key.clone() };
             let theirs = &cells[cells.binary_search_by(|c| c.key.cmp(&wanted)).ok()?];
             let standing = standing(ours, theirs, constants)?;
             Some(Comparison {
                 phase: ours.key.phase,
                 shape: ours.key.shape,
                 challenger: ours.key.backend.clone(),
-                verdict: Comparison::verdict_of(&standing, constants),
+                verdict: None,
                 standing,
                 cells: [ours.key.id(), theirs.key.id()],
             })
         })
-        .collect()
+        .collect();
+    correct(all.iter_mut().map(|c| &mut c.standing), constants);
+    for comparison in &mut all {
+        comparison.verdict = Comparison::verdict_of(&comparison.standing, constants);
+    }
+    all
 }
 
 /// `None` when the default-safe backend has no time to compare with.

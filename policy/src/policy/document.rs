@@ -1,8 +1,15 @@
 //! The JSON form: schema, digest, consistency. `docs/schema/policy.v2.schema.json` describes it.
 
-use super::{Comparison, Policy, PolicyError, Upgraded, compile::require_measured, upgrade};
+use super::{
+    Comparison, Policy, PolicyError, Upgraded,
+    compile::{check_evidence, require_measured},
+    upgrade,
+};
 use crate::{
+    CompileEvidence,
+    capacity::Mix,
     constants::Constants,
+    evidence::Recorded,
     matrix::{Cell, check_boundaries, check_cells},
     rules::{Standing, Warmup, warmups as warmups_of},
     warm::IdleCurve,
@@ -35,6 +42,10 @@ struct Unchecked {
     idle_curves: Vec<IdleCurve>,
     #[serde(default)]
     upgraded: Option<Upgraded>,
+    #[serde(default)]
+    mix: Option<Mix>,
+    #[serde(default)]
+    evidence: Vec<Recorded>,
 }
 
 pub(super) fn write(policy: &Policy) -> String {
@@ -66,7 +77,10 @@ pub(super) fn read(json: &str) -> Result<Policy, PolicyError> {
         warmups,
         idle_curves,
         upgraded,
+        mix,
+        evidence,
     } = serde_json::from_value(value)?;
+    let evidence = evidence.into_iter().map(CompileEvidence::recorded).collect::<Result<_, _>>().map_err(PolicyError::Inconsistent)?;
     let policy = Policy {
         schema,
         digest,
@@ -80,6 +94,8 @@ pub(super) fn read(json: &str) -> Result<Policy, PolicyError> {
         warmups,
         idle_curves,
         upgraded,
+        mix,
+        evidence,
     };
     check(&policy)?;
     Ok(policy)
@@ -92,7 +108,7 @@ fn check(policy: &Policy) -> Result<(), PolicyError> {
         digest: _,
         created_unix_s: _,
         default_safe,
-        runs: _,
+        runs,
         constants,
         boundaries,
         cells,
@@ -100,14 +116,17 @@ fn check(policy: &Policy) -> Result<(), PolicyError> {
         warmups,
         idle_curves,
         upgraded: _,
+        mix: _,
+        evidence,
     } = policy;
     constants.check().map_err(PolicyError::Inconsistent)?;
     check_cells(cells, boundaries)?;
     check_boundaries(cells.iter().map(|c| (&c.key.backend, c.key.mode.as_str(), c.key.phase, c.boundary.as_str())), boundaries)?;
     require_measured(cells, default_safe)?;
+    check_evidence(evidence, runs, cells)?;
     let ids: BTreeSet<_> = cells.iter().map(|c| c.key.id()).collect();
-    let evidence = comparisons.iter().flat_map(|c| &c.cells).chain(warmups.iter().flat_map(|w| &w.cells));
-    if let Some(missing) = evidence.into_iter().find(|id| !ids.contains(*id)) {
+    let rests_on = comparisons.iter().flat_map(|c| &c.cells).chain(warmups.iter().flat_map(|w| &w.cells));
+    if let Some(missing) = rests_on.into_iter().find(|id| !ids.contains(*id)) {
         return Err(PolicyError::Inconsistent(format!("the evidence {missing} is not there")));
     }
     for comparison in comparisons {

@@ -11,13 +11,14 @@ pub use summary::Summary;
 pub use upgrade::Upgraded;
 
 use crate::{
-    MatrixError, ScenarioMatrix, Validity,
-    constants::Constants,
+    CompileEvidence, CompileVerdict, MatrixError, ScenarioMatrix, Validity,
+    capacity::Mix,
+    constants::{Constants, Correction},
     matrix::Cell,
-    rules::{Warmup, may_route},
+    rules::{Bases, Warmup},
     warm::IdleCurve,
 };
-use phase_core::{BackendId, BoundaryMismatch, MeasurementBoundary, Phase};
+use phase_core::{BackendId, BoundaryMismatch, MeasurementBoundary};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,12 +36,24 @@ pub struct PolicyOptions {
     pub constants: Constants,
     /// What idling does, where it was measured.
     pub idle_curves: Vec<IdleCurve>,
+    /// The mix of requests that the policy is weighted with, where one is known.
+    pub mix: Option<Mix>,
+    /// What the runtimes were seen doing in those runs.
+    pub evidence: Vec<CompileEvidence>,
 }
 
 impl PolicyOptions {
     /// The named constants, no runs.
     pub fn new(default_safe: BackendId, created_unix_s: u64) -> Self {
-        Self { default_safe, created_unix_s, runs: Vec::new(), constants: Constants::default(), idle_curves: Vec::new() }
+        Self {
+            default_safe,
+            created_unix_s,
+            runs: Vec::new(),
+            constants: Constants::default(),
+            idle_curves: Vec::new(),
+            mix: None,
+            evidence: Vec::new(),
+        }
     }
 
     /// Differences below this share don't move a route.
@@ -54,6 +67,27 @@ impl PolicyOptions {
     #[must_use]
     pub fn with_confidence(mut self, confidence: f64) -> Self {
         self.constants.confidence = confidence;
+        self
+    }
+
+    /// How intervals allow for there being many comparisons.
+    #[must_use]
+    pub fn with_correction(mut self, correction: Correction) -> Self {
+        self.constants.correction = correction;
+        self
+    }
+
+    /// The mix of requests that it is weighted with: live traffic is held against it, see [`Drift`](crate::Drift).
+    #[must_use]
+    pub fn with_mix(mut self, mix: Mix) -> Self {
+        self.mix = Some(mix);
+        self
+    }
+
+    /// What the runtimes were seen doing in the runs.
+    #[must_use]
+    pub fn with_evidence(mut self, evidence: impl IntoIterator<Item = CompileEvidence>) -> Self {
+        self.evidence.extend(evidence);
         self
     }
 
@@ -103,13 +137,18 @@ pub struct Policy {
     idle_curves: Vec<IdleCurve>,
     #[serde(skip_serializing_if = "Option::is_none")]
     upgraded: Option<Upgraded>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mix: Option<Mix>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    evidence: Vec<CompileEvidence>,
 }
 
 impl Policy {
     /// Compares every challenger with the default-safe backend, bucket by bucket.
     ///
     /// # Errors
-    /// [`PolicyError::DefaultSafeNotMeasured`]; [`PolicyError::Constants`] for an option that makes no sense.
+    /// [`PolicyError::DefaultSafeNotMeasured`]; [`PolicyError::Constants`] for an option that makes no sense;
+    /// [`PolicyError::Inconsistent`] for evidence of other runs or boundaries.
     pub fn compile(matrix: &ScenarioMatrix, options: &PolicyOptions) -> Result<Self, PolicyError> {
         compile::compile(matrix, options)
     }
@@ -188,6 +227,36 @@ impl Policy {
         Summary(self)
     }
 
+    /// The mix of requests that it was weighted with.
+    pub fn mix(&self) -> Option<&Mix> {
+        self.mix.as_ref()
+    }
+
+    /// What the runtimes were seen doing.
+    pub fn evidence(&self) -> &[CompileEvidence] {
+        &self.evidence
+    }
+
+    /// What is known of compiling each path, bucket by bucket. Worked out anew from cells and evidence at each call: no
+    /// document can state it.
+    pub fn compiles(&self) -> Vec<CompileVerdict> {
+        compile::compiles(self)
+    }
+
+    /// Whether the evidence that this policy states is what its runs' raw records say, read again.
+    ///
+    /// # Errors
+    /// [`PolicyError::Inconsistent`] with the first that is not.
+    pub fn check_evidence(&self, read_again: &[CompileEvidence]) -> Result<(), PolicyError> {
+        match self.evidence.iter().find(|stated| !read_again.contains(stated)) {
+            Some(stated) => {
+                let why = format!("the records of {} in run {} do not say what the policy states of them", stated.arm(), stated.run());
+                Err(PolicyError::Inconsistent(why))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The backends with phase cells, ordered.
     pub fn backends(&self) -> impl Iterator<Item = &BackendId> {
         self.phase_cells().map(|c| &c.key.backend).collect::<BTreeSet<_>>().into_iter()
@@ -215,7 +284,8 @@ impl Policy {
 
     /// Cells that may take a route.
     pub(crate) fn phase_cells(&self) -> impl Iterator<Item = &Cell> {
-        self.cells.iter().filter(|c| c.key.phase != Phase::Request && may_route(&c.key.mode))
+        let bases = Bases::of(&self.cells);
+        self.cells.iter().filter(move |c| bases.holds(&c.key))
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     tables::{Joules, Place, Row, Scale},
 };
 use crate::{
-    rules::{self, Candidate, Class, CompileAdvice, Liveness, Outside, Reason, Selection, Standing, Warmth, select},
+    rules::{self, Candidate, Class, CompileAdvice, CompileReason, Liveness, Outside, Reason, Selection, Standing, Warmth, select},
     stats::{RatioInterval, real_size},
 };
 use phase_core::{BackendId, Energy, NoData, Phase, Shape};
@@ -180,6 +180,7 @@ pub(super) fn decide<'r>(router: &'r Router, workload: Workload, incumbent: Opti
     let chosen = selection.index;
     let rows = [request.prefill, request.decode].map(|place| place.map(|p| p.nearest));
     let warmth = |row: Option<&Row>| row.and_then(|r| r.arms[chosen].as_ref()).map_or(Warmth::NotMeasured, |arm| arm.warmth);
+    let compile = |place: Option<&Place<'_>>| place.map_or(CompileReason::NoEvidence, |p| p.compile(chosen));
     Decision {
         router,
         rows,
@@ -191,7 +192,7 @@ pub(super) fn decide<'r>(router: &'r Router, workload: Workload, incumbent: Opti
         prefill: best(router, &prefill),
         decode: best(router, &decode),
         warmup: WarmupAdvice { prefill: warmth(rows[0]), decode: warmth(rows[1]) },
-        compile: rules::compile_advice(),
+        compile: CompileAdvice::of(compile(request.prefill), compile(request.decode)),
         limits,
     }
 }

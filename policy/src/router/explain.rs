@@ -56,7 +56,16 @@ impl fmt::Display for Explanation<'_, '_> {
             writeln!(f, "{name} by itself: {}{}.", Reasoned(choice), Bucket(choice.bucket))?;
         }
         self.warmup(f)?;
-        writeln!(f, "Compile: no, {}.", d.compile.reason)?;
+        let compile = d.compile;
+        let word = |yes: bool| if yes { "yes" } else { "no" };
+        writeln!(f, "Compile prefill: {}, {}.", word(compile.prefill), compile.reason)?;
+        writeln!(
+            f,
+            "Compile decode: {}, {}{}.",
+            word(compile.decode),
+            compile.decode_reason,
+            if compile.decode { "" } else { "; it stays eager" }
+        )?;
         writeln!(f, "Energy: {}.", d.energy())?;
         self.changes(f)?;
         self.evidence(f)

@@ -5,7 +5,7 @@ use crate::{
     Comparison, Policy, Warmup,
     constants::Constants,
     matrix::{Cell, RegimeClass, TimeSummary},
-    rules::{Candidate, Liveness, Outside, Reason, Selection, Standing, Warmth, may_route, select},
+    rules::{Bases, Candidate, CompileReason, Liveness, Outside, Reason, Selection, Standing, Warmth, select},
     stats::{Edges, Interval, RatioInterval, real, real_size},
 };
 use phase_core::{BackendId, Energy, MacroMethod, Phase, Shape};
@@ -58,11 +58,14 @@ const SMALL: usize = 256;
 struct Found<'p> {
     comparisons: HashMap<(&'p BackendId, Shape), &'p Comparison>,
     warmups: HashMap<(&'p BackendId, Shape), &'p Warmup>,
+    compiles: HashMap<(BackendId, Shape), CompileReason>,
 }
 
 impl<'p> Found<'p> {
     fn new(policy: &'p Policy, phase: Phase) -> Self {
+        let compiles = policy.compiles().into_iter().filter(|c| c.phase == phase);
         Self {
+            compiles: compiles.map(|c| ((c.backend, c.shape), c.reason)).collect(),
             comparisons: policy.comparisons().iter().filter(|c| c.phase == phase).map(|c| ((&c.challenger, c.shape), c)).collect(),
             warmups: policy.warmups().iter().filter(|w| w.phase == phase).map(|w| ((&w.backend, w.shape), w)).collect(),
         }
@@ -107,6 +110,7 @@ pub(super) struct Arm {
     /// Energy of one call; `None` where it was not measured.
     pub(super) energy: Option<Joules>,
     pub(super) warmth: Warmth,
+    compile: CompileReason,
 }
 
 /// What slow calls take, over the median.
@@ -265,9 +269,10 @@ impl Table {
     fn new(policy: &Policy, backends: &[BackendId], phase: Phase) -> Self {
         let mut by_shape: BTreeMap<Shape, Row> = BTreeMap::new();
         let found = Found::new(policy, phase);
+        let bases = Bases::of(policy.cells());
         for (index, cell) in policy.cells().iter().enumerate() {
             let key = &cell.key;
-            let wanted = key.phase == phase && key.regime == RegimeClass::Steady && may_route(&key.mode);
+            let wanted = key.phase == phase && key.regime == RegimeClass::Steady && bases.holds(key);
             // Only prompts on an empty cache are one family; later turns are other work.
             if !wanted || (phase == Phase::Prefill && key.shape.context > 0) {
                 continue;
@@ -446,6 +451,7 @@ impl Arm {
             standing: comparison.map(|c| c.standing),
             energy: Joules::of(&cell.energy),
             warmth: warmup.map_or(Warmth::NotMeasured, |w| Warmth::from(*w)),
+            compile: found.compiles.get(&(key.backend.clone(), key.shape)).copied().unwrap_or(CompileReason::NoEvidence),
         })
     }
 }
@@ -506,6 +512,16 @@ impl<'t> Place<'t> {
             confidence: per_token.confidence,
         });
         Some(slope.tail.estimate(arm.ns + slope.ns * along, interval, Basis::Interpolated))
+    }
+
+    /// Whether to compile such a call on `backend`. Prefill must have the very length that was proven and measured: a
+    /// compiled prefill elsewhere may be compiled again, or run otherwise.
+    #[inline]
+    pub(super) fn compile(&self, backend: usize) -> CompileReason {
+        let Some(arm) = self.nearest.arms[backend].as_ref() else { return CompileReason::NoEvidence };
+        #[expect(clippy::float_cmp, reason = "both are whole numbers")]
+        let elsewhere = self.scales && self.length != arm.length;
+        if elsewhere && arm.compile.allows() { CompileReason::ShapeOutside } else { arm.compile }
     }
 
     /// How `backend` stands against the default in the bucket that decides.

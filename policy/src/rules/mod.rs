@@ -5,7 +5,7 @@
 //! | `decode_heavy` | a default backend for decode-heavy requests | the default is a hypothesis: measured total time replaces it |
 //! | `prefill_heavy` | batched prefill routes by the measured prefill winner | unless total time contradicts |
 //! | `default_safe` | everything else, and every tie, goes to default-safe | an interval beyond the tie region |
-//! | `compile` | never by default; decode stays eager | evidence, of which this version knows no kind |
+//! | `compile` | never by default; prefill with evidence; decode stays eager without a win | [`CompileEvidence`](crate::CompileEvidence), paired times, in decode the tail |
 //! | `warmup` | cold is a regime of its own; warm before routing | cold cells of the same bucket |
 //! | `energy` | per-event energy only with data | covered by the sensor; else a macro window; every part known |
 
@@ -16,12 +16,12 @@ mod energy;
 mod prefill_heavy;
 mod warmup;
 
-pub use compile::{CompileAdvice, CompileReason};
+pub use compile::{CompileAdvice, CompileReason, CompileVerdict};
 pub use default_safe::{Outside, Reason, Standing};
 pub use energy::{add_energies, repeat_energy, reported_energy};
 pub use warmup::{Warmth, Warmup};
 
-pub(crate) use compile::{advice as compile_advice, may_route};
+pub(crate) use compile::{Bases, may_route, verdicts as compile_verdicts};
 pub(crate) use default_safe::{Candidate, Liveness, Selection, select};
 pub(crate) use energy::request as request_energy;
 pub(crate) use prefill_heavy::standing as prefill_heavy_standing;

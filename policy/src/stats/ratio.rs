@@ -48,6 +48,23 @@ impl RatioInterval {
         Self { ratio: 1.0 / self.ratio, low: 1.0 / self.high, high: 1.0 / self.low, ..self }
     }
 
+    /// The standard error of the logarithm; `None` for a confidence or a number of blocks that no comparison has.
+    pub(crate) fn standard_error(&self) -> Option<f64> {
+        Some((self.high / self.ratio).ln() / self.quantile(self.confidence)?)
+    }
+
+    /// The same comparison at another confidence.
+    #[must_use]
+    pub(crate) fn at(self, confidence: f64) -> Self {
+        let Some((error, t)) = self.standard_error().zip(self.quantile(confidence)) else { return self };
+        let half = (error * t).exp();
+        Self { low: self.ratio / half, high: self.ratio * half, confidence, ..self }
+    }
+
+    fn quantile(&self, confidence: f64) -> Option<f64> {
+        student_t_quantile(0.5 + confidence / 2.0, real_size(self.blocks.checked_sub(1)?))
+    }
+
     /// That many times the ratio.
     #[must_use]
     pub(crate) fn scaled(self, by: f64) -> Self {
@@ -80,7 +97,9 @@ impl RatioInterval {
 impl fmt::Display for RatioInterval {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { ratio, low, high, confidence, blocks } = self;
-        write!(f, "{ratio:.3} [{low:.3}, {high:.3} at {:.0}% over {blocks} blocks]", confidence * 100.0)
+        // Two digits at most, and none where there are none.
+        let percent = (confidence * 1e4).round() / 100.0;
+        write!(f, "{ratio:.3} [{low:.3}, {high:.3} at {percent}% over {blocks} blocks]")
     }
 }
 

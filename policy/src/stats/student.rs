@@ -13,7 +13,7 @@ pub fn student_t_quantile(p: f64, degrees: f64) -> Option<f64> {
         return None;
     }
     let tail = p.min(1.0 - p);
-    let upper_tail = |t: f64| 0.5 * regularized_beta(degrees / (degrees + t * t), degrees / 2.0, 0.5);
+    let upper_tail = |t: f64| student_t_upper_tail(t, degrees);
     let (mut low, mut high) = (0.0, 1.0);
     while upper_tail(high) > tail && high < 1e12 {
         high *= 2.0;
@@ -28,6 +28,12 @@ pub fn student_t_quantile(p: f64, degrees: f64) -> Option<f64> {
     }
     let t = f64::midpoint(low, high);
     Some(if p < 0.5 { -t } else { t })
+}
+
+/// The chance of a value above `t`.
+pub(super) fn student_t_upper_tail(t: f64, degrees: f64) -> f64 {
+    let beyond = 0.5 * regularized_beta(degrees / (degrees + t * t), degrees / 2.0, 0.5);
+    if t < 0.0 { 1.0 - beyond } else { beyond }
 }
 
 /// The regularised incomplete beta function, by Lentz's evaluation of its continued fraction.

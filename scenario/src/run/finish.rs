@@ -20,7 +20,13 @@ impl Runner<'_> {
         self.stable.read_evidence();
         for (id, evidence) in self.stable.evidence(&self.manifest.plan) {
             let file = file_name(&id);
+            let raw: Vec<_> = evidence.iter().flat_map(|e| e.artefacts.clone()).collect();
             let stored = EvidenceFile::new(&self.manifest.run_id, &id, evidence);
+            for kept in &stored.artefacts {
+                if let Some(record) = raw.iter().find(|a| a.form == kept.form) {
+                    self.dir.write_bytes(&kept.file, &record.bytes)?;
+                }
+            }
             self.dir.write_json(&file, &stored)?;
         }
         let (registry, stable, manifest) = (self.registry, &self.stable, &self.manifest);

@@ -1,17 +1,19 @@
 //! Whole runs on simulated backends and a clock held by hand.
 
+mod bytes;
 mod cold;
 mod compare;
 mod damage;
 mod energy;
+mod evidence;
 mod failing;
 mod resume;
 mod whole;
 
 use crate::{files::list, *};
 use phase_core::{
-    Arm, Backend, BackendId, CacheSpec, CallError, Capabilities, Clock, Decode, ErrorKind, Evidence, Layer, LoadSpec, Logits, ManualClock,
-    Model, ModelInfo, PhaseError, PhaseTypes, Prefill, PromptBatch, Registry, StackInfo, TokenId,
+    Arm, Artefact, ArtefactForm, Backend, BackendId, CacheSpec, CallError, Capabilities, Clock, Decode, ErrorKind, Evidence, Layer,
+    LoadSpec, Logits, ManualClock, Model, ModelInfo, PhaseError, PhaseTypes, Prefill, PromptBatch, Registry, StackInfo, TokenId,
     sim::{Sim, SimCache, SimError, SimModel},
 };
 use std::{
@@ -51,6 +53,8 @@ pub(crate) struct Script {
     pub(crate) kind: Mutex<Option<ErrorKind>>,
     pub(crate) refuses_to_load: AtomicBool,
     pub(crate) wrong: AtomicBool,
+    /// What its runtime writes of captured graphs.
+    pub(crate) record: Mutex<Option<String>>,
     /// The version of its library.
     pub(crate) version: AtomicU32,
     /// Every call takes this long on the clock.
@@ -197,7 +201,9 @@ impl Model for ActorModel {
     }
 
     fn evidence(&mut self) -> Result<Evidence, ActorError> {
-        Ok(self.inner.evidence()?)
+        let evidence = self.inner.evidence()?;
+        let record = self.script.record.lock().unwrap().clone();
+        Ok(record.into_iter().fold(evidence, |e, text| e.with_artefact(Artefact::new(ArtefactForm::CudaGraphs, text))))
     }
 }
 

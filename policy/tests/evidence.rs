@@ -1,0 +1,274 @@
+//! Compile evidence: what raw records prove, and what it takes to compile.
+
+mod common;
+
+use common::{FAST, SAFE, boundaries, boundary_of};
+use phase_core::{Arm, ArtefactForm, Mode, Phase, Shape};
+use phase_policy::{
+    CompileEvidence, CompileReason, EvidenceError, Level, Observation, Policy, PolicyError, PolicyOptions, Router, ScenarioMatrix, Sealed,
+    Violation, Workload,
+};
+
+const PROFILE: &[u8] = include_bytes!("data/ort-1.32-profile.json");
+const SOURCE: &[u8] = include_bytes!("data/ort-1.32-source.onnx");
+const OPTIMISED: &[u8] = include_bytes!("data/ort-1.32-optimised.onnx");
+
+fn compiled() -> Arm {
+    Arm::new(FAST, Mode::Compiled)
+}
+
+fn sealed(form: ArtefactForm, bytes: &[u8]) -> Sealed<'_> {
+    Sealed::new(form, &[], bytes, blake3::hash(bytes).to_hex().as_str()).unwrap()
+}
+
+fn read(records: &[(ArtefactForm, &[u8])]) -> Result<CompileEvidence, EvidenceError> {
+    let sealed: Vec<_> = records.iter().map(|(form, bytes)| sealed(*form, bytes)).collect();
+    CompileEvidence::read(compiled(), "fast-compiled", "run-1", &sealed)
+}
+
+fn prompt(batch: usize, new_tokens: usize) -> Shape {
+    Shape { batch, new_tokens, context: 0 }
+}
+
+fn step(batch: usize, context: usize) -> Shape {
+    Shape { batch, new_tokens: 1, context }
+}
+
+#[test]
+fn rungs_are_ordered() {
+    assert!([Level::Declared, Level::Configured, Level::Placed, Level::Executed, Level::Effective].is_sorted());
+}
+
+#[test]
+fn onnx_runtime_proves_fusion_only_by_models_and_profile_together() {
+    let all = [(ArtefactForm::OrtProfile, PROFILE), (ArtefactForm::OrtSourceModel, SOURCE), (ArtefactForm::OrtOptimisedModel, OPTIMISED)];
+    let seen = read(&all).unwrap();
+    assert_eq!((seen.level(), seen.violations().len(), seen.artefacts().len()), (Level::Executed, 0, 3));
+    let [executor] = seen.executors() else { panic!("{:?}", seen.executors()) };
+    assert_eq!((executor.name.as_str(), executor.nodes), ("CPUExecutionProvider", 4));
+    assert!(seen.covers(Phase::Prefill, prompt(1, 4)) && seen.covers(Phase::Decode, step(1, 77)));
+    assert!(!seen.covers(Phase::Prefill, prompt(1, 5)) && !seen.covers(Phase::Decode, step(2, 77)));
+    assert_eq!(read(&all[..1]).unwrap().level(), Level::Configured, "a profile alone shows where, not what was transformed");
+    assert_eq!(read(&all[1..]).unwrap().level(), Level::Placed, "nothing ran");
+    assert!(read(&all[2..]).is_err(), "against which source?");
+    let same = [(ArtefactForm::OrtSourceModel, SOURCE), (ArtefactForm::OrtOptimisedModel, SOURCE)];
+    assert_eq!(read(&same).unwrap().level(), Level::Configured, "nothing was transformed");
+}
+
+#[test]
+fn work_on_another_executor_is_a_violation() {
+    let text = std::str::from_utf8(PROFILE).unwrap();
+    // The matrix product goes to another executor.
+    let mut events: Vec<serde_json::Value> = serde_json::from_str(text).unwrap();
+    for event in events.iter_mut().filter(|e| e["name"] == "mm_kernel_time") {
+        event["args"]["provider"] = "CUDAExecutionProvider".into();
+    }
+    let mixed = serde_json::to_vec(&events).unwrap();
+    let seen = read(&[(ArtefactForm::OrtProfile, &mixed)]).unwrap();
+    assert!(matches!(seen.violations(), [Violation::Elsewhere { .. }]), "{:?}", seen.violations());
+}
+
+#[test]
+fn a_graph_must_be_replayed_and_stay_on_the_device() {
+    let graph = |nodes: &str, replays: u64| {
+        format!(r#"{{"schema":"phase.cuda-graph/1","phase":"decode","batch":2,"nodes":{nodes},"replays":{replays}}}"#)
+    };
+    let of = |text: &str| read(&[(ArtefactForm::CudaGraphs, text.as_bytes())]);
+    let replayed = of(&graph(r#"{"kernel":271,"memset":2}"#, 640)).unwrap();
+    assert_eq!((replayed.level(), replayed.violations().len()), (Level::Executed, 0));
+    assert!(replayed.covers(Phase::Decode, step(2, 4000)) && !replayed.covers(Phase::Decode, step(1, 4000)));
+    assert!(!replayed.covers(Phase::Prefill, prompt(2, 1)), "a step is no prompt");
+    let captured = of(&graph(r#"{"kernel":271}"#, 0)).unwrap();
+    assert_eq!((captured.level(), captured.covers(Phase::Decode, step(2, 0))), (Level::Placed, false));
+    let host = of(&graph(r#"{"kernel":9,"host function":1}"#, 5)).unwrap();
+    assert_eq!(host.violations(), [Violation::HostNodes { batch: 2, nodes: 1 }]);
+    for bad in ["", "{}", &graph("{}", 1), &graph(r#"{"kernel":1}"#, 1).replace("graph/1", "graph/2"), &graph(r#"{"kernel":-1}"#, 1)] {
+        assert!(matches!(of(bad), Err(EvidenceError::Record { form: ArtefactForm::CudaGraphs, .. })), "{bad}");
+    }
+}
+
+#[test]
+fn cubecl_records_show_what_was_built_and_how_it_was_chosen() {
+    let compilation = r#"{"kernel":"MatmulEntry","key":{"id":"ab","build_id":"cd"},"ir":null,"outcome":"Compiled","duration":{"secs":0,"nanos":9},"source":null}"#;
+    let built = read(&[(ArtefactForm::CubeclCompilations, compilation.as_bytes())]).unwrap();
+    assert_eq!(built.level(), Level::Placed, "built is not run");
+    let tuning = |trials: usize, cut: &str, dry: bool| {
+        let trial = r#"{"name":"a","wall":{"secs":0,"nanos":1}}"#;
+        let trials = vec![trial; trials].join(",");
+        format!(
+            r#"{{"table":"t","entry":{{"key":"k","checksum":"c"}},"winner":0,"trials":[{trials}],"short_circuit":{cut},"wall":{{"secs":0,"nanos":5}},"dry_run":{dry},"stored":true,"plan":[]}}"#
+        )
+    };
+    let tuned = |text: &str| read(&[(ArtefactForm::CubeclTunings, text.as_bytes())]);
+    assert_eq!(tuned(&tuning(2, r#""a""#, false)).unwrap().violations(), []);
+    assert_eq!(tuned(&tuning(1, r#""a""#, false)).unwrap().violations(), [Violation::ShortCircuits { tunings: 1, of: 1 }]);
+    assert_eq!(tuned(&tuning(2, "null", true)).unwrap().violations(), [Violation::DryRun]);
+    assert!(tuned(&tuning(0, "null", false)).is_err());
+    let decision = |index: usize| {
+        format!(
+            r#"{{"key":"k","fastest_index":{index},"fastest_time":{{"secs":0,"nanos":7}},"results":[{{"outcome":{{"Ok":{{"name":"a","index":1,"computation":{{}}}}}}}},{{"outcome":{{"Err":{{"Skip":{{"name":"b"}}}}}}}}],"log_context":{{"bounds":null,"limit":null,"events":[{{"TuningStep":["a",{{"secs":0,"nanos":3}}]}},{{"TuningStep":["b",{{"secs":0,"nanos":3}}]}}],"checks":null}},"checks":null}}"#
+        )
+    };
+    let decided = |text: &str| read(&[(ArtefactForm::CubeclDecisions, text.as_bytes())]);
+    assert_eq!(decided(&decision(1)).unwrap().level(), Level::Placed);
+    assert!(decided(&decision(0)).is_err(), "it won without a measurement");
+    assert!(decided(r#"{"error": "Failed to serialize the autotune decision: x"}"#).is_err());
+}
+
+#[test]
+fn a_fusion_log_counts_fused_and_unfused_operations_that_ran() {
+    let log = |fused: u32, unfused: u32| {
+        format!(
+            "selected composed strategy (2 sub-strategies)\n══════\nfusion trace (7 ops, 2 blocks)\nidx  block  op\n---  -----  --\n0    ▸ fused ElementWise (score=6, {fused} ops)  NumericFloat::Add\n1                           NumericFloat::Mul\n5    ▸ un-fused ({unfused} ops)      Float::Matmul\n"
+        )
+    };
+    let call = [(Phase::Prefill, prompt(1, 128))];
+    let of = |text: &str| {
+        let digest = blake3::hash(text.as_bytes()).to_hex();
+        let record = Sealed::new(ArtefactForm::BurnFusionLog, &call, text.as_bytes(), digest.as_str()).unwrap();
+        CompileEvidence::read(compiled(), "fast-compiled", "run-1", &[record])
+    };
+    let seen = of(&log(5, 2)).unwrap();
+    assert_eq!((seen.level(), seen.violations().len(), seen.covers(Phase::Prefill, prompt(1, 128))), (Level::Executed, 0, true));
+    assert_eq!(of(&log(2, 5)).unwrap().violations(), [Violation::Unfused { operations: 5, of: 7 }]);
+    assert_eq!(of("selected single strategy\n").unwrap().level(), Level::Placed, "planned is not run");
+    let capped =
+        of("selected single strategy\n[plan] names operation 3 but the segment holds 2; running its 2 operations unfused\n").unwrap();
+    assert_eq!((capped.level(), capped.violations()), (Level::Placed, &[Violation::Unfused { operations: 2, of: 2 }][..]));
+    assert!(of("hello\n").is_err());
+}
+
+#[test]
+fn labels_other_bytes_and_empty_records_make_none() {
+    assert!(matches!(read(&[]), Err(EvidenceError::Nothing { .. })));
+    let stated = blake3::hash(PROFILE).to_hex();
+    let edited = Sealed::new(ArtefactForm::OrtProfile, &[], &PROFILE[1..], stated.as_str());
+    assert!(matches!(edited, Err(EvidenceError::Digest { .. })));
+    for form in ArtefactForm::ALL.into_iter().filter(|form| *form != ArtefactForm::OrtSourceModel) {
+        assert!(matches!(read(&[(form, b"")]), Err(EvidenceError::Record { .. })), "{form:?}");
+    }
+}
+
+/// One path eager and compiled, with calls enough for a p99, compiled in `times` of the eager time; in decode every
+/// `slow_every`th compiled call takes three times as long.
+fn measured(times: u64, slow_every: u64) -> ScenarioMatrix {
+    let mut seen = Vec::new();
+    for block in 0..5 {
+        for i in 0..100_u64 {
+            let wobble = 1_000 * (u64::from(block) + i % 3);
+            for (mode, boundary, percent) in [("eager", "fast", 100), ("compiled", "fast-compiled", times)] {
+                let slow = if mode == "compiled" && i % slow_every == slow_every - 1 { 3 } else { 1 };
+                for (phase, shape, ns) in [
+                    (Phase::Prefill, prompt(1, 128), 12_800_000 + wobble),
+                    (Phase::Prefill, prompt(1, 256), 25_600_000 + wobble),
+                    (Phase::Decode, step(1, 128), (5_000_000 + wobble) * slow),
+                ] {
+                    let call = Observation::new(FAST, phase, shape, ns * percent / 100);
+                    seen.push(call.with_mode(mode).with_boundary(boundary).with_block(block));
+                }
+            }
+            for (phase, shape, ns) in [
+                (Phase::Prefill, prompt(1, 128), 20_000_000),
+                (Phase::Prefill, prompt(1, 256), 40_000_000),
+                (Phase::Decode, step(1, 128), 9_000_000),
+            ] {
+                seen.push(Observation::new(SAFE, phase, shape, ns + wobble).with_boundary("safe").with_block(block));
+            }
+        }
+    }
+    let mut all = boundaries();
+    all.insert("fast-compiled".to_owned(), boundary_of("fast compiled"));
+    ScenarioMatrix::build(&seen, &all).unwrap()
+}
+
+fn options() -> PolicyOptions {
+    PolicyOptions::new(SAFE, 1_760_000_000).with_runs(["run-1"])
+}
+
+fn graphs(phase: &str, tokens: &str) -> String {
+    format!(r#"{{"schema":"phase.cuda-graph/1","phase":"{phase}","batch":1,{tokens}"nodes":{{"kernel":9}},"replays":64}}"#)
+}
+
+/// Evidence of both phases at the given prompt.
+fn both(tokens: usize) -> CompileEvidence {
+    let text = format!("{}\n{}\n", graphs("prefill", &format!(r#""new_tokens":{tokens},"#)), graphs("decode", ""));
+    read(&[(ArtefactForm::CudaGraphs, text.as_bytes())]).unwrap()
+}
+
+fn advice(matrix: &ScenarioMatrix, evidence: Option<CompileEvidence>, prompt_tokens: usize) -> [CompileReason; 2] {
+    let policy = Policy::compile(matrix, &options().with_evidence(evidence)).unwrap();
+    let router = Router::new(Policy::from_json(&policy.to_json()).unwrap());
+    let decision = router.decide(&Workload::new(1, prompt_tokens, 8));
+    assert_eq!(decision.route.backend, &FAST, "{}", decision.explain());
+    let compile = decision.compile;
+    assert_eq!([compile.prefill, compile.decode], [compile.reason, compile.decode_reason].map(CompileReason::allows));
+    [compile.reason, compile.decode_reason]
+}
+
+#[test]
+fn compiling_takes_evidence_effect_and_the_very_shape() {
+    use CompileReason::{Effective, NoEffect, NoEvidence, ShapeOutside};
+    let fast = measured(80, 1000);
+    assert_eq!(advice(&fast, Some(both(128)), 128), [Effective, Effective]);
+    assert_eq!(advice(&fast, None, 128), [NoEvidence, NoEvidence], "a mode's name is a label");
+    assert_eq!(advice(&fast, Some(both(128)), 130)[0], ShapeOutside, "not the shape that was proven");
+    assert_eq!(advice(&fast, Some(both(128)), 256)[0], ShapeOutside, "measured, but not proven");
+    assert_eq!(advice(&measured(99, 1000), Some(both(128)), 128), [NoEffect, NoEffect]);
+    assert_eq!(advice(&measured(130, 1000), Some(both(128)), 128), [NoEffect, NoEffect]);
+}
+
+#[test]
+fn a_decode_win_with_a_longer_tail_stays_eager() {
+    // One in 25 compiled steps takes three times as long: the median wins, p99 loses.
+    assert_eq!(advice(&measured(80, 25), Some(both(128)), 128), [CompileReason::Effective, CompileReason::TailLonger]);
+}
+
+#[test]
+fn violations_and_lower_rungs_block() {
+    let matrix = measured(80, 1000);
+    let of = |text: String| read(&[(ArtefactForm::CudaGraphs, text.as_bytes())]).unwrap();
+    let captured = of(graphs("decode", "").replace(":64", ":0"));
+    assert_eq!(advice(&matrix, Some(captured), 128)[1], CompileReason::EvidenceBelow { have: Level::Placed });
+    let host = of(graphs("decode", "").replace("kernel", "host function"));
+    assert_eq!(advice(&matrix, Some(host), 128)[1], CompileReason::Violated);
+}
+
+#[test]
+fn evidence_belongs_to_a_run_and_a_boundary_of_the_policy() {
+    let matrix = measured(80, 1000);
+    let refused = |evidence| matches!(Policy::compile(&matrix, &options().with_evidence([evidence])), Err(PolicyError::Inconsistent(_)));
+    let text = graphs("decode", "");
+    let record = || [sealed(ArtefactForm::CudaGraphs, text.as_bytes())];
+    assert!(refused(CompileEvidence::read(compiled(), "fast-compiled", "run-9", &record()).unwrap()));
+    assert!(refused(CompileEvidence::read(compiled(), "fast", "run-1", &record()).unwrap()));
+    assert!(!refused(CompileEvidence::read(compiled(), "fast-compiled", "run-1", &record()).unwrap()));
+}
+
+#[test]
+fn what_a_policy_states_is_held_against_the_records() {
+    let policy = Policy::compile(&measured(80, 1000), &options().with_evidence([both(128)])).unwrap();
+    let json = policy.to_json();
+    let back = Policy::from_json(&json).unwrap();
+    assert_eq!(back, policy);
+    back.check_evidence(&[both(128)]).unwrap();
+    assert!(back.check_evidence(&[both(256)]).is_err() && back.check_evidence(&[]).is_err());
+    assert!(matches!(
+        Policy::from_json(&json.replace(r#""level": "executed""#, r#""level": "effective""#)),
+        Err(PolicyError::Digest { .. })
+    ));
+    let levels: Vec<_> = policy.compiles().iter().map(|c| (c.phase, c.shape.new_tokens, c.level)).collect();
+    assert_eq!(
+        levels,
+        [(Phase::Prefill, 128, Level::Effective), (Phase::Prefill, 256, Level::Executed), (Phase::Decode, 1, Level::Effective)]
+    );
+}
+
+#[test]
+fn a_path_with_modes_and_one_without_meet_in_one_comparison() {
+    // `safe` has only its default mode, `fast` was measured eager and compiled.
+    let policy = Policy::compile(&measured(80, 1000), &options()).unwrap();
+    assert_eq!(policy.comparisons().len(), 3);
+    assert!(policy.comparisons().iter().all(|c| c.cells[0].starts_with("fast/eager/") && c.cells[1].starts_with("safe/default/")));
+    let other_way = Policy::compile(&measured(80, 1000), &PolicyOptions::new(FAST, 1)).unwrap();
+    assert!(other_way.comparisons().iter().all(|c| c.cells[0].starts_with("safe/default/") && c.cells[1].starts_with("fast/eager/")));
+}

@@ -10,8 +10,14 @@ pub fn csv(table: &Table) -> Result<Vec<u8>, ExportError> {
     let wrong = |e: csv::Error| ExportError::Io { action: "write", path: table.name().into(), source: e.into() };
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(table.columns().iter().map(|c| c.name)).map_err(wrong)?;
+    let mut field = String::new();
     for row in 0..table.rows() {
-        writer.write_record(table.columns().iter().map(|c| c.values.text(row))).map_err(wrong)?;
+        for column in table.columns() {
+            field.clear();
+            column.values.write(row, &mut field);
+            writer.write_field(&field).map_err(wrong)?;
+        }
+        writer.write_record(None::<&[u8]>).map_err(wrong)?;
     }
     writer.into_inner().map_err(|e| wrong(e.into_error().into()))
 }

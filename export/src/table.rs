@@ -130,17 +130,15 @@ impl Values {
         self.len() == 0
     }
 
-    /// The value of one row as CSV has it: empty where there is none.
-    pub fn text(&self, row: usize) -> String {
-        fn or_empty<T: ToString>(value: Option<T>) -> String {
-            value.map_or_else(String::new, |v| v.to_string())
-        }
-        match self {
-            Self::Whole(v) => or_empty(v.get(row)),
-            Self::MaybeWhole(v) => or_empty(v.get(row).copied().flatten()),
-            Self::MaybeReal(v) => or_empty(v.get(row).copied().flatten()),
-            Self::Text(v) => v.get(row).unwrap_or_default().to_owned(),
-        }
+    /// The value of one row as CSV has it, added to `out`: nothing where there is none.
+    pub(crate) fn write(&self, row: usize, out: &mut String) {
+        use std::fmt::Write;
+        let _ = match self {
+            Self::Whole(v) => v.get(row).map_or(Ok(()), |v| write!(out, "{v}")),
+            Self::MaybeWhole(v) => v.get(row).copied().flatten().map_or(Ok(()), |v| write!(out, "{v}")),
+            Self::MaybeReal(v) => v.get(row).copied().flatten().map_or(Ok(()), |v| write!(out, "{v}")),
+            Self::Text(v) => out.write_str(v.get(row).unwrap_or_default()),
+        };
     }
 }
 

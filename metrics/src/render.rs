@@ -93,7 +93,7 @@ fn calls(w: &mut Writer, backends: &[Arc<Series>]) {
             w.sample(&table::DECODE_FRACTION, &[&s.name], decode / (prefill + decode));
         }
     }
-    // Present from the start, so that the first cold call is an increase.
+    // These two are present from the start: a series that begins with 1 is no increase, and the first failure would alert nobody.
     for s in backends {
         for (phase, name) in PHASES.iter().enumerate().take(2) {
             w.sample(&table::COLD_CALLS, &[&s.name, name.as_str()], real(s.calls[phase][0].duration.read().count()));
@@ -101,7 +101,7 @@ fn calls(w: &mut Writer, backends: &[Arc<Series>]) {
     }
     for s in backends {
         for (phase, name) in PHASES.iter().enumerate() {
-            for (kind, count) in KINDS.iter().zip(&s.failed[phase]).filter(|(_, c)| c.load(Relaxed) > 0) {
+            for (kind, count) in KINDS.iter().zip(&s.failed[phase]) {
                 w.sample(&table::FAILED_CALLS, &[&s.name, name.as_str(), kind.as_str()], real(count.load(Relaxed)));
             }
         }
@@ -181,7 +181,8 @@ fn decisions(w: &mut Writer, backends: &[Arc<Series>], inner: &Inner) {
             }
         }
     }
-    for (limits, count) in inner.limits().filter(|(_, count)| *count > 0) {
+    let decided = inner.limits().any(|(_, count)| count > 0);
+    for (limits, count) in inner.limits().filter(|_| decided) {
         w.sample(&table::DECISION_LIMITS, &[limits], real(count));
     }
 }

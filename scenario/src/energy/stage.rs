@@ -53,7 +53,10 @@ impl<'a> Runner<'a> {
 
     /// Before anything is loaded: the power of a device that nobody uses.
     pub(crate) fn deep_idle(&mut self) {
-        let Some(mut metering) = self.metering.take().filter(|_| !self.resumed) else { return };
+        if self.resumed {
+            return;
+        }
+        let Some(mut metering) = self.metering.take() else { return };
         let sitting = EnergySitting::new("", 0, 0, rest_of(BaselineKind::DeepIdle));
         let rested = self.sitter(&mut metering, |sitter| sitter.rest(sitting));
         metering.unwritten = rested;

@@ -3,7 +3,7 @@
 use super::{Cell, CellKey, Contexts, MatrixError, RegimeClass, ScenarioMatrix, TimeSummary, check_boundaries};
 use crate::{
     Observation, constants,
-    stats::{BlockMedian, Ordered, Steadiness, SteadyState, real, real_size, steady_state},
+    stats::{BlockMedian, Ordered, Steadiness, SteadyState, effective_size, real, real_size, steady_state},
 };
 use phase_core::{Energy, MeasurementBoundary, NoData, Outcome, Phase};
 use std::collections::BTreeMap;
@@ -169,22 +169,30 @@ fn contexts(ok: &[&Observation]) -> Option<Contexts> {
     Some(Contexts::new(*all.first()?, all[(all.len() - 1) / 2], *all.last()?))
 }
 
+/// How many independent calls these are worth: slow calls come in runs, and a run of them is one observation of a tail.
+fn independent_calls(ok: &[&Observation]) -> usize {
+    let blocks = by_block(ok.to_vec());
+    effective_size(&blocks.values().map(|calls| without_context(calls)).collect::<Vec<_>>())
+}
+
 fn summary(ok: &[&Observation], blocks: &[BlockMedian]) -> Option<TimeSummary> {
     let medians = Ordered::new(blocks.iter().map(|b| b.median_ns))?;
     let calls = Ordered::new(ok.iter().map(|o| real(o.duration_ns)))?;
     let device: Option<Vec<_>> = ok.iter().map(|o| o.device_ns.map(real)).collect();
-    let tail = |of: fn(&Ordered, f64) -> Option<f64>, p| if blocks.len() < constants::MIN_BLOCKS { None } else { of(&calls, p) };
-    let upper = |calls: &Ordered, p| calls.quantile_upper(p, constants::TAIL_CONFIDENCE);
+    let independent = independent_calls(ok);
+    let enough = blocks.len() >= constants::MIN_BLOCKS;
+    let point = |p| if enough { calls.quantile(p) } else { None };
+    let upper = |p| if enough { calls.quantile_upper_of(independent, p, constants::TAIL_CONFIDENCE) } else { None };
     let durations = ok.iter().map(|o| o.duration_ns);
     Some(TimeSummary {
         median_ns: medians.median(),
         interval: medians.median_interval(constants::CONFIDENCE).or_else(|| medians.widest_median_interval()),
         min_ns: durations.clone().min()?,
         max_ns: durations.max()?,
-        p95_ns: tail(Ordered::quantile, 0.95),
-        p95_upper_ns: tail(upper, 0.95),
-        p99_ns: tail(Ordered::quantile, 0.99),
-        p99_upper_ns: tail(upper, 0.99),
+        p95_ns: point(0.95),
+        p95_upper_ns: upper(0.95),
+        p99_ns: point(0.99),
+        p99_upper_ns: upper(0.99),
         device_median_ns: device.and_then(Ordered::new).map(|d| d.median()),
     })
 }

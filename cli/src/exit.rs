@@ -89,3 +89,18 @@ pub(crate) fn say(text: &str) -> Result<(), Failure> {
 pub(crate) fn note(text: &str) {
     eprintln!("{text}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_severity_has_its_code() {
+        let of = |severity| format!("{:?}", Failure::Severity(severity).code());
+        for (severity, code) in
+            [(Severity::Info, 0), (Severity::Reweight, 10), (Severity::Recheck, 11), (Severity::EnergyInvalid, 12), (Severity::Invalid, 13)]
+        {
+            assert_eq!(of(severity), format!("{:?}", ExitCode::from(code)));
+        }
+    }
+}

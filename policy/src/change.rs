@@ -42,7 +42,7 @@ impl fmt::Display for Severity {
 }
 
 /// Fields that do less than [`Severity::Invalid`]. A name that ends in a star stands for all that begin so.
-const RULES: [(&str, Severity); 21] = [
+const RULES: [(&str, Severity); 27] = [
     ("cadence", Severity::EnergyInvalid),
     ("machine.gpu_uuid", Severity::EnergyInvalid),
     ("machine.sensor*", Severity::EnergyInvalid),
@@ -53,9 +53,15 @@ const RULES: [(&str, Severity); 21] = [
     ("machine.governor", Severity::Recheck),
     ("machine.kernel", Severity::Recheck),
     ("machine.memory_gib", Severity::Recheck),
+    ("machine.numa*", Severity::Recheck),
     ("machine.pcie*", Severity::Recheck),
     ("machine.persistence", Severity::Recheck),
     ("machine.power_limit*", Severity::Recheck),
+    ("machine.thermal*", Severity::Recheck),
+    ("machine.turbo*", Severity::Recheck),
+    ("machine.workload_profile*", Severity::Recheck),
+    ("arrivals*", Severity::Reweight),
+    ("pue", Severity::Reweight),
     ("envelope", Severity::Recheck),
     ("policy.age", Severity::Recheck),
     ("mix*", Severity::Reweight),

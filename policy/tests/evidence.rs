@@ -3,10 +3,10 @@
 mod common;
 
 use common::{FAST, SAFE, boundaries, boundary_of};
-use phase_core::{Arm, ArtefactForm, Mode, Phase, Shape};
+use phase_core::{Arm, ArtefactForm, BackendId, Mode, Phase, Shape};
 use phase_policy::{
-    CompileEvidence, CompileReason, EvidenceError, Level, Observation, Policy, PolicyError, PolicyOptions, Router, ScenarioMatrix, Sealed,
-    Violation, Workload,
+    CompileEvidence, CompileReason, EvidenceError, Level, Observation, Policy, PolicyError, PolicyOptions, Reason, Router, ScenarioMatrix,
+    Sealed, Violation, Workload,
 };
 
 const PROFILE: &[u8] = include_bytes!("data/ort-1.32-profile.json");
@@ -66,6 +66,33 @@ fn work_on_another_executor_is_a_violation() {
     let mixed = serde_json::to_vec(&events).unwrap();
     let seen = read(&[(ArtefactForm::OrtProfile, &mixed)]).unwrap();
     assert!(matches!(seen.violations(), [Violation::Elsewhere { .. }]), "{:?}", seen.violations());
+}
+
+#[test]
+fn a_label_of_a_device_is_held_against_the_profile() {
+    // The profile shows the CPU provider; the path calls itself CUDA, and is fast.
+    let cuda = BackendId::new("fast-cuda");
+    let mut seen = Vec::new();
+    for block in 0..10 {
+        for (id, boundary, ns) in [(&SAFE, "safe", 9_000_000), (&cuda, "fast", 4_000_000)] {
+            seen.push(
+                Observation::new(id.clone(), Phase::Prefill, prompt(1, 128), ns + u64::from(block))
+                    .with_boundary(boundary)
+                    .with_block(block),
+            );
+        }
+    }
+    let matrix = ScenarioMatrix::build(&seen, &boundaries()).unwrap();
+    let record = [sealed(ArtefactForm::OrtProfile, PROFILE)];
+    let of = |id: &BackendId, boundary| CompileEvidence::read(Arm::from(id.clone()), boundary, "run-1", &record).unwrap();
+    let route = |evidence: Option<CompileEvidence>| {
+        let router = Router::new(Policy::compile(&matrix, &options().with_evidence(evidence)).unwrap());
+        let decision = router.decide_phase(Phase::Prefill, prompt(1, 128));
+        (decision.backend.clone(), decision.reason)
+    };
+    assert_eq!(route(None).0, cuda);
+    assert_eq!(route(Some(of(&cuda, "fast"))), (SAFE, Reason::Misplaced { share: 1.0 }));
+    assert_eq!(of(&BackendId::new("ort-cpu"), "fast").violations(), []);
 }
 
 #[test]
@@ -162,6 +189,7 @@ fn measured(times: u64, slow_every: u64) -> ScenarioMatrix {
                     (Phase::Prefill, prompt(1, 128), 12_800_000 + wobble),
                     (Phase::Prefill, prompt(1, 256), 25_600_000 + wobble),
                     (Phase::Decode, step(1, 128), (5_000_000 + wobble) * slow),
+                    (Phase::Decode, step(1, 256), (5_100_000 + wobble) * slow),
                 ] {
                     let call = Observation::new(FAST, phase, shape, ns * percent / 100);
                     seen.push(call.with_mode(mode).with_boundary(boundary).with_block(block));
@@ -171,6 +199,7 @@ fn measured(times: u64, slow_every: u64) -> ScenarioMatrix {
                 (Phase::Prefill, prompt(1, 128), 20_000_000),
                 (Phase::Prefill, prompt(1, 256), 40_000_000),
                 (Phase::Decode, step(1, 128), 9_000_000),
+                (Phase::Decode, step(1, 256), 9_100_000),
             ] {
                 seen.push(Observation::new(SAFE, phase, shape, ns + wobble).with_boundary("safe").with_block(block));
             }
@@ -256,7 +285,8 @@ fn what_a_policy_states_is_held_against_the_records() {
         Policy::from_json(&json.replace(r#""level": "executed""#, r#""level": "effective""#)),
         Err(PolicyError::Digest { .. })
     ));
-    let levels: Vec<_> = policy.compiles().iter().map(|c| (c.phase, c.shape.new_tokens, c.level)).collect();
+    let levels: Vec<_> =
+        policy.compiles().iter().filter(|c| c.shape.context <= 128).map(|c| (c.phase, c.shape.new_tokens, c.level)).collect();
     assert_eq!(
         levels,
         [(Phase::Prefill, 128, Level::Effective), (Phase::Prefill, 256, Level::Executed), (Phase::Decode, 1, Level::Effective)]
@@ -267,7 +297,7 @@ fn what_a_policy_states_is_held_against_the_records() {
 fn a_path_with_modes_and_one_without_meet_in_one_comparison() {
     // `safe` has only its default mode, `fast` was measured eager and compiled.
     let policy = Policy::compile(&measured(80, 1000), &options()).unwrap();
-    assert_eq!(policy.comparisons().len(), 3);
+    assert_eq!(policy.comparisons().len(), 4);
     assert!(policy.comparisons().iter().all(|c| c.cells[0].starts_with("fast/eager/") && c.cells[1].starts_with("safe/default/")));
     let other_way = Policy::compile(&measured(80, 1000), &PolicyOptions::new(FAST, 1)).unwrap();
     assert!(other_way.comparisons().iter().all(|c| c.cells[0].starts_with("safe/default/") && c.cells[1].starts_with("fast/eager/")));

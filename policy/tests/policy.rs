@@ -259,8 +259,33 @@ fn the_readme_names_the_constants_as_they_are() {
     let constants = serde_json::to_value(Constants::default()).unwrap();
     let readme = include_str!("../README.md");
     for (name, value) in constants.as_object().unwrap() {
-        let row = format!("| `{name}` | {} |", value.as_f64().unwrap());
+        let value = value.as_f64().map_or_else(|| value.as_str().unwrap().to_owned(), |number| number.to_string());
+        let row = format!("| `{name}` | {value} |");
         assert!(readme.contains(&row), "the README lacks `{row}`");
+    }
+}
+
+#[test]
+fn the_readme_names_tests_that_exist() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders = vec![root.join("src"), root.join("tests")];
+    let mut sources = String::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                sources += &std::fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    let table = include_str!("../README.md").split("# Statements of the source document").nth(1).unwrap();
+    let rows: Vec<_> = table.lines().skip_while(|l| !l.starts_with("|---")).skip(1).take_while(|l| l.starts_with('|')).collect();
+    assert!(rows.len() > 20);
+    for row in rows {
+        let name = row.rsplit('|').nth(1).unwrap().trim().trim_matches('`');
+        assert!(sources.contains(&format!("fn {name}(")), "{row}");
     }
 }
 

@@ -205,14 +205,14 @@ fn the_explanation_has_numbers_units_and_evidence() {
     for part in [
         "decode-heavy, because it generates 64 tokens or more",
         "Route: fast, measured faster: its time over that of safe is 0.8",
-        "at 95% over 5 blocks]",
+        "at 99.17% over 5 blocks]",
         "63 decode steps of",
         " ms",
         "Evidence: fast/default/decode/b1/n1/c128/steady",
         "n = 40, 5 blocks, boundary fast",
         "runs run-1, run-2",
         "no_data (not_recorded)",
-        "Compile: no",
+        "Compile prefill: no",
         &policy().digest()[..16],
     ] {
         assert!(words.contains(part), "`{part}` is not in:\n{words}");

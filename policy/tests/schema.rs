@@ -4,8 +4,11 @@ mod common;
 
 use common::{FAST, SAFE, observations};
 use jsonschema::Validator;
-use phase_core::{Energy, ErrorKind, Joules, Outcome, Phase, Regime, Shape};
-use phase_policy::{IdleCurve, IdleSample, Observation, Policy, PolicyError, PolicyOptions, Router, SCHEMA, ScenarioMatrix, Workload};
+use phase_core::{ArtefactForm, Energy, ErrorKind, Joules, Outcome, Phase, Regime, Shape};
+use phase_policy::{
+    CompileEvidence, IdleCurve, IdleSample, Observation, Policy, PolicyError, PolicyOptions, Router, SCHEMA, ScenarioMatrix, Sealed,
+    Workload, capacity::Mix,
+};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, time::Duration};
 
@@ -82,7 +85,28 @@ fn documents() -> Vec<Policy> {
         matrix.set_energy(key, energy).unwrap();
     }
     let options = PolicyOptions::new(SAFE, 7).with_runs(["run-1"]).with_idle_curves(curves());
-    vec![common::policy(), Policy::compile(&matrix, &options).unwrap(), Policy::from_json(VERSION_1).unwrap()]
+    vec![common::policy(), Policy::compile(&matrix, &options).unwrap(), Policy::from_json(VERSION_1).unwrap(), evidenced()]
+}
+
+/// With a mix, and with evidence of every kind of violation.
+fn evidenced() -> Policy {
+    let profile = include_str!("data/ort-1.32-profile.json");
+    let elsewhere = profile.replacen("CPUExecutionProvider", "CUDAExecutionProvider", 1);
+    let records = [
+        (ArtefactForm::CudaGraphs, r#"{"schema":"phase.cuda-graph/1","phase":"decode","batch":1,"nodes":{"host":1},"replays":3}"#),
+        (ArtefactForm::CubeclTunings, r#"{"table":"t","winner":0,"trials":[1],"short_circuit":"a","dry_run":true}"#),
+        (ArtefactForm::BurnFusionLog, "\u{25b8} un-fused (2 ops)\n"),
+        (ArtefactForm::OrtProfile, &elsewhere),
+    ];
+    let sealed: Vec<_> = records
+        .iter()
+        .map(|(form, text)| Sealed::new(*form, &[], text.as_bytes(), blake3::hash(text.as_bytes()).to_hex().as_str()).unwrap())
+        .collect();
+    let evidence = CompileEvidence::read(FAST.into(), "fast", "run-1", &sealed).unwrap();
+    assert_eq!(evidence.violations().len(), 5);
+    let options =
+        PolicyOptions::new(SAFE, 7).with_runs(["run-1"]).with_evidence([evidence]).with_mix(Mix::parse("128x64:3,2x512x8").unwrap());
+    Policy::compile(&common::matrix(&[SAFE, FAST]), &options).unwrap()
 }
 
 #[test]

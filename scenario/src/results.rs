@@ -110,7 +110,7 @@ pub(crate) fn matrix(
     admit: impl Fn(&Arm) -> bool,
 ) -> Result<Option<ScenarioMatrix>, ScenarioError> {
     let seen: Vec<Observation> = policy_observations(records, admit).cloned().collect();
-    let mut matrix = match ScenarioMatrix::build(&seen, &manifest.boundaries) {
+    let mut matrix = match ScenarioMatrix::build_as_if_independent(&seen, &manifest.boundaries) {
         Ok(matrix) => matrix,
         Err(MatrixError::Empty) => return Ok(None),
         Err(e) => return Err(ScenarioError::Matrix(e)),

@@ -250,7 +250,7 @@ impl CompileEvidence {
             all.covers.extend(covers);
             all.violations.extend(violations);
         }
-        all.violations.extend(elsewhere(&all.executors));
+        all.violations.extend(elsewhere(&arm, &all.executors));
         all.covers.sort_unstable();
         all.covers.dedup();
         let mut sources: Vec<_> = artefacts.iter().map(|a| Source { form: a.form, blake3: a.digest.clone() }).collect();
@@ -343,13 +343,22 @@ fn read(part: &Sealed<'_>, all: &[Sealed<'_>]) -> Result<Reading, EvidenceError>
     .map_err(wrong)
 }
 
-/// Executors beside the main one, which is the one with the most time, that do more than [`MAX_ELSEWHERE_SHARE`].
-fn elsewhere(executors: &BTreeMap<String, (u64, u64)>) -> Vec<Violation> {
+/// Executors on another device than the path's id ends with (`ort-cuda`: CUDA or TensorRT; `ort-cpu`: CPU) that do more than
+/// [`MAX_ELSEWHERE_SHARE`]; for an id that names no device, those beside the one that does most.
+fn elsewhere(arm: &Arm, executors: &BTreeMap<String, (u64, u64)>) -> Vec<Violation> {
     let timed = executors.values().any(|(_, time)| *time > 0);
     let amount = |(nodes, time): &(u64, u64)| crate::stats::real(if timed { *time } else { *nodes });
     let total: f64 = executors.values().map(amount).sum();
     let Some((main, _)) = executors.iter().max_by(|a, b| amount(a.1).total_cmp(&amount(b.1))) else { return Vec::new() };
-    let others = executors.iter().filter(|(name, _)| *name != main);
+    let there = |name: &String| {
+        let has = |word| name.to_ascii_lowercase().contains(word);
+        match arm.backend.as_str().rsplit('-').next() {
+            Some("cpu") => has("cpu"),
+            Some("cuda") => has("cuda") || has("tensorrt"),
+            _ => name == main,
+        }
+    };
+    let others = executors.iter().filter(|(name, _)| !there(name));
     let shares = others.map(|(name, seen)| (name, amount(seen) / total.max(1.0)));
     shares
         .filter(|(_, share)| *share > MAX_ELSEWHERE_SHARE)

@@ -3,10 +3,19 @@
 use super::{Cell, CellKey, Contexts, MatrixError, RegimeClass, ScenarioMatrix, TimeSummary, check_boundaries};
 use crate::{
     Observation, constants,
-    stats::{BlockMedian, Ordered, Steadiness, SteadyState, real, real_size, steady_state},
+    stats::{BlockMedian, Ordered, Steadiness, SteadyState, effective_size, real, real_size, steady_state},
 };
 use phase_core::{Energy, MeasurementBoundary, NoData, Outcome, Phase};
 use std::collections::BTreeMap;
+
+/// What the bounds of tails assume of calls in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Calls {
+    /// They resemble each other as much as they do.
+    Correlated,
+    /// They don't.
+    Independent,
+}
 
 struct Group<'a> {
     /// All boundaries of one backend, mode and kind of phase are the same: the first name stands for them.
@@ -25,6 +34,7 @@ impl<'a> Group<'a> {
 pub(super) fn build(
     observations: &[Observation],
     boundaries: &BTreeMap<String, MeasurementBoundary>,
+    calls: Calls,
 ) -> Result<ScenarioMatrix, MatrixError> {
     if observations.is_empty() {
         return Err(MatrixError::Empty);
@@ -54,7 +64,7 @@ pub(super) fn build(
         .into_iter()
         .map(|(key, group)| {
             let steady = steadiness.get(&key).copied();
-            Cell { steady, ..cell(key, group) }
+            Cell { steady, ..cell(key, group, calls) }
         })
         .collect();
     let used = |id: &String| cells.iter().any(|c| c.boundary == *id);
@@ -134,7 +144,7 @@ fn possible(seen: &Observation) -> bool {
     shape.batch > 0 && tokens
 }
 
-fn cell(key: CellKey, Group { boundary, ok, failures, cancelled }: Group<'_>) -> Cell {
+fn cell(key: CellKey, Group { boundary, ok, failures, cancelled }: Group<'_>, calls: Calls) -> Cell {
     let blocks = blocks(&ok);
     Cell {
         boundary: boundary.to_owned(),
@@ -142,7 +152,7 @@ fn cell(key: CellKey, Group { boundary, ok, failures, cancelled }: Group<'_>) ->
         failures,
         cancelled,
         contexts: contexts(&ok),
-        time: summary(&ok, &blocks),
+        time: summary(&ok, &blocks, calls),
         blocks,
         steady: None,
         energy: Energy::NoData { reason: NoData::NotRecorded },
@@ -169,22 +179,33 @@ fn contexts(ok: &[&Observation]) -> Option<Contexts> {
     Some(Contexts::new(*all.first()?, all[(all.len() - 1) / 2], *all.last()?))
 }
 
-fn summary(ok: &[&Observation], blocks: &[BlockMedian]) -> Option<TimeSummary> {
+/// How many independent calls these are worth: slow calls come in runs, and a run of them is one observation of a tail.
+fn independent_calls(ok: &[&Observation]) -> usize {
+    let blocks = by_block(ok.to_vec());
+    effective_size(&blocks.values().map(|calls| without_context(calls)).collect::<Vec<_>>())
+}
+
+fn summary(ok: &[&Observation], blocks: &[BlockMedian], assumed: Calls) -> Option<TimeSummary> {
     let medians = Ordered::new(blocks.iter().map(|b| b.median_ns))?;
     let calls = Ordered::new(ok.iter().map(|o| real(o.duration_ns)))?;
     let device: Option<Vec<_>> = ok.iter().map(|o| o.device_ns.map(real)).collect();
-    let tail = |of: fn(&Ordered, f64) -> Option<f64>, p| if blocks.len() < constants::MIN_BLOCKS { None } else { of(&calls, p) };
-    let upper = |calls: &Ordered, p| calls.quantile_upper(p, constants::TAIL_CONFIDENCE);
+    let independent = match assumed {
+        Calls::Correlated => independent_calls(ok),
+        Calls::Independent => ok.len(),
+    };
+    let enough = blocks.len() >= constants::MIN_BLOCKS;
+    let point = |p| if enough { calls.quantile(p) } else { None };
+    let upper = |p| if enough { calls.quantile_upper_of(independent, p, constants::TAIL_CONFIDENCE) } else { None };
     let durations = ok.iter().map(|o| o.duration_ns);
     Some(TimeSummary {
         median_ns: medians.median(),
         interval: medians.median_interval(constants::CONFIDENCE).or_else(|| medians.widest_median_interval()),
         min_ns: durations.clone().min()?,
         max_ns: durations.max()?,
-        p95_ns: tail(Ordered::quantile, 0.95),
-        p95_upper_ns: tail(upper, 0.95),
-        p99_ns: tail(Ordered::quantile, 0.99),
-        p99_upper_ns: tail(upper, 0.99),
+        p95_ns: point(0.95),
+        p95_upper_ns: upper(0.95),
+        p99_ns: point(0.99),
+        p99_upper_ns: upper(0.99),
         device_median_ns: device.and_then(Ordered::new).map(|d| d.median()),
     })
 }

@@ -52,7 +52,19 @@ impl ScenarioMatrix {
     /// No observations; a boundary that is not there; boundaries that may not be compared, with the fields; an
     /// observation that can't be true, with its cell.
     pub fn build(observations: &[Observation], boundaries: &BTreeMap<String, MeasurementBoundary>) -> Result<Self, MatrixError> {
-        build::build(observations, boundaries)
+        build::build(observations, boundaries, build::Calls::Correlated)
+    }
+
+    /// As [`build`](Self::build), with bounds of percentiles as if calls in a row were independent: what `cells.json` of a
+    /// run directory states, and what a policy must not be made of.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn build_as_if_independent(
+        observations: &[Observation],
+        boundaries: &BTreeMap<String, MeasurementBoundary>,
+    ) -> Result<Self, MatrixError> {
+        build::build(observations, boundaries, build::Calls::Independent)
     }
 
     /// All cells, ordered by key.

@@ -2,7 +2,7 @@
 
 use super::{Policy, PolicyError, PolicyOptions, SCHEMA, document};
 use crate::{
-    CompileEvidence, CompileVerdict, ScenarioMatrix,
+    CompileEvidence, CompileVerdict, ScenarioMatrix, Violation,
     constants::{Constants, Correction},
     matrix::{Cell, CellKey, RegimeClass},
     rules::{Bases, Standing, compile_verdicts, warmups},
@@ -48,7 +48,7 @@ pub(super) fn compile(matrix: &ScenarioMatrix, options: &PolicyOptions) -> Resul
         schema: SCHEMA.to_owned(),
         digest: String::new(),
         created_unix_s,
-        comparisons: comparisons(matrix.cells(), &default_safe, &constants),
+        comparisons: comparisons(matrix.cells(), &default_safe, &constants, &evidence),
         warmups: warmups(matrix.cells(), &constants),
         default_safe,
         runs,
@@ -117,14 +117,17 @@ fn routable(cell: &Cell, bases: &Bases<'_>) -> bool {
     cell.key.regime == RegimeClass::Steady && bases.holds(&cell.key)
 }
 
-fn comparisons(cells: &[Cell], default_safe: &BackendId, constants: &Constants) -> Vec<Comparison> {
+fn comparisons(cells: &[Cell], default_safe: &BackendId, constants: &Constants, evidence: &[CompileEvidence]) -> Vec<Comparison> {
     let bases = Bases::of(cells);
     let challengers = cells.iter().filter(|c| routable(c, &bases) && c.key.backend != *default_safe);
     let mut all: Vec<Comparison> = challengers
         .filter_map(|ours| {
             let wanted = CellKey { backend: default_safe.clone(), mode: bases.mode(default_safe).to_owned(), ..ours.key.clone() };
             let theirs = &cells[cells.binary_search_by(|c| c.key.cmp(&wanted)).ok()?];
-            let standing = standing(ours, theirs, constants)?;
+            let standing = match misplaced(ours, evidence).or_else(|| misplaced(theirs, evidence)) {
+                Some(share) => Standing::Misplaced { share },
+                None => standing(ours, theirs, constants)?,
+            };
             Some(Comparison {
                 phase: ours.key.phase,
                 shape: ours.key.shape,
@@ -140,6 +143,18 @@ fn comparisons(cells: &[Cell], default_safe: &BackendId, constants: &Constants) 
         comparison.verdict = Comparison::verdict_of(&comparison.standing, constants);
     }
     all
+}
+
+/// The share of a path's work that was seen on another device than its name says, where that is too much.
+fn misplaced(cell: &Cell, evidence: &[CompileEvidence]) -> Option<f64> {
+    let of_cell = |e: &&CompileEvidence| {
+        e.arm().backend == cell.key.backend && e.arm().mode.as_str() == cell.key.mode && e.boundary() == cell.boundary
+    };
+    let shares = evidence.iter().filter(of_cell).flat_map(CompileEvidence::violations).filter_map(|v| match v {
+        Violation::Elsewhere { share, .. } => Some(*share),
+        _ => None,
+    });
+    shares.max_by(f64::total_cmp)
 }
 
 /// `None` when the default-safe backend has no time to compare with.

@@ -163,6 +163,13 @@ impl fmt::Display for Reasoned<'_, '_> {
             Reason::ContextsDiffer { ours, theirs } => {
                 write!(f, "{backend}, by default: {against} was measured at context {ours}, it at {theirs}")
             }
+            Reason::Misplaced { share } => {
+                write!(
+                    f,
+                    "{who}, by default: the runtime's records of {against} or of the default show {:.0}% on another device",
+                    share * 100.0
+                )
+            }
             Reason::NotSteady { unsteady, judged } => {
                 write!(f, "{backend}, by default: it or {against} slowed down or never settled in {unsteady} of {judged} blocks")
             }

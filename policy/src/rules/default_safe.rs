@@ -26,6 +26,11 @@ pub enum Standing {
     },
     /// Its time over the default's.
     Measured(RatioInterval),
+    /// The runtime's records show one of the two on another device than its name says.
+    Misplaced {
+        /// The share of time (of operators, where no time is told) spent elsewhere.
+        share: f64,
+    },
     /// Energy counts, and one of the two has none that was measured. Never in a document.
     NoEnergy,
     /// One of the two has no steady state here, and so no time to compare.
@@ -87,6 +92,11 @@ pub enum Reason {
     /// The backend that would be chosen does not keep the limits, or nobody knows whether it does; this one does, by upper
     /// bounds.
     KeepsLimits,
+    /// Default-safe: one of the two was seen on another device than its name says.
+    Misplaced {
+        /// The share of time spent elsewhere.
+        share: f64,
+    },
     /// Default-safe: the default itself was not measured here.
     NoCell,
     /// Default-safe: energy counts, and was not measured on both.
@@ -271,6 +281,7 @@ impl Selection {
             Some(Standing::TooFewBlocks { blocks }) => Reason::TooFewBlocks { blocks, needed },
             Some(Standing::Failures { failed, calls }) => Reason::Failures { failed, calls },
             Some(Standing::ContextsDiffer { ours, theirs }) => Reason::ContextsDiffer { ours, theirs },
+            Some(Standing::Misplaced { share }) => Reason::Misplaced { share },
             Some(Standing::NoEnergy) => Reason::NoEnergy,
             Some(Standing::NotSteady { unsteady, judged }) => Reason::NotSteady { unsteady, judged },
             None => Reason::NoCell,
@@ -378,6 +389,7 @@ mod tests {
             (Some(Standing::Failures { failed: 1, calls: 9 }), Reason::Failures { failed: 1, calls: 9 }),
             (Some(Standing::ContextsDiffer { ours: 1, theirs: 9 }), Reason::ContextsDiffer { ours: 1, theirs: 9 }),
             (Some(Standing::NoEnergy), Reason::NoEnergy),
+            (Some(Standing::Misplaced { share: 0.5 }), Reason::Misplaced { share: 0.5 }),
             (Some(Standing::NotSteady { unsteady: 3, judged: 5 }), Reason::NotSteady { unsteady: 3, judged: 5 }),
             (None, Reason::NoCell),
         ] {

@@ -1,12 +1,14 @@
 //! Statistics that assume little: order statistics for one sample, a t interval on paired log-ratios for two, change
 //! points for steady states. No outlier is removed from a statistic of times.
 
+mod correlation;
 mod holm;
 mod ordered;
 mod ratio;
 mod steady;
 mod student;
 
+pub use correlation::effective_size;
 pub use holm::holm;
 pub use ordered::{Interval, Ordered, needed_for_quantile};
 pub use ratio::{BlockMedian, RatioInterval, Verdict, paired_ratio};

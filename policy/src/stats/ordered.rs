@@ -91,6 +91,17 @@ impl Ordered {
         quantile_upper_rank(self.0.len(), p, confidence).map(|rank| self.0[rank - 1])
     }
 
+    /// As [`quantile_upper`](Self::quantile_upper) for values that are worth only `independent` independent ones (see
+    /// [`effective_size`](super::effective_size)): the order statistic as far up in these values as the bound lies in so many.
+    pub fn quantile_upper_of(&self, independent: usize, p: f64, confidence: f64) -> Option<f64> {
+        let n = self.0.len();
+        let worth = independent.min(n);
+        let rank = quantile_upper_rank(worth, p, confidence)?;
+        // Rounded up: further up bounds more.
+        let rank = (rank as u128 * n as u128).div_ceil(worth as u128);
+        self.0.get(usize::try_from(rank).ok()?.checked_sub(1)?).copied()
+    }
+
     /// The narrowest symmetric pair of order statistics that holds the median of the distribution with at least
     /// `confidence`, whatever the distribution: `P(X(k) <= m <= X(n+1-k)) >= 1 - 2 P(B(n, 1/2) < k)`. `None` when even
     /// the extremes don't reach it (below 6 values for 0.95).
@@ -228,6 +239,16 @@ mod tests {
         for (p, confidence) in [(0.0, 0.9), (1.0, 0.9), (f64::NAN, 0.9), (0.5, 0.0), (0.5, 1.0), (0.5, f64::NAN)] {
             assert_eq!(quantile_upper_rank(100, p, confidence), None);
         }
+    }
+
+    #[test]
+    fn fewer_independent_values_bound_less() {
+        let s = Ordered::new((1..=1000).map(f64::from)).unwrap();
+        assert_eq!(s.quantile_upper_of(1000, 0.99, 0.99), s.quantile_upper(0.99, 0.99));
+        assert_eq!(s.quantile_upper_of(5000, 0.99, 0.99), s.quantile_upper(0.99, 0.99), "never more than there are");
+        assert_eq!((s.quantile_upper_of(459, 0.99, 0.99), s.quantile_upper_of(458, 0.99, 0.99)), (Some(1000.0), None));
+        assert_eq!(s.quantile_upper_of(0, 0.99, 0.99), None);
+        assert!(s.quantile_upper_of(130, 0.95, 0.99).unwrap() > s.quantile_upper(0.95, 0.99).unwrap());
     }
 
     #[test]

@@ -23,6 +23,8 @@
 //!   differs keeps its rows and loses its place in [`Run::policy_matrix`].
 //! - **Whole blocks.** A killed run goes on after its last whole block, under the same boundary, or says which field
 //!   changed.
+//! - **Energy apart.** With [`Runner::with_energy`], every steady cell's call is replayed after the last block, in windows that
+//!   the sensor model asks for; blocks are timed without a sampler, and replays enter no time.
 //! - **Recomputable.** `cells.json`, `cells.csv` and `loads.json` follow from `events.jsonl`, and [`validate`] checks that
 //!   they do.
 //!
@@ -35,6 +37,8 @@
 //! | `cells.json`, `cells.csv` | the scenario matrix | [`CELLS_SCHEMA`] |
 //! | `loads.json` | load times | [`LOADS_SCHEMA`] |
 //! | `parity.json` | the agreement check | [`PARITY_SCHEMA`] |
+//! | `energy/<n>.json`, `energy/<n>-<sensor>.jsonl` | a sitting: what was replayed when, and what each sensor said | [`ENERGY_SITTING_SCHEMA`] |
+//! | `energy.json` | energy of calls and requests, powers at rest | [`ENERGY_SCHEMA`] |
 //! | `evidence/<backend>.json` | what the runtime was seen doing | [`EVIDENCE_SCHEMA`] |
 //! | `evidence/<backend>/*` | the runtime's own records | their writers' |
 //! | `digests.json` | the seal, written last: size and BLAKE3 of every other file | [`DIGESTS_SCHEMA`] |

@@ -3,7 +3,8 @@
 use super::{
     Router, Workload,
     estimate::{Estimate, Unpredicted},
-    tables::{Joules, Place, Row, Scale},
+    scale::{Joules, Scale},
+    tables::{Place, Row},
 };
 use crate::{
     rules::{self, Candidate, Class, CompileAdvice, CompileReason, Liveness, Outside, Reason, Selection, Standing, Warmth, select},

@@ -4,6 +4,7 @@ mod decide;
 mod estimate;
 mod explain;
 mod objective;
+mod scale;
 mod shared;
 mod tables;
 mod tiers;

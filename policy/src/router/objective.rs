@@ -1,6 +1,6 @@
 //! What a router makes small.
 
-use super::{Router, tables::Scale};
+use super::{Router, scale::Scale};
 use phase_core::BackendId;
 
 /// What counts.

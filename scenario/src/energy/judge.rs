@@ -4,6 +4,7 @@ use super::{
     ArmRest, EnergyCell, EnergyPlan, EnergyRequest, EnergySensorEntry, EnergySitting, EnergySummary, ReplayedWindow, SingleShots,
     SittingKind,
     planned::{Call, calls, covering, octaves},
+    sit::LEAST_WINDOWS,
     summary::{middle_and_bounds, per_token},
 };
 use crate::{Manifest, ScenarioError, WorkloadKind, dir::MANIFEST};
@@ -60,7 +61,7 @@ impl<'a> Heard<'a> {
     /// What the windows of `arm` are worth, by the sensors at `sensors`: one for each device, added up.
     pub(super) fn found(&self, arm: &Arm, sensors: &[usize]) -> Found {
         let mine = self.sitting.windows.iter().filter(|w| w.backend == *arm);
-        let windows: Vec<&ReplayedWindow> = mine.skip_while(|w| w.drifted()).collect();
+        let (drifted, windows): (Vec<&ReplayedWindow>, Vec<&ReplayedWindow>) = mine.partition(|w| w.drifted());
         let nothing = |reason: NoData, note: Option<String>| Found {
             window: Energy::NoData { reason },
             floor: 0.0,
@@ -76,10 +77,10 @@ impl<'a> Heard<'a> {
         if let Some(error) = &self.sitting.meter_error {
             return nothing(NoData::NotRecorded, Some(error.clone()));
         }
-        let Some(first) = windows.first() else {
-            let any = self.sitting.windows.iter().any(|w| w.backend == *arm);
-            return nothing(if any { NoData::ThermalDrift } else { NoData::NotRecorded }, None);
-        };
+        if windows.len() < LEAST_WINDOWS as usize && !drifted.is_empty() {
+            return nothing(NoData::ThermalDrift, Some(format!("{} of its windows drifted", drifted.len())));
+        }
+        let Some(first) = windows.first() else { return nothing(NoData::NotRecorded, None) };
         let calls = f64::from(first.calls);
         let busy_s = windows.iter().flat_map(|w| &w.busy_ns).map(|ns| secs(*ns)).sum::<f64>();
         let replays = real(windows.iter().map(|w| w.busy_ns.len()).sum());
@@ -127,9 +128,11 @@ impl<'a> Heard<'a> {
                 let Some(((a, s), (b, _))) = seen(sensor).zip(seen(other)) else { continue };
                 ratio = ratio.or((b > 0.0).then(|| a / b));
                 let all = self.sensors[sensor].sees_all() && self.sensors[other].sees_all();
-                let slack = |sensor: usize| self.series[sensor].model().residual();
-                let range = |w: f64, sensor: usize| JouleRange::around(w * s, w * s * slack(sensor).max(0.01));
-                agree &= !all || cross_check(range(a, sensor), range(b, other), &Gate::default()).is_ok();
+                let slack = |sensor: usize| self.series[sensor].model().residual().max(0.01);
+                let range = |w: f64, sensor: usize| JouleRange::around(w * s, w * s * slack(sensor));
+                let (ours, theirs) = (range(a, sensor), range(b, other));
+                // Within what calibration found them to be off by they need not agree.
+                agree &= !all || !ours.disjoint(theirs) || cross_check(ours, theirs, &Gate::default()).is_ok();
             }
         }
         (ratio, agree)

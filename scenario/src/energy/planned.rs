@@ -5,6 +5,7 @@ use crate::{Plan, ScenarioError, WorkloadKind};
 use phase_core::{Fact, Layer, NoData, Phase, StackInfo};
 use phase_energy::{Perimeter, ReadingKind, SensorCalibration, SensorKind, SourceId};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// How well, and at what price.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,6 +47,14 @@ impl EnergyOptions {
         self.settle_s *= seconds / self.window_s;
         self.window_s = seconds;
         Ok(self)
+    }
+
+    /// How long the sittings of `plan` take at least, with every one of its backends covered by a sensor.
+    pub fn estimate(&self, plan: &Plan) -> Duration {
+        #[expect(clippy::cast_precision_loss, reason = "a handful of backends and calls")]
+        let (calls, backends) = (calls(plan).len() as f64, plan.backends.len() as f64);
+        let each = 3.0 * self.settle_s + f64::from(self.windows.max(5)) * (self.window_s + self.settle_s);
+        Duration::from_secs_f64(calls * (backends * each + 2.0 * (self.settle_s + self.rest_s)))
     }
 
     /// The options with another accuracy.

@@ -20,8 +20,10 @@ use std::{
 
 /// A replay takes at least this long, seconds; shorter calls are put together.
 const MIN_REPLAY_S: f64 = 0.002;
-/// Windows beyond the plan's, in place of those at the beginning in which the device still warmed up.
+/// Windows beyond the plan's, in place of those in which the device became warmer or slower.
 const MORE_ROUNDS: u32 = 4;
+/// Fewer windows have no interval worth the name.
+pub(super) const LEAST_WINDOWS: u32 = 5;
 /// The first work of a sitting warms the device for so many settling times.
 const FIRST_WARM: f64 = 3.0;
 /// Looks at the device's state in a window.
@@ -122,8 +124,8 @@ impl Sitter<'_> {
         random: &mut Random,
         cancel: &AtomicBool,
     ) -> Result<(), Cancelled> {
-        for round in 0..self.options.windows.max(5) + MORE_ROUNDS {
-            let full = |seat: &Seat| counted(&sitting.windows, &seat.guest.arm) >= self.options.windows.max(5) as usize;
+        for round in 0..self.options.windows.max(LEAST_WINDOWS) + MORE_ROUNDS {
+            let full = |seat: &Seat| counted(&sitting.windows, &seat.guest.arm) >= self.options.windows.max(LEAST_WINDOWS) as usize;
             let mut order: Vec<usize> = (0..seats.len()).filter(|i| !full(&seats[*i])).collect();
             random.shuffle(&mut order);
             let mut gone = Vec::new();
@@ -272,13 +274,13 @@ impl Sitter<'_> {
     }
 }
 
-/// Windows of `arm` that count: those at the beginning in which the device still warmed up don't.
+/// Windows of `arm` that count: those in which the device became warmer or slower don't.
 fn counted(windows: &[ReplayedWindow], arm: &Arm) -> usize {
-    windows.iter().filter(|w| w.backend == *arm).skip_while(|w| w.drifted()).count()
+    windows.iter().filter(|w| w.backend == *arm && !w.drifted()).count()
 }
 
 impl ReplayedWindow {
-    /// As the judge sees it: over 3 degrees or 2% of the clock from the first third to the last.
+    /// Whether it is no steady state: over 3 degrees or 2% of the clock from the first third to the last, or held down.
     pub(super) fn drifted(&self) -> bool {
         let warmer = self.celsius.is_some_and(|[a, b]| (b - a).abs() > 3.0);
         warmer || self.slowed || self.clock_mhz.is_some_and(|[a, b]| (b / a - 1.0).abs() > 0.02)

@@ -2,7 +2,7 @@
 
 use super::{
     EnergyOptions, EnergyPlan, EnergySetup, EnergySitting, Meter,
-    judge::{Found, Heard},
+    judge::Heard,
     planned::{Call, calls, covering},
     sit::{Cancelled, Guest, Sitter, replays_of, rest_of},
     stored::{held, sittings},
@@ -168,7 +168,9 @@ impl<'a> Runner<'a> {
             let window = sitting.windows.iter().find(|w| w.backend == guest.arm)?;
             let found = heard.found(&guest.arm, &covering(&plan.sensors, &boundary.stack));
             let replays = window.plan.replays;
-            let more = |share| more_replays(replays, share, goal(plan.options.accuracy, &found)).map(|n| n.min(MOST_TIMES * replays));
+            // No number of replays takes the floor away: they are for what is above it.
+            let goal = plan.options.accuracy.max(1.25 * found.floor) - found.floor;
+            let more = |share: f64| more_replays(replays, share - found.floor, goal).map(|n| n.min(MOST_TIMES * replays));
             let sensor = &plan.sensors[guest.sensor].calibration;
             match &found.window {
                 Energy::NoData { reason: NoData::TooUncertain | NoData::TooFewUpdates } => {
@@ -202,9 +204,4 @@ impl<'a> Runner<'a> {
             Sitter { meter: &mut **meter, clock: &self.clock, sensors: &plan.sensors, models: models.clone(), options: plan.options };
         Some(with(&mut sitter))
     }
-}
-
-/// What is replayed for: the accuracy that was asked for, or what the sensor's own share leaves possible.
-fn goal(accuracy: f64, found: &Found) -> f64 {
-    accuracy.max(1.25 * found.floor)
 }

@@ -33,6 +33,7 @@ pub(super) fn with_energy<'a>(runner: Runner<'a>, arguments: &argument::Bench) -
         EnergySetup::Present { sensors, notes, .. } => {
             sensors.iter().for_each(|s| note(&format!("energy: {}, {}", s.id, s.calibration.kind)));
             notes.iter().for_each(|n| note(&format!("  {n}")));
+            note(&format!("  replays take {:.1} min and more", options.estimate(runner.plan()).as_secs_f64() / 60.0));
         }
         _ => {}
     }

@@ -208,10 +208,10 @@ impl Exporter {
         self.inner.state().cells = cells.to_vec();
     }
 
-    /// The policy in use, with its cells and boundaries. Whether it holds is not known before
-    /// [`set_validity`](Self::set_validity) or [`set_changes`](Self::set_changes).
+    /// The policy in use, and the boundaries it holds under. Whether it does is not known before
+    /// [`set_validity`](Self::set_validity) or [`set_changes`](Self::set_changes); its cells are shown by
+    /// [`set_cells`](Self::set_cells).
     pub fn set_policy(&self, policy: &Policy) {
-        self.set_cells(policy.cells());
         for backend in policy.backends() {
             if let Some(boundary) = policy.boundary(backend) {
                 self.set_boundary(backend.as_str(), boundary);

@@ -13,7 +13,7 @@ use std::{
 
 /// Raised when the versions below change, so that a new folder is filled.
 const PYTHON_FOLDER: &str = "python-export-1";
-const PYTHON_PACKAGES: [&str; 3] = ["duckdb==2.0.1", "jsonschema==4.26.0", "prometheus-client==0.25.0"];
+const PYTHON_PACKAGES: [&str; 3] = ["duckdb==2.0.1", "jsonschema==4.26.0", "prometheus-client==0.26.0"];
 
 /// A folder of Python modules for the tests of `export/`, filled once.
 pub fn python_modules() -> Result<PathBuf> {

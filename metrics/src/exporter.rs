@@ -5,7 +5,7 @@ use crate::{
     render::render,
     series::{Series, phase_at},
     sink::MetricsSink,
-    state::State,
+    state::{Seen, State},
 };
 use phase_core::{Clock, Energy, Evidence, MeasurementBoundary, Outcome, Phase};
 use phase_policy::{Cell, Changes, Decision, Limits, Observation, Policy, Validity, cost::PerMillion};
@@ -195,7 +195,7 @@ impl Exporter {
 
     /// What was seen of a loaded model.
     pub fn set_evidence(&self, backend: &str, evidence: &Evidence) {
-        self.inner.state().evidence.insert(backend.to_owned(), evidence.clone());
+        self.inner.state().evidence.insert(backend.to_owned(), Seen::of(evidence));
     }
 
     /// What tokens cost on a backend.

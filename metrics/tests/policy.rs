@@ -16,7 +16,8 @@ fn policy() -> Policy {
     let mut seen = Vec::new();
     for block in 0..4 {
         for (backend, ns) in [("a", 2_000_000), ("b", 1_000_000)] {
-            let call = |phase, shape, ns| Observation::new(BackendId::new(backend), phase, shape, ns).with_boundary(backend).with_block(block);
+            let call =
+                |phase, shape, ns| Observation::new(BackendId::new(backend), phase, shape, ns).with_boundary(backend).with_block(block);
             for i in 0..4 {
                 seen.push(call(Phase::Prefill, Shape { batch: 1, new_tokens: 16, context: 0 }, ns + i + u64::from(block)));
                 seen.push(call(Phase::Decode, Shape { batch: 1, new_tokens: 1, context: 16 + usize::try_from(i).unwrap() }, ns + i));
@@ -43,10 +44,17 @@ fn a_policy_is_valid_only_once_it_was_checked() {
     exporter.set_policy(&policy);
     exporter.set_cells(policy.cells());
     let unchecked = text(&exporter);
-    has(&unchecked, &format!(r#"phase_policy_info{{digest="{}",schema="phase.policy/1",default_safe="a"}} 1.0"#, policy.digest()));
+    has(
+        &unchecked,
+        &format!(r#"phase_policy_info{{digest="{}",schema="{}",default_safe="a"}} 1.0"#, policy.digest(), phase_policy::SCHEMA),
+    );
     has(&unchecked, "phase_policy_created_timestamp_seconds 1760000000.0");
     assert!(!unchecked.contains("phase_policy_valid"), "nobody checked");
-    assert!(unchecked.contains(r#"phase_cell_duration_seconds{backend="b",mode="default",phase="prefill",regime="steady",batch="1",new_tokens="16","#));
+    assert!(
+        unchecked.contains(
+            r#"phase_cell_duration_seconds{backend="b",mode="default",phase="prefill",regime="steady",batch="1",new_tokens="16","#
+        )
+    );
 
     let live = |kernel: &str| [(BackendId::new("a"), boundary(kernel, "x 1")), (BackendId::new("c"), boundary(kernel, "z"))];
     exporter.set_validity(&policy.validity(&live("6.1")));

@@ -61,5 +61,9 @@ pub fn prometheus() -> Result<PathBuf> {
         .ok_or_else(|| format!("apt-get left no package in {}", place.display()))?;
     output(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(&place))?;
     fs::remove_file(&package).map_err(|e| format!("{}: {e}", package.display()))?;
-    if whole(&programs) { Ok(programs) } else { Err(format!("Debian's package prometheus has no prometheus and promtool in {}", programs.display())) }
+    if whole(&programs) {
+        Ok(programs)
+    } else {
+        Err(format!("Debian's package prometheus has no prometheus and promtool in {}", programs.display()))
+    }
 }

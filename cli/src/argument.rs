@@ -91,6 +91,15 @@ pub(crate) enum Command {
     Report(Report),
     /// Compare two runs, cell by cell
     Compare(Compare),
+    /// Write a run for other tools: Parquet, CSV, OpenMetrics, llm-d, llama-bench
+    #[cfg(feature = "export")]
+    Export(Export),
+    /// Read rows of another tool, to be shown beside a run and compared with nothing
+    #[cfg(feature = "export")]
+    Import(Import),
+    /// Serve a run or a policy to Prometheus: GET /metrics
+    #[cfg(feature = "export")]
+    ServeMetrics(ServeMetrics),
     /// Compile runs into a policy, or show one
     Policy(Policy),
     /// Ask a policy
@@ -225,6 +234,57 @@ pub(crate) struct Report {
     /// The decision card only
     #[arg(long)]
     pub(crate) card: bool,
+    /// Files that `phase import` wrote, shown in tables of their own
+    #[cfg(feature = "export")]
+    #[arg(long, value_name = "FILE", conflicts_with = "card")]
+    pub(crate) foreign: Vec<PathBuf>,
+}
+
+#[cfg(feature = "export")]
+#[derive(Args, Debug)]
+pub(crate) struct Export {
+    /// The run directory
+    pub(crate) run: PathBuf,
+    /// parquet, csv, openmetrics, llmd, llama-bench or llama-bench-sql
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: phase_export::Format,
+    /// The file or, for parquet, csv and llmd, the folder to write; NAME.parquet and NAME.csv get the events alone
+    #[arg(short, long, value_name = "FILE|DIR")]
+    pub(crate) out: PathBuf,
+}
+
+#[cfg(feature = "export")]
+#[derive(Args, Debug)]
+pub(crate) struct Import {
+    /// The other tool's file
+    pub(crate) file: PathBuf,
+    /// llama-bench (json, jsonl) or optimum-benchmark
+    #[arg(long, value_name = "TOOL", value_parser = tool)]
+    pub(crate) format: phase_export::Tool,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+}
+
+#[cfg(feature = "export")]
+fn tool(text: &str) -> Result<phase_export::Tool, String> {
+    let all = phase_export::Tool::ALL;
+    all.into_iter().find(|t| t.as_str() == text).ok_or_else(|| format!("one of {}", all.map(phase_export::Tool::as_str).join(", ")))
+}
+
+#[cfg(feature = "export")]
+#[derive(Args, Debug)]
+#[command(after_help = "There is no encryption and no password: listen on a loopback address, or put a proxy before it.")]
+pub(crate) struct ServeMetrics {
+    /// The run directory
+    #[arg(required_unless_present = "policy")]
+    pub(crate) run: Option<PathBuf>,
+    /// A policy, held against this machine once a minute
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Where to listen
+    #[arg(long, default_value = "127.0.0.1:9464", value_name = "ADDRESS")]
+    pub(crate) listen: std::net::SocketAddr,
 }
 
 #[derive(Args, Debug)]

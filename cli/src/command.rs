@@ -6,9 +6,13 @@ pub(crate) mod cold;
 pub(crate) mod cost;
 pub(crate) mod doctor;
 pub(crate) mod energy;
+#[cfg(feature = "export")]
+pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod logits;
 pub(crate) mod model;
 pub(crate) mod plan;
 pub(crate) mod policy;
 pub(crate) mod run_directory;
+#[cfg(feature = "export")]
+pub(crate) mod serve_metrics;

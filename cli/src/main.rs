@@ -39,6 +39,12 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Policy(a) => command::policy::run(a),
         Command::Decide(a) => command::policy::decide(a),
         Command::Energy(a) => command::energy::run(a),
+        #[cfg(feature = "export")]
+        Command::Export(a) => command::export::export(a),
+        #[cfg(feature = "export")]
+        Command::Import(a) => command::export::import(a),
+        #[cfg(feature = "export")]
+        Command::ServeMetrics(a) => command::serve_metrics::run(&setting, a),
         Command::Check(a) => command::check::run(&setting, a),
         Command::Cost(a) => command::cost::run(a),
         Command::Plan(a) => command::plan::run(a),

@@ -9,13 +9,15 @@ const EVERYTHING: &[&str] = &[
     "phase-backend-ort",
     "phase-core",
     "phase-energy",
+    "phase-export",
+    "phase-metrics",
     "phase-model",
     "phase-policy",
     "phase-scenario",
 ];
 
 /// Which of our crates each of our crates may depend on, in normal dependencies.
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 15] = [
     ("phase-core", &[]),
     ("phase-kernels", &[]),
     ("phase-model", &["phase-core"]),
@@ -25,6 +27,8 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     ("phase-energy", &["phase-core"]),
     ("phase-policy", &["phase-core"]),
     ("phase-scenario", &["phase-core", "phase-energy", "phase-policy"]),
+    ("phase-metrics", &["phase-core", "phase-policy"]),
+    ("phase-export", &["phase-core", "phase-energy", "phase-metrics", "phase-policy", "phase-scenario"]),
     ("phase-cli", EVERYTHING),
     ("phase-examples", EVERYTHING),
     ("phase-benches", EVERYTHING),

@@ -89,6 +89,22 @@ print(len(files))
 }
 
 #[test]
+fn openmetrics_is_read_by_a_strict_parser() {
+    let (folder, dir, _) = common::run();
+    let out = folder.path().join("run.prom");
+    export(&dir, Format::OpenMetrics, &out).unwrap();
+    let program = r#"
+import sys
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+families = {f.name: f for f in text_string_to_metric_families(open(sys.argv[1]).read())}
+print(families["phase_call_duration_seconds"].type, families["phase_call_duration_seconds"].unit, families["phase_tokens"].type)
+"#;
+    if let Some(said) = common::python(program, &[&out]) {
+        assert_eq!(said.trim(), "histogram seconds counter");
+    }
+}
+
+#[test]
 fn openmetrics_holds_cells_calls_and_boundaries() {
     let (_folder, _dir, run) = common::run();
     let text = openmetrics(&run);

@@ -44,6 +44,7 @@ pub(crate) fn run(address: &str, stop: &AtomicBool, ready: impl FnOnce(&Server))
     let backends = ["sim-a", "sim-b"].map(|name| Sim::named(BackendId::new(name)));
     let router = Router::new(policy(&backends)?).with_slo("ttft=1s,total=10s,p50".parse::<Slo>()?);
     exporter.set_policy(router.policy());
+    exporter.set_cells(router.policy().cells());
 
     let load = |backend: &Sim| -> Result<Measured<SimModel, Arc<MonotonicClock>, MetricsSink>, Box<dyn Error>> {
         let start = clock.now();

@@ -5,7 +5,7 @@ use crate::{
     render::render,
     series::{Series, phase_at},
     sink::MetricsSink,
-    state::State,
+    state::{Seen, State},
 };
 use phase_core::{Clock, Energy, Evidence, MeasurementBoundary, Outcome, Phase};
 use phase_policy::{Cell, Changes, Decision, Limits, Observation, Policy, Validity, cost::PerMillion};
@@ -195,7 +195,7 @@ impl Exporter {
 
     /// What was seen of a loaded model.
     pub fn set_evidence(&self, backend: &str, evidence: &Evidence) {
-        self.inner.state().evidence.insert(backend.to_owned(), evidence.clone());
+        self.inner.state().evidence.insert(backend.to_owned(), Seen::of(evidence));
     }
 
     /// What tokens cost on a backend.
@@ -208,10 +208,10 @@ impl Exporter {
         self.inner.state().cells = cells.to_vec();
     }
 
-    /// The policy in use, with its cells and boundaries. Whether it holds is not known before
-    /// [`set_validity`](Self::set_validity) or [`set_changes`](Self::set_changes).
+    /// The policy in use, and the boundaries it holds under. Whether it does is not known before
+    /// [`set_validity`](Self::set_validity) or [`set_changes`](Self::set_changes); its cells are shown by
+    /// [`set_cells`](Self::set_cells).
     pub fn set_policy(&self, policy: &Policy) {
-        self.set_cells(policy.cells());
         for backend in policy.backends() {
             if let Some(boundary) = policy.boundary(backend) {
                 self.set_boundary(backend.as_str(), boundary);

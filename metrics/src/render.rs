@@ -127,13 +127,18 @@ fn life(w: &mut Writer, backends: &[Arc<Series>], now_ns: u64) {
 }
 
 fn evidence(w: &mut Writer, state: &State) {
-    for (backend, evidence) in &state.evidence {
-        for placement in &evidence.placement {
-            w.sample(&table::EVIDENCE_OPERATORS, &[backend, &placement.executor], real(placement.nodes));
+    for (backend, seen) in &state.evidence {
+        for (executor, operators) in &seen.operators {
+            w.sample(&table::EVIDENCE_OPERATORS, &[backend, executor], real(*operators));
         }
     }
-    for (backend, evidence) in &state.evidence {
-        w.sample(&table::EVIDENCE_KERNELS, &[backend], real(evidence.kernels.len() as u64));
+    for (backend, seen) in &state.evidence {
+        w.sample(&table::EVIDENCE_KERNELS, &[backend], real(seen.kernels as u64));
+    }
+    for (backend, seen) in &state.evidence {
+        for (form, bytes) in &seen.records {
+            w.sample(&table::EVIDENCE_BYTES, &[backend, form], real(*bytes as u64));
+        }
     }
 }
 

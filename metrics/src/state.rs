@@ -8,11 +8,34 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) struct State {
     /// Backend and boundary.
     pub(crate) boundaries: BTreeSet<(String, String)>,
-    pub(crate) evidence: BTreeMap<String, Evidence>,
+    pub(crate) evidence: BTreeMap<String, Seen>,
     pub(crate) costs: BTreeMap<String, PerMillion>,
     pub(crate) cells: Vec<Cell>,
     pub(crate) policy: Option<PolicyState>,
     pub(crate) standing: Option<Standing>,
+}
+
+/// Evidence in numbers: the records themselves may have megabytes.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) operators: Vec<(String, u64)>,
+    pub(crate) kernels: usize,
+    /// Bytes of records by form.
+    pub(crate) records: BTreeMap<&'static str, usize>,
+}
+
+impl Seen {
+    pub(crate) fn of(evidence: &Evidence) -> Self {
+        let mut records = BTreeMap::new();
+        for artefact in &evidence.artefacts {
+            *records.entry(artefact.form.file_name()).or_default() += artefact.bytes.len();
+        }
+        Self {
+            operators: evidence.placement.iter().map(|p| (p.executor.clone(), p.nodes)).collect(),
+            kernels: evidence.kernels.len(),
+            records,
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -120,6 +120,8 @@ table! {
         "Operators seen on each executor.";
     EVIDENCE_KERNELS = Gauge "phase_evidence_kernels", "", &["backend"], &[], None,
         "Kernels seen running; 0 is the absence of evidence, not evidence of absence.";
+    EVIDENCE_BYTES = Gauge "phase_evidence_record_bytes", "bytes", &["backend", "form"], &[], None,
+        "Raw records of what the runtime compiled, captured or ran, by form; a label or a setting is none.";
     ENERGY_EVENTS = Counter "phase_energy_events_total", "", &["backend", "phase", "status"], &[], None,
         "Events whose energy was asked for, by the status of the answer: measured, interpolated, macro_window, no_data.";
     ENERGY_JOULES = Counter "phase_energy_joules_total", "joules", &["backend", "phase", "status"], &[], None,

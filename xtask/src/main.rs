@@ -3,6 +3,7 @@
 mod demo;
 mod fetch;
 mod gpu;
+mod peers;
 mod run;
 mod test;
 

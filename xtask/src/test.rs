@@ -1,18 +1,19 @@
 //! Everything that must hold before a change is done, in order of cost.
 
 use crate::{
-    fetch, gpu,
+    fetch, gpu, peers,
     run::{Result, cargo, root, step, target},
 };
 use std::process::Command;
 
 /// Every example runs as a whole program; those that load a model take the fetched one.
-const EXAMPLES: [&str; 5] = ["quickstart", "own_backend", "own_policy", "route", "chat"];
+const EXAMPLES: [&str; 6] = ["quickstart", "own_backend", "own_policy", "route", "chat", "observe"];
 
 pub fn test() -> Result<()> {
     step("format", &mut cargo(&["fmt", "--all", "--check"]))?;
     let assets = fetch::fetch()?;
     println!("\n{assets}");
+    let (python, prometheus) = (peers::python_modules()?, peers::prometheus()?);
     let toolkit = toolkit()?;
     let deny = ["--", "--deny", "warnings"];
     step("clippy", cargo(&["clippy", "--release", "--workspace", "--all-targets"]).args(deny))?;
@@ -30,6 +31,7 @@ pub fn test() -> Result<()> {
     let with_assets = |arguments: &[&str]| {
         let mut command = with_cuda(arguments);
         command.env("PHASE_TEST_MODEL", &assets.model).env("PHASE_MODEL", &assets.model).env("PHASE_ORT_LIBRARY", &assets.runtime);
+        command.env("PHASE_TEST_PYTHONPATH", &python).env("PHASE_TEST_PROMETHEUS", &prometheus);
         command
     };
     step("tests", &mut with_assets(&["test", "--release", "--workspace", "--lib", "--bins", "--tests"]))?;

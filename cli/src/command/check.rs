@@ -16,26 +16,21 @@ pub(crate) fn run(setting: &Setting, arguments: &argument::Check) -> Result<(), 
     let changes = match &arguments.model {
         Some(model) => {
             let live = boundaries(setting, &policy, model, arguments.dtype)?;
-            Changes::of(&policy, &policy.validity(&live))
+            with_age_and_sensors(&policy, Changes::of(&policy, &policy.validity(&live)))
         }
         None => {
-            let probes: Vec<_> = setting.registry.iter().filter_map(|b| Some((b.id_dyn(), b.probe_dyn().ok()?))).collect();
             note("without --model: the checkpoint and what only loaded models tell are not checked");
-            Changes::of_probes(&policy, &phase_core::machine(), &probes)
+            without_model(setting, &policy)
         }
     };
     if !arguments.evidence.is_empty() {
         let runs = phase_scenario::load_runs(&arguments.evidence).map_err(|e| Failure::work(&e))?;
         policy.check_evidence(&runs.evidence()).map_err(|e| Failure::Check(e.to_string()))?;
     }
-    let mut changes = changes.with_age(&policy, plan::unix_seconds());
-    // Drivers are loaded only for a policy that rests on one.
-    if policy.cells().iter().any(|c| c.energy_basis.is_some()) {
-        changes = changes.with_sensors(&policy, &super::energy::live(), SystemWall.unix_ns() / 1_000_000_000);
-    }
-    if let Some(path) = &arguments.trace {
-        changes = changes.with_drift(&policy, drift(&policy, path)?);
-    }
+    let changes = match &arguments.trace {
+        Some(path) => changes.with_drift(&policy, drift(&policy, path)?),
+        None => changes,
+    };
     say(&if arguments.json { serde_json::to_string(&changes).map_err(|e| Failure::work(&e))? } else { changes.to_string() })?;
     match changes.severity() {
         None | Some(Severity::Info) => Ok(()),
@@ -54,6 +49,21 @@ fn drift(policy: &Policy, path: &Path) -> Result<DriftVerdict, Failure> {
         note(&format!("{requests} requests are too few to tell a drift"));
     }
     Ok(verdict)
+}
+
+/// What can be told without loading a model: the machine, what the runtimes tell when they are probed, the age, the sensors.
+pub(crate) fn without_model(setting: &Setting, policy: &Policy) -> Changes {
+    let probes: Vec<_> = setting.registry.iter().filter_map(|b| Some((b.id_dyn(), b.probe_dyn().ok()?))).collect();
+    with_age_and_sensors(policy, Changes::of_probes(policy, &phase_core::machine(), &probes))
+}
+
+fn with_age_and_sensors(policy: &Policy, changes: Changes) -> Changes {
+    let changes = changes.with_age(policy, plan::unix_seconds());
+    // Drivers are loaded only for a policy that rests on one.
+    if policy.cells().iter().any(|c| c.energy_basis.is_some()) {
+        return changes.with_sensors(policy, &super::energy::live(), SystemWall.unix_ns() / 1_000_000_000);
+    }
+    changes
 }
 
 /// The boundaries under which this process would run the policy's backends.

@@ -18,11 +18,18 @@ pub(crate) fn validate(arguments: &argument::Validate) -> Result<(), Failure> {
 pub(crate) fn report(arguments: &argument::Report) -> Result<(), Failure> {
     let run = Run::open(&arguments.run).map_err(|e| Failure::work(&e))?;
     let options = if arguments.card { ReportOptions::card() } else { ReportOptions::default() };
-    say(&phase_scenario::report(&run, &options))
+    let text = phase_scenario::report(&run, &options);
+    #[cfg(feature = "export")]
+    let text = text + &super::export::sections(&arguments.foreign)?;
+    say(&text)
 }
 
 pub(crate) fn compare(arguments: &argument::Compare) -> Result<(), Failure> {
-    let open = |path| Run::open(path).map_err(|e| Failure::work(&e));
+    let open = |path: &std::path::Path| {
+        #[cfg(feature = "export")]
+        super::export::refuse_foreign(path)?;
+        Run::open(path).map_err(|e| Failure::work(&e))
+    };
     let comparison =
         phase_scenario::compare(&open(&arguments.base)?, &open(&arguments.run)?, Foreign::Refuse).map_err(|e| Failure::work(&e))?;
     say(&if arguments.json { serde_json::to_string(&comparison).map_err(|e| Failure::work(&e))? } else { comparison.to_string() })?;

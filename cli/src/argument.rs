@@ -295,6 +295,9 @@ pub(crate) struct Calibrate {
     /// The GPU, by position or UUID
     #[arg(long, default_value = "0", value_name = "GPU")]
     pub(crate) gpu: String,
+    /// Leave out what a calibration can do without: power levels, and load periods that no sensor has
+    #[arg(long)]
+    pub(crate) short: bool,
     /// Time between polls in milliseconds
     #[arg(long, default_value_t = 5, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub(crate) period_ms: u64,

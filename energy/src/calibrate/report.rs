@@ -228,7 +228,7 @@ mod tests {
     use super::*;
     use crate::{
         Lateness,
-        calibrate::{Plan, Step},
+        calibrate::{Extent, Plan, Step},
         fake::{FakeGpu, FakeSensor, PowerCurve, Random},
     };
     use phase_core::Timestamp;
@@ -297,7 +297,7 @@ mod tests {
 
     fn report(sensors: &[FakeSensor]) -> CalibrationReport {
         let first = simulate(&Plan::first().steps, sensors);
-        let rest = simulate(&Plan::rest(&[0.1]).steps, sensors);
+        let rest = simulate(&Plan::rest(&[0.1], Extent::Full).steps, sensors);
         let perturbation = simulate(&Plan::perturbation().steps, &[]).steps;
         let measurements = Measurements { load: "simulated".to_owned(), parts: vec![first, rest], perturbation };
         analyse(&measurements, Some(700.0), 1_795_000_000)
@@ -337,7 +337,7 @@ mod tests {
     #[test]
     fn a_sensor_that_was_not_tested_in_step_is_not_judged() {
         let sensors = [sensor(ReadingKind::Counter, SensorKind::Integrating, 0.1, 0.0)];
-        let parts = vec![simulate(&Plan::first().steps, &sensors), simulate(&Plan::rest(&[]).steps, &sensors)];
+        let parts = vec![simulate(&Plan::first().steps, &sensors), simulate(&Plan::rest(&[], Extent::Full).steps, &sensors)];
         let found = analyse(&Measurements { load: String::new(), parts, perturbation: Vec::new() }, None, 0);
         assert!(found.sources[0].calibration.is_none() && found.sources[0].verdict.contains("T4"));
         assert_eq!(found.perturbation, None);

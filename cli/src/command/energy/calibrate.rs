@@ -6,7 +6,7 @@ use crate::{
 use phase_core::{Clock, MonotonicClock};
 use phase_energy::{
     Board, BoardField, NvmlLibrary, SamplerPlan, SystemWall, Wall,
-    calibrate::{CalibrationError, CalibrationReport, Measurements, SubprocessLoad, analyse, calibrate},
+    calibrate::{CalibrationError, CalibrationReport, Extent, Measurements, SubprocessLoad, analyse, calibrate},
 };
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -21,7 +21,8 @@ pub(super) fn run(arguments: &argument::Calibrate) -> Result<(), Failure> {
     let mut load = SubprocessLoad::start(&arguments.load_command, &clock).map_err(|e| Failure::Environment(e.to_string()))?;
     note(&format!("{} ({}, driver {}), clocks within {:?}", board.name(), board.uuid(), board.driver(), load.time_error()));
     let plan = SamplerPlan::default().with_period(Duration::from_millis(arguments.period_ms)).with_capacity(400_000);
-    let measured = calibrate(&clock, &mut || (sources(), Vec::new()), &mut load, plan, &mut |step| note(step)).map_err(|e| match e {
+    let extent = if arguments.short { Extent::Short } else { Extent::Full };
+    let measured = calibrate(&clock, &mut || (sources(), Vec::new()), &mut load, plan, extent, &mut |step| note(step)).map_err(|e| match e {
         CalibrationError::NoSource => Failure::Environment(e.to_string()),
         _ => Failure::work(&e),
     })?;

@@ -17,11 +17,17 @@ mod analysis;
 mod curve;
 mod load;
 mod plan;
+mod plot;
 mod report;
 mod run;
+mod shots;
 
-pub use analysis::{Period, Perturbation, StepResponse, mean_w, period, perturbation, phase_means, shortest_window, spread, step_response};
+pub use analysis::{
+    Change, Period, Perturbation, StepResponse, mean_w, period, perturbation, phase_means, shortest_window, spread, step_response,
+};
 pub use load::{Busy, Load, LoadError, Pulses, SubprocessLoad};
 pub use plan::{Extent, Plan, Step, Test};
+pub use plot::shots_svg;
 pub use report::{CalibrationReport, PhaseTable, SourceReport, analyse};
 pub use run::{CalibrationError, Counted, Done, Measurements, Part, Sources, calibrate, run_steps};
+pub use shots::{Shot, ShotTable, shots};

@@ -93,10 +93,10 @@ pub enum Extent {
     Short,
 }
 
-/// Shifts of a square wave in step with a sensor.
-pub(super) const PHASES: u32 = 12;
-/// Shifts of a square wave of any other period.
-pub(super) const SWEEP_PHASES: u32 = 6;
+/// Shifts of a square wave against the sensor.
+pub(super) const PHASES: u32 = 6;
+/// Trains at each shift of a wave in step with a sensor: what they differ by is noise.
+pub(super) const REPEATS: u32 = 2;
 /// Periods of the sweep, seconds.
 const SWEEP_S: [f64; 5] = [0.02, 0.04, 0.06, 0.1, 0.25];
 /// Quiet time before an isolated pulse, seconds: the guards of two.
@@ -127,10 +127,10 @@ impl Plan {
             }
         }
         for &period_s in &distinct {
-            phases(&mut steps, period_s, PHASES);
+            phases(&mut steps, period_s, REPEATS);
         }
         for period_s in SWEEP_S.into_iter().filter(|&p| is_new(&distinct, p)) {
-            phases(&mut steps, period_s, SWEEP_PHASES);
+            phases(&mut steps, period_s, 1);
         }
         steps.push(Step::square(Test::Slow, 0.5, 0.5, 12));
         steps.push(Step::busy(Test::Steady, 1.0, 11.0));
@@ -157,11 +157,13 @@ impl Plan {
     }
 }
 
-/// A square wave of `period_s` at `shifts` shifts, about 1.7 seconds each, in an order that no drift follows.
-fn phases(steps: &mut Vec<Step>, period_s: f64, shifts: u32) {
+/// Trains of a square wave of `period_s` at every shift, about 1.7 seconds each, in an order that no drift follows.
+fn phases(steps: &mut Vec<Step>, period_s: f64, repeats: u32) {
     let count = whole(1.7 / period_s) + 4;
-    for k in 0..shifts {
-        let phase = f64::from((k * 5) % shifts) / f64::from(shifts);
+    for k in 0..PHASES * repeats {
+        // 0, 2, 4, 1, 3, 5, and again from the middle: neighbours in time are none in shift.
+        let shift = (2 * k + (2 * k / PHASES) + 3 * (k / PHASES)) % PHASES;
+        let phase = f64::from(shift) / f64::from(PHASES);
         steps.push(Step { phase: Some(phase), ..Step::square(Test::Phase, 0.2, period_s, count) });
     }
 }
@@ -180,8 +182,14 @@ mod tests {
         let periods = [0.1, 0.1003, 0.02, 1.0, f64::NAN];
         let (rest, short) = (Plan::rest(&periods, Extent::Full), Plan::rest(&periods, Extent::Short));
         let phases = |p: &Plan| p.steps.iter().filter(|s| s.test == Test::Phase).count();
-        assert_eq!(phases(&short), 2 * PHASES as usize);
-        assert_eq!(phases(&rest), 2 * PHASES as usize + 3 * SWEEP_PHASES as usize);
+        assert_eq!(phases(&short), 2 * (PHASES * REPEATS) as usize);
+        assert_eq!(phases(&rest), 2 * (PHASES * REPEATS) as usize + 3 * PHASES as usize);
+        for at in [0.1, 0.04] {
+            let trains: Vec<f64> =
+                rest.steps.iter().filter(|s| s.test == Test::Phase && (s.period_s - at).abs() < 1e-9).filter_map(|s| s.phase).collect();
+            let of = |k: u32| trains.iter().filter(|p| (**p * f64::from(PHASES) - f64::from(k)).abs() < 1e-9).count();
+            assert!((0..PHASES).all(|k| of(k) * PHASES as usize == trains.len()), "{trains:?}");
+        }
         let whole = |rest: &Plan| Plan::first().seconds() + rest.seconds() + Plan::perturbation().seconds();
         println!("{} s, short {} s", whole(&rest), whole(&short));
         assert!(whole(&rest) < 240.0 && whole(&short) < 170.0);

@@ -76,6 +76,13 @@ impl Part {
     }
 }
 
+impl Measurements {
+    /// Measurements of which everything is known.
+    pub const fn new(load: String, parts: Vec<Part>, perturbation: Vec<Done>) -> Self {
+        Self { load, parts, perturbation }
+    }
+}
+
 impl Done {
     /// A step and its pulses.
     pub const fn new(step: Step, busy: Vec<Busy>) -> Self {

@@ -367,7 +367,7 @@ pub(crate) struct Energy {
 pub(crate) enum EnergyCommand {
     /// Attribute recorded readings to phases: an interval that holds the energy, or none with a reason
     Attribute(Attribute),
-    /// Find out what the sensors of a GPU do, by giving it a known load; takes about five minutes
+    /// Find out what the sensors of a GPU do, by giving it a known load; takes about four minutes
     Calibrate(Calibrate),
     /// Show power, updates and gaps of every source, once a second
     Watch(Watch),
@@ -392,14 +392,20 @@ pub(crate) struct Attribute {
 #[derive(Args, Debug)]
 pub(crate) struct Calibrate {
     /// The program that makes the GPU busy, with its arguments; `energy/tools/load_torch.py` is one
-    #[arg(long, value_name = "COMMAND")]
-    pub(crate) load_command: String,
-    /// The folder to write: calibrations, readings, steps, report
+    #[arg(long, value_name = "COMMAND", required_unless_present = "from")]
+    pub(crate) load_command: Option<String>,
+    /// Judge again what an earlier calibration wrote, without a GPU
+    #[arg(long, value_name = "DIR", conflicts_with = "load_command")]
+    pub(crate) from: Option<PathBuf>,
+    /// The folder to write: calibrations, readings, steps, report, pictures
     #[arg(short, long, value_name = "DIR")]
     pub(crate) out: PathBuf,
     /// The GPU, by position or UUID
     #[arg(long, default_value = "0", value_name = "GPU")]
     pub(crate) gpu: String,
+    /// Leave out what a calibration can do without: power levels, and load periods that no sensor has
+    #[arg(long)]
+    pub(crate) short: bool,
     /// Time between polls in milliseconds
     #[arg(long, default_value_t = 5, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub(crate) period_ms: u64,

@@ -8,7 +8,8 @@
 //! | T4 | does it see all the time | square wave in step with the sensor, shifted: energy must not depend on the shift |
 //! | T5 | do the sources agree on slow change | square wave of 2 Hz |
 //! | T6 | from which length on is a window right | windows of a steady load against all of it |
-//! | T7 | does reading change what is read | work and energy with the sampler and without |
+//! | T7 | does reading change what is read | work, its times and its energy with the sampler and without |
+//! | T8 | what is one isolated phase worth | equal short pulses between quiet guards, one by one |
 //!
 //! [`Plan`] lists what the load does, [`calibrate`] does it, [`analyse`] is a pure function of what was recorded.
 
@@ -16,11 +17,17 @@ mod analysis;
 mod curve;
 mod load;
 mod plan;
+mod plot;
 mod report;
 mod run;
+mod shots;
 
-pub use analysis::{Period, Perturbation, StepResponse, mean_w, period, perturbation, phase_means, shortest_window, spread, step_response};
+pub use analysis::{
+    Change, Period, Perturbation, StepResponse, mean_w, period, perturbation, phase_means, shortest_window, spread, step_response,
+};
 pub use load::{Busy, Load, LoadError, Pulses, SubprocessLoad};
-pub use plan::{Plan, Step, Test};
+pub use plan::{Extent, Plan, Step, Test};
+pub use plot::shots_svg;
 pub use report::{CalibrationReport, PhaseTable, SourceReport, analyse};
-pub use run::{CalibrationError, Done, Measurements, Part, Sources, calibrate, run_steps};
+pub use run::{CalibrationError, Counted, Done, Measurements, Part, Sources, calibrate, run_steps};
+pub use shots::{Shot, ShotTable, shots};

@@ -9,7 +9,7 @@ mod sample;
 pub use error::FileError;
 pub use event::{EventLine, read_events};
 pub use output::{AttributedLine, attribute_lines, write_lines};
-pub use sample::{SAMPLES_SCHEMA, SampleFile, SampleHeader, read_samples, write_samples};
+pub use sample::{SAMPLES_SCHEMA, SampleFile, SampleHeader, read_samples, without_repeats, write_samples};
 
 use crate::SensorCalibration;
 use std::{fs, path::Path};

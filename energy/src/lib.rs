@@ -38,7 +38,7 @@ pub use availability::{Availability, Roots, SourceStatus, absence_reason, absenc
 pub use calibration::{Estimate, METHOD_VERSION, SensorCalibration, VALID_DAYS};
 pub use range::JouleRange;
 pub use replication::{GuardedWindow, MacroPlan, ReplayWindow, guarded_shot, locked, more_replays, verdict};
-pub use sampler::{Condition, Lateness, Poller, Recording, Sampler, SamplerError, SamplerPlan, SystemWall, Wall};
+pub use sampler::{Condition, Lateness, Poller, Recording, RecordingFacts, Sampler, SamplerError, SamplerPlan, SystemWall, Wall};
 pub use sensor::{ReadingKind, SensorKind, SensorModel};
 pub use source::{
     Board, BoardCondition, BoardField, BoardState, NvmlError, NvmlLibrary, Perimeter, Rapl, RaplError, ReadError, Reading, Scripted,

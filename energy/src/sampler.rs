@@ -9,7 +9,7 @@ mod recording;
 mod thread;
 
 pub use poller::{Poller, SamplerPlan};
-pub use recording::{Lateness, Recording};
+pub use recording::{Lateness, Recording, RecordingFacts};
 pub use thread::{Sampler, SamplerError};
 
 use phase_core::NoData;

@@ -160,6 +160,12 @@ pub trait Source: fmt::Debug + Send {
     /// The period at which the driver is said to have a new value, where somebody says so. Calibration knows better.
     fn refresh(&self) -> Option<Duration>;
 
+    /// How long the source itself keeps its values, where it does: it need not be asked at every poll, and one read gives all
+    /// since the last.
+    fn memory(&self) -> Option<Duration> {
+        None
+    }
+
     /// Reads once. Hands every value to `out`: one, or for a source with a memory all since the last call.
     ///
     /// # Errors
@@ -178,6 +184,10 @@ impl Source for Box<dyn Source> {
 
     fn refresh(&self) -> Option<Duration> {
         (**self).refresh()
+    }
+
+    fn memory(&self) -> Option<Duration> {
+        (**self).memory()
     }
 
     fn read(&mut self, out: &mut dyn FnMut(Stamped)) -> Result<(), ReadError> {

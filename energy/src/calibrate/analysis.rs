@@ -1,6 +1,6 @@
 //! The tests' arithmetic: pure functions over readings and pulses.
 
-use super::{Busy, curve::Changes};
+use super::{Busy, curve::Changes, run::Done};
 use crate::{ReadingKind, Sample, attribution::seconds};
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +30,8 @@ pub fn period(samples: &[Sample], from_ns: u64, to_ns: u64) -> Option<Period> {
     let median = median(gaps.clone())?;
     let near: Vec<f64> = gaps.into_iter().filter(|g| (0.5..1.5).contains(&(g / median))).collect();
     let (mean_s, variance) = moments(&near)?;
-    let polls: Vec<f64> = inside.windows(2).map(|w| seconds(w[1].t_ns, w[0].t_ns)).collect();
+    let polls: Vec<f64> =
+        inside.windows(2).filter(|w| w[0].value.to_bits() != w[1].value.to_bits()).map(|w| seconds(w[1].t_ns, w[0].t_ns)).collect();
     // A change lies anywhere between two polls: that adds a sixth of the squared poll period to the variance.
     let polling = polls.iter().map(|p| p * p).sum::<f64>() / count(polls.len()) / 6.0;
     let mut steps: Vec<f64> = inside.windows(2).map(|w| (w[1].value - w[0].value).abs()).filter(|d| *d > 0.0).collect();
@@ -166,26 +167,69 @@ pub fn shortest_window(samples: &[Sample], kind: ReadingKind, from_ns: u64, to_n
     None
 }
 
+/// A share with its standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "a number and its error")]
+pub struct Change {
+    /// With the sampler over without it, less 1: mean over pairs.
+    pub share: f64,
+    /// Standard error of it.
+    pub error: f64,
+}
+
 /// T7: what reading does to what is read.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Perturbation {
-    /// Rate of work with the sampler over without it, less 1: mean over pairs.
-    pub work: f64,
-    /// Standard error of it.
-    pub work_error: f64,
+    /// Work a second.
+    pub work: Change,
+    /// Median time of a unit of work, over slices of a few milliseconds.
+    pub p50: Change,
+    /// 95th percentile of it.
+    pub p95: Change,
+    /// Energy of a unit of work above rest, by the device's own counter; absent without one.
+    pub energy: Option<Change>,
 }
 
-/// T7 from pairs of pulses, with the sampler and without. `None` for fewer than three pairs.
-pub fn perturbation(polled: &[Busy], unpolled: &[Busy]) -> Option<Perturbation> {
+/// T7 from pairs of trains, with the sampler and without, of a device that draws `rest_w` at rest. `None` for fewer than
+/// three pairs.
+pub fn perturbation(polled: &[&Done], unpolled: &[&Done], rest_w: Option<f64>) -> Option<Perturbation> {
+    let change = |of: &dyn Fn(&Done) -> Option<f64>| -> Option<Change> {
+        let ratios: Vec<f64> =
+            polled.iter().zip(unpolled).filter_map(|(p, u)| Some(of(p)? / of(u)? - 1.0)).filter(|r| r.is_finite()).collect();
+        let (share, variance) = moments(&ratios).filter(|_| ratios.len() >= 3)?;
+        Some(Change { share, error: (variance / count(ratios.len())).sqrt() })
+    };
+    let energy = |d: &Done| {
+        let (counted, busy_s) = (d.counted?, span(d)?);
+        Some((counted.joules - rest_w? * (counted.seconds - busy_s)) / work(d))
+    };
+    Some(Perturbation {
+        work: change(&|d| Some(work(d) / span(d)?))?,
+        p50: change(&|d| slice_time(d, 0.5))?,
+        p95: change(&|d| slice_time(d, 0.95))?,
+        energy: change(&energy),
+    })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a count of pieces of work")]
+fn work(d: &Done) -> f64 {
+    d.busy.iter().map(|b| b.work as f64).sum()
+}
+
+/// From the beginning of the first pulse to the end of the last, seconds.
+fn span(d: &Done) -> Option<f64> {
+    Some(d.busy.last()?.end.since(d.busy.first()?.start).as_secs_f64())
+}
+
+/// The time of a unit of work that a `share` of pulses stays below, seconds.
+fn slice_time(d: &Done, share: f64) -> Option<f64> {
     #[expect(clippy::cast_precision_loss, reason = "a count of pieces of work")]
-    let rate = |b: &Busy| b.work as f64 / b.end.since(b.start).as_secs_f64();
-    let ratios: Vec<f64> = polled.iter().zip(unpolled).map(|(p, u)| rate(p) / rate(u) - 1.0).filter(|r| r.is_finite()).collect();
-    if ratios.len() < 3 {
-        return None;
-    }
-    let (work, variance) = moments(&ratios)?;
-    Some(Perturbation { work, work_error: (variance / count(ratios.len())).sqrt() })
+    let mut times: Vec<f64> = d.busy.iter().map(|b| b.end.since(b.start).as_secs_f64() / b.work as f64).filter(|t| t.is_finite()).collect();
+    times.sort_by(f64::total_cmp);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place in the list")]
+    let at = (share * count(times.len())) as usize;
+    times.get(at.min(times.len().saturating_sub(1))).copied()
 }
 
 pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
@@ -194,7 +238,7 @@ pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
 }
 
 /// Mean and variance. `None` for fewer than two values.
-fn moments(values: &[f64]) -> Option<(f64, f64)> {
+pub(super) fn moments(values: &[f64]) -> Option<(f64, f64)> {
     let n = count(values.len());
     let mean = values.iter().sum::<f64>() / n;
     (values.len() > 1).then(|| (mean, values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0)))

@@ -20,6 +20,8 @@ pub enum Test {
     Slow,
     /// T6: a long steady load.
     Steady,
+    /// T8: isolated pulses between quiet guards.
+    Shot,
     /// T7, with the sampler.
     Polled,
     /// T7, without it.
@@ -55,6 +57,11 @@ impl Step {
         Self { test, rest_s, period_s, busy_s: 0.5 * period_s, count, level: 1.0, phase: None }
     }
 
+    const fn shots(busy_s: f64, count: u32) -> Self {
+        // No multiple of an update period, so that the shots fall anywhere between updates.
+        Self { test: Test::Shot, rest_s: SHOT_REST_S, period_s: SHOT_REST_S + busy_s + 0.0137, busy_s, count, level: 1.0, phase: None }
+    }
+
     /// Time it takes, seconds.
     pub fn seconds(&self) -> f64 {
         self.rest_s + self.period_s * f64::from(self.count)
@@ -74,51 +81,90 @@ pub struct Plan {
     pub steps: Vec<Step>,
 }
 
-/// Shifts of the square wave against the sensor.
-pub(super) const PHASES: u32 = 16;
+/// How much of a calibration is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Extent {
+    /// All tests, and T4 also at load periods that no sensor has.
+    #[default]
+    Full,
+    /// What a calibration and its errors need: T1, T2, T4 in step, T6, T7, T8.
+    Short,
+}
+
+/// Shifts of a square wave against the sensor.
+pub(super) const PHASES: u32 = 6;
+/// Trains at each shift of a wave in step with a sensor: what they differ by is noise.
+pub(super) const REPEATS: u32 = 2;
+/// Periods of the sweep, seconds.
+const SWEEP_S: [f64; 5] = [0.02, 0.04, 0.06, 0.1, 0.25];
+/// Quiet time before an isolated pulse, seconds: the guards of two.
+const SHOT_REST_S: f64 = 0.95;
+/// Length of a slice of T7 and slices of an arm's pulse.
+const SLICE_S: f64 = 0.005;
+const SLICES: u32 = 260;
 
 impl Plan {
     /// What is done before anything is known: T1.
     pub fn first() -> Self {
-        Self { steps: vec![Step::busy(Test::Period, 6.0, 6.0)] }
+        Self { steps: vec![Step::busy(Test::Period, 3.0, 3.0)] }
     }
 
-    /// The rest, for sensors that update every `periods_s`: T2, T3, T4 at each distinct period, T5, T6.
-    pub fn rest(periods_s: &[f64]) -> Self {
-        let mut steps: Vec<Step> = (0..8_u32).map(|k| Step::busy(Test::Step, 1.8 + 0.037 * f64::from(k), 1.8)).collect();
-        for level in [0.2, 0.4, 0.6, 0.8, 1.0] {
-            steps.push(Step { level, ..Step::busy(Test::Level, 1.0, 4.0) });
+    /// The rest but for T7, for sensors that update every `periods_s`: T2, T3, T4 at each distinct period and over a sweep,
+    /// T5, T6, T8.
+    pub fn rest(periods_s: &[f64], extent: Extent) -> Self {
+        let full = extent == Extent::Full;
+        let mut steps: Vec<Step> = (0..5_u32).map(|k| Step::busy(Test::Step, 1.7 + 0.037 * f64::from(k), 1.7)).collect();
+        for level in [0.25, 0.5, 0.75] {
+            steps.push(Step { level, ..Step::busy(Test::Level, 0.3, 4.0) });
         }
         let mut distinct: Vec<f64> = Vec::new();
+        let is_new = |known: &[f64], p: f64| known.iter().all(|d| (d / p - 1.0).abs() > 0.2);
         for &p in periods_s.iter().filter(|p| p.is_finite() && **p >= 0.01 && **p <= 0.5) {
-            if distinct.iter().all(|d| (d / p - 1.0).abs() > 0.2) {
+            if is_new(&distinct, p) {
                 distinct.push(p);
             }
         }
-        for period_s in distinct {
-            // Two seconds a shift, in an order that no drift follows.
-            let count = whole(2.0 / period_s) + 4;
-            for k in 0..PHASES {
-                let phase = f64::from((k * 7) % PHASES) / f64::from(PHASES);
-                steps.push(Step { phase: Some(phase), ..Step::square(Test::Phase, 0.3, period_s, count) });
-            }
+        for &period_s in &distinct {
+            phases(&mut steps, period_s, REPEATS);
         }
-        steps.push(Step::square(Test::Slow, 1.0, 0.5, 20));
-        steps.push(Step::busy(Test::Steady, 1.0, 20.0));
+        for period_s in SWEEP_S.into_iter().filter(|&p| is_new(&distinct, p)) {
+            phases(&mut steps, period_s, 1);
+        }
+        steps.push(Step::square(Test::Slow, 0.5, 0.5, 12));
+        steps.push(Step::busy(Test::Steady, 1.0, 11.0));
+        steps.extend([Step::shots(0.05, 16), Step::shots(0.2, 10), Step::shots(0.02, 6)]);
+        if !full {
+            let others = |s: &Step| is_new(&distinct, s.period_s);
+            steps.retain(|s| !(matches!(s.test, Test::Level | Test::Slow) || s.test == Test::Phase && others(s)));
+        }
         Self { steps }
     }
 
-    /// T7: the same work with and without the sampler, alternating.
+    /// T7: the same work with and without the sampler, alternating, in slices short enough that a delay shows.
     pub fn perturbation() -> Self {
         let pair = |k: u32| if k.is_multiple_of(2) { Test::Polled } else { Test::Unpolled };
         // Each pair begins with the other one, so that neither is always the warmer.
         let order = (0..12).map(|k| if (k / 2_u32).is_multiple_of(2) { pair(k) } else { pair(k + 1) });
-        Self { steps: order.map(|test| Step::busy(test, 0.5, 2.0)).collect() }
+        let train = |test| Step { period_s: SLICE_S, count: SLICES, ..Step::busy(test, 0.3, SLICE_S) };
+        Self { steps: order.map(train).collect() }
     }
 
     /// Time it takes, seconds.
     pub fn seconds(&self) -> f64 {
         self.steps.iter().map(Step::seconds).sum()
+    }
+}
+
+/// Trains of a square wave of `period_s` at every shift, about 1.7 seconds each, in an order that no drift follows.
+fn phases(steps: &mut Vec<Step>, period_s: f64, repeats: u32) {
+    let count = whole(1.7 / period_s) + 4;
+    for k in 0..PHASES * repeats {
+        // 0, 2, 4, 1, 3, 5, and again from the middle: neighbours in time are none in shift.
+        let shift = (2 * k + (2 * k / PHASES) + 3 * (k / PHASES)) % PHASES;
+        let phase = f64::from(shift) / f64::from(PHASES);
+        steps.push(Step { phase: Some(phase), ..Step::square(Test::Phase, 0.2, period_s, count) });
     }
 }
 
@@ -133,10 +179,20 @@ mod tests {
 
     #[test]
     fn a_calibration_fits_one_visit_to_a_device() {
-        let rest = Plan::rest(&[0.1, 0.1003, 0.02, 1.0, f64::NAN]);
-        let phases = rest.steps.iter().filter(|s| s.test == Test::Phase).count();
-        assert_eq!(phases, 2 * PHASES as usize);
-        assert!(Plan::first().seconds() + rest.seconds() + Plan::perturbation().seconds() < 300.0);
+        let periods = [0.1, 0.1003, 0.02, 1.0, f64::NAN];
+        let (rest, short) = (Plan::rest(&periods, Extent::Full), Plan::rest(&periods, Extent::Short));
+        let phases = |p: &Plan| p.steps.iter().filter(|s| s.test == Test::Phase).count();
+        assert_eq!(phases(&short), 2 * (PHASES * REPEATS) as usize);
+        assert_eq!(phases(&rest), 2 * (PHASES * REPEATS) as usize + 3 * PHASES as usize);
+        for at in [0.1, 0.04] {
+            let trains: Vec<f64> =
+                rest.steps.iter().filter(|s| s.test == Test::Phase && (s.period_s - at).abs() < 1e-9).filter_map(|s| s.phase).collect();
+            let of = |k: u32| trains.iter().filter(|p| (**p * f64::from(PHASES) - f64::from(k)).abs() < 1e-9).count();
+            assert!((0..PHASES).all(|k| of(k) * PHASES as usize == trains.len()), "{trains:?}");
+        }
+        let whole = |rest: &Plan| Plan::first().seconds() + rest.seconds() + Plan::perturbation().seconds();
+        println!("{} s, short {} s", whole(&rest), whole(&short));
+        assert!(whole(&rest) < 240.0 && whole(&short) < 170.0);
     }
 
     #[test]

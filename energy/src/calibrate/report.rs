@@ -3,9 +3,10 @@
 mod text;
 
 use super::{
-    Busy, Measurements, Period, Perturbation, StepResponse, Test, analysis,
+    Busy, Measurements, Period, Perturbation, ShotTable, StepResponse, Test, analysis,
     curve::Changes,
     run::{Done, Part, periods},
+    shots::shots,
 };
 use crate::{Estimate, METHOD_VERSION, ReadingKind, Recording, SensorCalibration, SensorKind, SourceId};
 use serde::{Deserialize, Serialize};
@@ -16,10 +17,14 @@ use serde::{Deserialize, Serialize};
 pub struct PhaseTable {
     /// Period of the square wave, seconds.
     pub period_s: f64,
-    /// Mean power by shift, from 0 up, watts.
+    /// Shifts against a grid of the period, from 0 up, as shares of it.
+    pub shifts: Vec<f64>,
+    /// Mean power at each, watts.
     pub means_w: Vec<f64>,
     /// Greatest less least over the mean.
     pub spread: f64,
+    /// Standard deviation of one train at one shift, as a share of the mean; absent where no shift was repeated.
+    pub noise: Option<f64>,
 }
 
 /// Everything found out about one source.
@@ -40,12 +45,16 @@ pub struct SourceReport {
     pub phases: Vec<PhaseTable>,
     /// T5: mean power, watts.
     pub slow_w: Option<f64>,
+    /// T8, one for each length of pulse.
+    pub shots: Vec<ShotTable>,
     /// T6: shortest window within 1%, seconds.
     pub within_1_percent_s: Option<f64>,
     /// T6: shortest window within 10%, seconds.
     pub within_10_percent_s: Option<f64>,
     /// Failed reads.
     pub failed: u64,
+    /// Mean time of a read, seconds, where it was recorded: what the sampler's processor pays.
+    pub read_s: Option<f64>,
     /// What to attribute with; absent where the tests do not settle what the sensor is.
     pub calibration: Option<SensorCalibration>,
     /// Why the calibration is what it is, or absent.
@@ -58,6 +67,10 @@ pub struct SourceReport {
 pub struct CalibrationReport {
     /// What the load was.
     pub load: String,
+    /// Power limit that was enforced, watts.
+    pub limit_w: Option<f64>,
+    /// When it was done, seconds of Unix time.
+    pub taken_unix_s: u64,
     /// One a source.
     pub sources: Vec<SourceReport>,
     /// T7.
@@ -69,6 +82,9 @@ const NO_SPREAD: f64 = 0.02;
 /// Up to this the sensor sees all time, and is off by half of the spread on loads that keep step with it. A sensor that
 /// looks for a quarter of the time has a spread of 80% and more.
 const RESIDUAL_SPREAD: f64 = 0.20;
+
+/// A sensor that sees all time never shows less than this of an isolated pulse.
+const SEEN: f64 = 0.75;
 
 /// Judges `measurements` of a device with an enforced power limit of `limit_w`, taken at `taken_unix_s`.
 pub fn analyse(measurements: &Measurements, limit_w: Option<f64>, taken_unix_s: u64) -> CalibrationReport {
@@ -82,9 +98,11 @@ pub fn analyse(measurements: &Measurements, limit_w: Option<f64>, taken_unix_s: 
         }
         _ => Vec::new(),
     };
-    let of = |test: Test| -> Vec<Busy> { perturbation.iter().filter(|d| d.step.test == test).flat_map(|d| d.busy.clone()).collect() };
-    let perturbation = analysis::perturbation(&of(Test::Polled), &of(Test::Unpolled));
-    CalibrationReport { load: load.clone(), sources, perturbation }
+    let of = |test: Test| -> Vec<&Done> { perturbation.iter().filter(|d| d.step.test == test).collect() };
+    let counter = sources.iter().find(|s: &&SourceReport| s.reading == ReadingKind::Counter);
+    let rest_w = counter.and_then(|s| s.step).map(|s| s.levels_w[0]);
+    let perturbation = analysis::perturbation(&of(Test::Polled), &of(Test::Unpolled), rest_w);
+    CalibrationReport { load: load.clone(), limit_w, taken_unix_s, sources, perturbation }
 }
 
 fn source(recording: &Recording, period: Option<Period>, steps: &[Done], extremes: Option<[f64; 2]>, taken_unix_s: u64) -> SourceReport {
@@ -106,9 +124,11 @@ fn source(recording: &Recording, period: Option<Period>, steps: &[Done], extreme
         levels_w,
         phases: phases(recording, steps),
         slow_w,
+        shots: of(Test::Shot).filter_map(|d| shots(samples, kind, d)).collect(),
         within_1_percent_s: shortest(0.01),
         within_10_percent_s: shortest(0.10),
         failed: recording.failed,
+        read_s: mean_read_s(recording),
         calibration: None,
         verdict: String::new(),
     };
@@ -134,12 +154,29 @@ fn phases(recording: &Recording, steps: &[Done]) -> Vec<PhaseTable> {
             steps.iter().filter(|d| d.step.test == Test::Phase && (d.step.period_s / period_s - 1.0).abs() <= 1e-6).collect();
         done.sort_by(|a, b| a.step.phase.unwrap_or(0.0).total_cmp(&b.step.phase.unwrap_or(0.0)));
         let trains: Vec<&[Busy]> = done.iter().map(|d| d.busy.as_slice()).collect();
-        let means_w: Vec<f64> = analysis::phase_means(&recording.samples, recording.kind, &trains).into_iter().flatten().collect();
+        let means: Option<Vec<f64>> = analysis::phase_means(&recording.samples, recording.kind, &trains).into_iter().collect();
         // Part of the shifts says nothing about the rest.
-        let whole = means_w.len() == trains.len();
-        analysis::spread(&means_w).filter(|_| whole).map(|spread| PhaseTable { period_s, means_w, spread })
+        let shifted: Vec<(f64, f64)> = done.iter().map(|d| d.step.phase.unwrap_or(0.0)).zip(means?).collect();
+        let same: Vec<&[(f64, f64)]> = shifted.chunk_by(|a, b| (a.0 - b.0).abs() < 1e-9).collect();
+        let of_one = |repeats: &&[(f64, f64)]| repeats.iter().map(|r| r.1).collect::<Vec<_>>();
+        let average = |w: Vec<f64>| w.iter().sum::<f64>() / count(w.len());
+        let means_w: Vec<f64> = same.iter().map(|r| average(of_one(r))).collect();
+        let variances: Vec<f64> = same.iter().filter_map(|r| Some(analysis::moments(&of_one(r))?.1)).collect();
+        let noise = (!variances.is_empty()).then(|| average(variances).sqrt() / average(means_w.clone()));
+        let shifts = same.iter().map(|r| r[0].0).collect();
+        Some(PhaseTable { period_s, shifts, spread: analysis::spread(&means_w)?, means_w, noise })
     };
     periods.iter().filter_map(table).collect()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nanoseconds of reading and numbers of reads")]
+fn mean_read_s(recording: &Recording) -> Option<f64> {
+    (recording.reads > 0).then(|| recording.read_ns as f64 * 1e-9 / recording.reads as f64)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a count of trains")]
+fn count(n: usize) -> f64 {
+    n as f64
 }
 
 /// What a sensor is, by its tests.
@@ -165,23 +202,29 @@ fn judge(report: &SourceReport) -> Result<(Model, String), String> {
             format!("a step takes {:.0} ms to arrive, {:.1} update periods: a trailing mean", step.rise_s * 1e3, step.rise_s / update_s),
         ));
     }
-    let own = report.phases.iter().find(|t| (t.period_s / update_s - 1.0).abs() <= 0.2);
-    let spread = own.ok_or("T4 has no square wave in step with this sensor, so its coverage is not known")?.spread;
+    if !report.phases.iter().any(|t| (t.period_s / update_s - 1.0).abs() <= 0.2) {
+        return Err("T4 has no square wave in step with this sensor, so its coverage is not known".to_owned());
+    }
+    // Being in step with an update is one way to be missed; any period may be another.
+    let spread = report.phases.iter().map(|t| t.spread).fold(0.0, f64::max);
+    let least = report.shots.iter().map(|t| t.extremes[0]).fold(f64::INFINITY, f64::min);
     let percent = 100.0 * spread;
+    let shots = if least.is_finite() {
+        format!(", an isolated pulse counts for {:.0}% of its energy at least", 100.0 * least)
+    } else {
+        String::new()
+    };
+    let said = |what: &str| format!("energy depends on the shift of a load in step by {percent:.1}%{shots}: {what}");
     let whole = if counter { SensorKind::Integrating } else { SensorKind::Boxcar };
     let model = |kind, window_s: f64| Model { kind, update_s, window_s, lag_s: step.lag_s(window_s), spread: Some(spread) };
-    Ok(if spread <= NO_SPREAD {
-        (model(whole, update_s), format!("energy depends on the shift of a load in step by {percent:.1}%: it sees all time"))
-    } else if spread <= RESIDUAL_SPREAD {
-        let why =
-            format!("energy depends on the shift of a load in step by {percent:.1}%: it sees all time but for a residual of half of that");
-        (model(whole, update_s), why)
-    } else {
+    let missed = spread > RESIDUAL_SPREAD || least < SEEN;
+    Ok(if missed {
         let window_s = step.window_s().clamp(0.01 * update_s, 0.9 * update_s);
-        (
-            model(SensorKind::PartTime, window_s),
-            format!("energy depends on the shift of a load in step by {percent:.0}%: it looks part of the time"),
-        )
+        (model(SensorKind::PartTime, window_s), said("it looks part of the time"))
+    } else if spread <= NO_SPREAD {
+        (model(whole, update_s), said("it sees all time"))
+    } else {
+        (model(whole, update_s), said("it sees all time but for a residual of half of that"))
     })
 }
 
@@ -228,7 +271,7 @@ mod tests {
     use super::*;
     use crate::{
         Lateness,
-        calibrate::{Plan, Step},
+        calibrate::{Extent, Plan, Step},
         fake::{FakeGpu, FakeSensor, PowerCurve, Random},
     };
     use phase_core::Timestamp;
@@ -284,6 +327,8 @@ mod tests {
                 dropped: 0,
                 slow: 0,
                 time_error_ns: 0,
+                reads: 0,
+                read_ns: 0,
                 lateness: Lateness::default(),
                 voids: Vec::new(),
             }
@@ -297,7 +342,7 @@ mod tests {
 
     fn report(sensors: &[FakeSensor]) -> CalibrationReport {
         let first = simulate(&Plan::first().steps, sensors);
-        let rest = simulate(&Plan::rest(&[0.1]).steps, sensors);
+        let rest = simulate(&Plan::rest(&[0.1], Extent::Full).steps, sensors);
         let perturbation = simulate(&Plan::perturbation().steps, &[]).steps;
         let measurements = Measurements { load: "simulated".to_owned(), parts: vec![first, rest], perturbation };
         analyse(&measurements, Some(700.0), 1_795_000_000)
@@ -326,18 +371,22 @@ mod tests {
         let counter = &found.sources[0];
         assert!(counter.calibration.as_ref().unwrap().residual.is_none_or(|r| r < 0.02));
         assert!(counter.within_1_percent_s.unwrap() > counter.within_10_percent_s.unwrap());
-        assert_eq!(counter.levels_w.len(), 5);
+        assert_eq!(counter.levels_w.len(), 3);
+        let shots = &counter.shots[0];
+        assert!(shots.error < 0.05 && (shots.mean_j / (0.05 * (FULL_W - IDLE_W)) - 1.0).abs() < 0.03, "{shots:?}");
+        // A sensor that looks for a quarter of the time misses pulses.
+        assert!(found.sources[1].shots[0].extremes[0] < 0.5);
         for [level, w] in &counter.levels_w {
             assert!((w / (IDLE_W + level * (FULL_W - IDLE_W)) - 1.0).abs() < 0.02, "{level}: {w}");
         }
         assert!((counter.slow_w.unwrap() / 385.0 - 1.0).abs() < 0.03);
-        assert!(found.perturbation.unwrap().work.abs() < 1e-6);
+        assert!(found.perturbation.unwrap().work.share.abs() < 1e-6);
     }
 
     #[test]
     fn a_sensor_that_was_not_tested_in_step_is_not_judged() {
         let sensors = [sensor(ReadingKind::Counter, SensorKind::Integrating, 0.1, 0.0)];
-        let parts = vec![simulate(&Plan::first().steps, &sensors), simulate(&Plan::rest(&[]).steps, &sensors)];
+        let parts = vec![simulate(&Plan::first().steps, &sensors), simulate(&Plan::rest(&[], Extent::Full).steps, &sensors)];
         let found = analyse(&Measurements { load: String::new(), parts, perturbation: Vec::new() }, None, 0);
         assert!(found.sources[0].calibration.is_none() && found.sources[0].verdict.contains("T4"));
         assert_eq!(found.perturbation, None);

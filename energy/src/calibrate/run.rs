@@ -1,10 +1,10 @@
 //! Doing what the plan says.
 
 use super::{
-    Busy, Load, LoadError, Plan, Pulses, Step,
+    Busy, Extent, Load, LoadError, Plan, Pulses, Step,
     analysis::{Period, period},
 };
-use crate::{Condition, Recording, Sampler, SamplerError, SamplerPlan, Source};
+use crate::{Condition, ReadingKind, Recording, Sampler, SamplerError, SamplerPlan, Source};
 use phase_core::{Clock, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
@@ -27,6 +27,19 @@ pub struct Done {
     pub step: Step,
     /// Its pulses.
     pub busy: Vec<Busy>,
+    /// T7: what the device's counter gained over it, rest included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted: Option<Counted>,
+}
+
+/// What a counter gained from one of its updates to another.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Counted {
+    /// From this update to the other, seconds.
+    pub seconds: f64,
+    /// The difference.
+    pub joules: f64,
 }
 
 /// Everything a calibration recorded.
@@ -63,17 +76,24 @@ impl Part {
     }
 }
 
+impl Measurements {
+    /// Measurements of which everything is known.
+    pub const fn new(load: String, parts: Vec<Part>, perturbation: Vec<Done>) -> Self {
+        Self { load, parts, perturbation }
+    }
+}
+
 impl Done {
     /// A step and its pulses.
     pub const fn new(step: Step, busy: Vec<Busy>) -> Self {
-        Self { step, busy }
+        Self { step, busy, counted: None }
     }
 }
 
 /// The sources and conditions of one stretch of sampling.
 pub type Sources = (Vec<Box<dyn Source>>, Vec<Box<dyn Condition>>);
 
-/// Runs T1 to T7 on `load`, sampling what `sources` opens anew for each stretch. Takes about five minutes.
+/// Runs T1 to T8 on `load`, sampling what `sources` opens anew for each stretch. Takes about four minutes, short about two.
 ///
 /// `progress` is told what comes next. Nothing is judged here: [`analyse`](super::analyse) does that.
 ///
@@ -84,6 +104,7 @@ pub fn calibrate(
     sources: &mut dyn FnMut() -> Sources,
     load: &mut dyn Load,
     plan: SamplerPlan,
+    extent: Extent,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Measurements, CalibrationError> {
     let mut sampled = |load: &mut dyn Load, steps: &[Step]| -> Result<Part, CalibrationError> {
@@ -101,20 +122,54 @@ pub fn calibrate(
     progress(&format!("T1 period: {:.0} s", first.seconds()));
     let first = sampled(load, &first.steps)?;
     let periods: Vec<f64> = periods(&first).into_iter().flatten().map(|p| p.mean_s).collect();
-    let rest = Plan::rest(&periods);
-    progress(&format!("T2 to T6: {:.0} s", rest.seconds()));
+    let rest = Plan::rest(&periods, extent);
+    progress(&format!("T2 to T6, T8: {:.0} s", rest.seconds()));
     let rest = sampled(load, &rest.steps)?;
     let perturbation = Plan::perturbation();
     progress(&format!("T7 perturbation: {:.0} s", perturbation.seconds()));
+    let mut counter = sources().0.into_iter().find(|s| s.kind() == ReadingKind::Counter);
     let mut done = Vec::new();
     for step in &perturbation.steps {
         let one = std::slice::from_ref(step);
-        done.extend(match step.test {
-            super::Test::Polled => sampled(load, one)?.steps,
-            _ => run_steps(&**clock, load, one, MARGIN)?,
-        });
+        let sampler = match step.test {
+            super::Test::Polled => {
+                let (sources, conditions) = sources();
+                Some(Sampler::start(Arc::clone(clock), sources, conditions, plan)?)
+            }
+            _ => None,
+        };
+        let before = counter.as_mut().and_then(|c| update(&**clock, &mut **c));
+        let mut steps = run_steps(&**clock, load, one, MARGIN)?;
+        std::thread::sleep(MARGIN);
+        let after = counter.as_mut().and_then(|c| update(&**clock, &mut **c));
+        if let (Some((from, first)), Some((to, last))) = (before, after) {
+            let counted = Counted { seconds: to.since(from).as_secs_f64(), joules: (last - first) / 1e3 };
+            steps.iter_mut().for_each(|d| d.counted = Some(counted));
+        }
+        done.append(&mut steps);
+        if let Some(sampler) = sampler {
+            sampler.stop()?;
+        }
     }
     Ok(Measurements { load: load.name().to_owned(), parts: vec![first, rest], perturbation: done })
+}
+
+/// The next update of a counter, millijoules: read every millisecond for up to a second.
+fn update(clock: &dyn Clock, counter: &mut dyn Source) -> Option<(Timestamp, f64)> {
+    let mut value = || {
+        let mut found = None;
+        counter.read(&mut |v| found = Some(v.reading.value())).ok()?;
+        found
+    };
+    let first = value()?;
+    for _ in 0..1000 {
+        std::thread::sleep(Duration::from_millis(1));
+        let next = value()?;
+        if next > first {
+            return Some((clock.now(), next));
+        }
+    }
+    None
 }
 
 /// T1 of each source.
@@ -148,7 +203,7 @@ pub fn run_steps(clock: &dyn Clock, load: &mut dyn Load, steps: &[Step], margin:
         };
         let busy = load.pulses(&pulses)?;
         free = clock.now().as_nanos();
-        done.push(Done { step: *step, busy });
+        done.push(Done::new(*step, busy));
     }
     Ok(done)
 }
@@ -185,7 +240,7 @@ mod tests {
     fn steps_begin_where_their_phase_says() {
         let clock = Arc::new(ManualClock::default());
         clock.advance(Duration::from_millis(1234));
-        let plan = Plan::rest(&[0.1]);
+        let plan = Plan::rest(&[0.1], Extent::Full);
         let steps: Vec<_> = plan.steps.into_iter().filter(|s| s.test == Test::Phase).collect();
         let done = run_steps(&*clock, &mut Instant(Arc::clone(&clock)), &steps, MARGIN).unwrap();
         for d in &done {

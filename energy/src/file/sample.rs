@@ -81,6 +81,20 @@ pub fn write_samples(out: &mut impl io::Write, header: &SampleHeader, samples: &
     Ok(())
 }
 
+/// Without the polls that say nothing: of polls that repeat a value the first, the last, and one every 50 ms in between stay.
+pub fn without_repeats(samples: &[Sample]) -> Vec<Sample> {
+    const KEEP_NS: u64 = 50_000_000;
+    let mut kept: Vec<Sample> = Vec::new();
+    for (k, sample) in samples.iter().enumerate() {
+        let same = |other: Option<&Sample>| other.is_some_and(|o| o.value.to_bits() == sample.value.to_bits());
+        let inside = same(kept.last()) && same(samples.get(k + 1));
+        if !inside || kept.last().is_none_or(|last| sample.t_ns - last.t_ns >= KEEP_NS) {
+            kept.push(*sample);
+        }
+    }
+    kept
+}
+
 fn parse(name: &str, text: &str) -> Result<SampleFile, FileError> {
     let mut lines = lines(text);
     let (number, first) =

@@ -58,6 +58,8 @@ pub struct Poller {
     /// Unix time less the clock, nanoseconds.
     wall_offset_ns: i64,
     deadline_ns: u64,
+    /// When each source is to be read again.
+    due_ns: Vec<u64>,
     lateness: Lateness,
 }
 
@@ -85,13 +87,16 @@ impl Poller {
             dropped: 0,
             slow: 0,
             time_error_ns: 0,
+            reads: 0,
+            read_ns: 0,
             lateness: Lateness::default(),
             voids: Vec::with_capacity(64),
         };
-        let sources = sources.into_iter().map(|s| (recording(&*s), s)).map(|(r, s)| (s, r)).collect();
+        let sources: Vec<_> = sources.into_iter().map(|s| (recording(&*s), s)).map(|(r, s)| (s, r)).collect();
         let deadline_ns = clock.now().as_nanos();
         let wall_offset_ns = offset(&*clock, &*wall);
-        let period_ns = u64::try_from(plan.period.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let period_ns = nanos(plan.period).max(1);
+        let due_ns = vec![0; sources.len()];
         Self {
             clock,
             wall,
@@ -102,6 +107,7 @@ impl Poller {
             asked: None,
             wall_offset_ns,
             deadline_ns,
+            due_ns,
             lateness: Lateness::default(),
         }
     }
@@ -120,7 +126,12 @@ impl Poller {
         *total_ns += late;
         *worst_ns = (*worst_ns).max(late);
         self.conditions(begin);
-        for (source, recording) in &mut self.sources {
+        for ((source, recording), due_ns) in self.sources.iter_mut().zip(&mut self.due_ns) {
+            if begin < *due_ns {
+                continue;
+            }
+            // A source that remembers is asked when half of its memory is full; the next poll may be late.
+            *due_ns = source.memory().map_or(0, |m| begin.saturating_add(nanos(m / 2)));
             read(source.as_mut(), recording, &*self.clock, self.wall_offset_ns, self.period_ns);
         }
         let end = self.now();
@@ -137,6 +148,12 @@ impl Poller {
 
     /// Ends the loop and gives what was recorded, one for each source, in their order.
     pub fn finish(mut self) -> Vec<Recording> {
+        // What a memory holds since it was last asked.
+        for (source, recording) in &mut self.sources {
+            if source.memory().is_some() {
+                read(source.as_mut(), recording, &*self.clock, self.wall_offset_ns, self.period_ns);
+            }
+        }
         let now = self.now();
         if let Some((since, Some(reason))) = self.asked {
             self.void(since, now, reason);
@@ -203,6 +220,8 @@ fn read(source: &mut dyn Source, recording: &mut Recording, clock: &dyn Clock, w
         }
     });
     let after = clock.now().as_nanos();
+    recording.reads += 1;
+    recording.read_ns += after.saturating_sub(before);
     if let Err(error) = outcome {
         failed(recording, after, error);
     }
@@ -225,6 +244,10 @@ fn failed(recording: &mut Recording, at: u64, error: ReadError) {
     if recording.errors.len() < recording.errors.capacity() {
         recording.errors.push((Timestamp::from_nanos(at), error));
     }
+}
+
+fn nanos(d: Duration) -> u64 {
+    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Unix time less the clock's, from a look at the clock on either side.

@@ -1,5 +1,5 @@
 use crate::{
-    AttributionError, Gate, ReadError, ReadingKind, Sample, SensorCalibration, Series, SourceId,
+    AttributionError, Gate, Perimeter, ReadError, ReadingKind, Sample, SensorCalibration, Series, SourceId,
     file::{SampleFile, SampleHeader},
 };
 use phase_core::{NoData, Timestamp};
@@ -61,12 +61,59 @@ pub struct Recording {
     pub slow: u64,
     /// How far a reading's time may be off, nanoseconds: half of the longest read.
     pub time_error_ns: u64,
+    /// Reads of this source.
+    pub reads: u64,
+    /// Time spent in them, nanoseconds.
+    pub read_ns: u64,
     /// How late polls were.
     pub lateness: Lateness,
     pub(crate) voids: Vec<Void>,
 }
 
+/// What there is to know of a recording besides its readings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RecordingFacts {
+    /// The sensor.
+    pub source: SourceId,
+    /// What the readings are.
+    pub reading: ReadingKind,
+    /// Readings kept.
+    pub kept: usize,
+    /// Reads.
+    pub reads: u64,
+    /// Time spent in them, nanoseconds.
+    pub read_ns: u64,
+    /// Reads that failed.
+    pub failed: u64,
+    /// Readings that no room was left for.
+    pub dropped: u64,
+    /// Reads that took longer than a period.
+    pub slow: u64,
+    /// How far a reading's time may be off, nanoseconds.
+    pub time_error_ns: u64,
+    /// How late polls were.
+    pub lateness: Lateness,
+}
+
 impl Recording {
+    /// Everything but the readings.
+    pub fn facts(&self) -> RecordingFacts {
+        let Self { id, kind, samples, failed, dropped, slow, time_error_ns, reads, read_ns, lateness, .. } = self;
+        RecordingFacts {
+            source: id.clone(),
+            reading: *kind,
+            kept: samples.len(),
+            reads: *reads,
+            read_ns: *read_ns,
+            failed: *failed,
+            dropped: *dropped,
+            slow: *slow,
+            time_error_ns: *time_error_ns,
+            lateness: *lateness,
+        }
+    }
+
     /// The recording prepared for attribution. A calibration of another sensor makes all of it `uncalibrated`.
     ///
     /// # Errors
@@ -96,6 +143,33 @@ impl Recording {
     pub fn to_file(&self) -> SampleFile {
         let SourceId { device, driver, field, .. } = &self.id;
         SampleFile { header: SampleHeader::new(self.kind, device).with_sensor(driver, field), samples: self.samples.clone() }
+    }
+
+    /// A recording of which only the readings are known, from a samples file of a sensor of `perimeter`.
+    pub fn from_file(file: SampleFile, perimeter: Perimeter) -> Self {
+        let SampleFile { header, samples } = file;
+        let id = SourceId::new(header.device, header.driver.unwrap_or_default(), header.field.unwrap_or_default(), perimeter);
+        Self {
+            id,
+            kind: header.kind,
+            samples,
+            errors: Vec::new(),
+            failed: 0,
+            dropped: 0,
+            slow: 0,
+            time_error_ns: 0,
+            reads: 0,
+            read_ns: 0,
+            lateness: Lateness::default(),
+            voids: Vec::new(),
+        }
+    }
+
+    /// The recording with what was known of it when it was made.
+    #[must_use]
+    pub fn with_facts(self, facts: &RecordingFacts) -> Self {
+        let RecordingFacts { reads, read_ns, failed, dropped, slow, time_error_ns, lateness, .. } = *facts;
+        Self { reads, read_ns, failed, dropped, slow, time_error_ns, lateness, ..self }
     }
 
     /// Void stretches: from, to, why.

@@ -1,6 +1,7 @@
 //! The report as a table and a plot.
 
-use super::{CalibrationReport, PhaseTable, SourceReport};
+use super::{CalibrationReport, Perturbation, PhaseTable, SourceReport};
+use crate::calibrate::{Change, ShotTable};
 use std::fmt;
 
 const BAR: f64 = 40.0;
@@ -11,10 +12,11 @@ impl fmt::Display for CalibrationReport {
         for source in &self.sources {
             write!(f, "\n{source}")?;
         }
-        match &self.perturbation {
-            Some(p) => writeln!(f, "\nT7 work with the sampler over without: {:+.2}% +- {:.2}%", 100.0 * p.work, 100.0 * p.work_error),
-            None => writeln!(f, "\nT7 not done"),
-        }
+        let Some(Perturbation { work, p50, p95, energy }) = self.perturbation else { return writeln!(f, "\nT7 not done") };
+        let percent = |c: Change| format!("{:+.2}% +- {:.2}%", 100.0 * c.share, 100.0 * c.error);
+        let energy = energy.map_or_else(|| "no counter".to_owned(), percent);
+        let (work, p50, p95) = (percent(work), percent(p50), percent(p95));
+        writeln!(f, "\nT7 with the sampler over without: work a second {work}, time of a unit p50 {p50}, p95 {p95}, its energy {energy}")
     }
 }
 
@@ -41,11 +43,17 @@ impl fmt::Display for SourceReport {
         for table in &self.phases {
             write!(f, "{table}")?;
         }
+        for table in &self.shots {
+            write!(f, "{table}")?;
+        }
         if let Some(w) = self.slow_w {
             writeln!(f, "  T5 2 Hz: {w:.1} W")?;
         }
         let seconds = |s: Option<f64>| s.map_or_else(|| "none".to_owned(), |s| format!("{s:.2} s"));
         writeln!(f, "  T6 window within 10%: {}, within 1%: {}", seconds(self.within_10_percent_s), seconds(self.within_1_percent_s))?;
+        if let Some(s) = self.read_s {
+            writeln!(f, "  a read takes {:.0} us", 1e6 * s)?;
+        }
         if self.failed > 0 {
             writeln!(f, "  {} failed reads", self.failed)?;
         }
@@ -56,13 +64,26 @@ impl fmt::Display for SourceReport {
 
 impl fmt::Display for PhaseTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "  T4 square wave of {:.1} ms, mean power by shift, spread {:.1}%", 1e3 * self.period_s, 100.0 * self.spread)?;
+        let noise = self.noise.map_or_else(String::new, |n| format!(", repeats differ by {:.1}%", 100.0 * n));
+        writeln!(f, "  T4 square wave of {:.1} ms, mean power by shift, spread {:.1}%{noise}", 1e3 * self.period_s, 100.0 * self.spread)?;
         let most = self.means_w.iter().copied().fold(0.0, f64::max);
-        for (k, w) in self.means_w.iter().enumerate() {
+        for (shift, w) in self.shifts.iter().zip(&self.means_w) {
             let length = if most > 0.0 { bar(BAR * w / most) } else { 0 };
-            writeln!(f, "     {k:2}/{:<2} {w:7.1} W {}", self.means_w.len(), "#".repeat(length))?;
+            writeln!(f, "     {shift:.2} {w:7.1} W {}", "#".repeat(length))?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for ShotTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { busy_s, shots, mean_j, error, extremes: [least, most], .. } = self;
+        let (ms, n) = (1e3 * busy_s, shots.len());
+        let (error, least, most) = (100.0 * error, 100.0 * least, 100.0 * most);
+        writeln!(
+            f,
+            "  T8 {n} isolated pulses of {ms:.0} ms: {mean_j:.2} J above rest, one is off by {error:.1}% (from {least:.0}% to {most:.0}%)"
+        )
     }
 }
 

@@ -20,7 +20,8 @@ pub enum BoardField {
     PowerInstant,
     /// The driver's own ring of power samples, with its own times: a read gives all since the last.
     PowerSamples,
-    /// Millijoules since the driver was loaded (Volta and later).
+    /// Millijoules since the driver was loaded (Volta and later). A read asks the GPU's own processor and takes milliseconds;
+    /// field 83 takes as long.
     TotalEnergy,
 }
 
@@ -137,6 +138,11 @@ impl Source for FieldSource {
     fn refresh(&self) -> Option<Duration> {
         // Undocumented: calibration finds it out.
         None
+    }
+
+    fn memory(&self) -> Option<Duration> {
+        // 120 samples of 20 ms were seen to be kept.
+        (self.field == BoardField::PowerSamples).then_some(Duration::from_secs(2))
     }
 
     fn read(&mut self, out: &mut dyn FnMut(Stamped)) -> Result<(), ReadError> {

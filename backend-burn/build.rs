@@ -12,7 +12,14 @@ fn main() {
         println!("cargo::rerun-if-changed={}", path.display());
     }
     let text = lock.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
-    for (variable, package) in [("PHASE_BURN", "burn"), ("PHASE_BURN_FLEX", "burn-flex"), ("PHASE_GEMM", "gemm")] {
+    let packages = [
+        ("PHASE_BURN", "burn"),
+        ("PHASE_BURN_FLEX", "burn-flex"),
+        ("PHASE_CUBECL", "cubecl-cpp"),
+        ("PHASE_CUDARC", "cudarc"),
+        ("PHASE_GEMM", "gemm"),
+    ];
+    for (variable, package) in packages {
         println!("cargo::rustc-env={variable}={}", version(&text, package).unwrap_or_default());
     }
 }

@@ -6,16 +6,22 @@ use phase_core::{CacheSpec, KvCache};
 
 use crate::BurnError;
 
-/// Keys and values of a static batch, in f32, preallocated to its capacity.
+/// Keys and values of a static batch, preallocated to its capacity.
 ///
-/// One block holds keys, another values, each `[layers, batch, kv_heads, capacity, head_dim]`.
+/// On the processor one block holds keys, another values, each `[layers, batch, kv_heads, capacity, head_dim]` in f32; on a
+/// CUDA device both are in one, `[layers, 2, batch, kv_heads, capacity, head_dim]` in the weights' format.
 pub struct BurnCache {
     shape: Arc<CacheShape>,
     batch: usize,
     capacity: usize,
     pub(crate) len: usize,
-    keys: Vec<f32>,
-    values: Vec<f32>,
+    store: Memory,
+}
+
+enum Memory {
+    Host { keys: Vec<f32>, values: Vec<f32> },
+    #[cfg(feature = "cuda")]
+    Device(crate::cuda::Guarded<crate::cuda::Store>),
 }
 
 /// What a model's caches have in common; its address tells whose cache it is.
@@ -36,18 +42,39 @@ impl BurnCache {
         let full = || BurnError::OutOfMemory { what: "a KV cache", bytes };
         let elements = elements.ok_or_else(full)?;
         let zeroed = || bytemuck::allocation::try_zeroed_vec(elements).map_err(|()| full());
-        Ok(Self { shape: Arc::clone(shape), batch, capacity, len: 0, keys: zeroed()?, values: zeroed()? })
+        Ok(Self { shape: Arc::clone(shape), batch, capacity, len: 0, store: Memory::Host { keys: zeroed()?, values: zeroed()? } })
     }
 
     pub(crate) fn belongs_to(&self, shape: &Arc<CacheShape>) -> bool {
         Arc::ptr_eq(&self.shape, shape)
     }
 
-    /// Keys and values of one layer, each `[batch, kv_heads, capacity, head_dim]`.
-    pub(crate) fn layer(&mut self, layer: usize) -> (&mut [f32], &mut [f32]) {
+    /// A cache in a device's memory.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on_device(shape: &Arc<CacheShape>, spec: CacheSpec, store: crate::cuda::Store) -> Self {
+        let store = Memory::Device(crate::cuda::Guarded::new(store));
+        Self { shape: Arc::clone(shape), batch: spec.batch, capacity: spec.capacity, len: 0, store }
+    }
+
+    /// The memory of a cache on a device.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn store(&self) -> Result<&crate::cuda::Store, BurnError> {
+        match &self.store {
+            Memory::Device(store) => Ok(store),
+            Memory::Host { .. } => Err(BurnError::ForeignCache),
+        }
+    }
+
+    /// Keys and values of one layer on the host, each `[batch, kv_heads, capacity, head_dim]`.
+    #[cfg_attr(not(feature = "cuda"), expect(clippy::unnecessary_wraps, reason = "there is one kind of memory only without CUDA"))]
+    pub(crate) fn layer(&mut self, layer: usize) -> Result<(&mut [f32], &mut [f32]), BurnError> {
         let size = self.batch * self.shape.kv_heads * self.capacity * self.shape.head_dim;
         let range = layer * size..(layer + 1) * size;
-        (&mut self.keys[range.clone()], &mut self.values[range])
+        match &mut self.store {
+            Memory::Host { keys, values } => Ok((&mut keys[range.clone()], &mut values[range])),
+            #[cfg(feature = "cuda")]
+            Memory::Device(_) => Err(BurnError::ForeignCache),
+        }
     }
 }
 

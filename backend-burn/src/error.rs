@@ -27,13 +27,13 @@ pub enum BurnError {
         expected: &'static str,
     },
     /// A number format that this backend has no kernels for.
-    #[error("weights in {dtype} are not supported by burn-cpu: one of f32, f16, bf16")]
+    #[error("weights in {dtype} are not supported by this backend: one of f32, f16, bf16")]
     DType {
         /// The format asked for.
         dtype: DType,
     },
     /// The model has a part that this backend does not implement.
-    #[error("{what} is not implemented by burn-cpu")]
+    #[error("{what} is not implemented by this backend")]
     Unsupported {
         /// The part.
         what: String,
@@ -46,6 +46,37 @@ pub enum BurnError {
         /// Its size.
         bytes: u64,
     },
+    /// No memory on the device.
+    #[error("{what} take {needed_bytes} bytes, and {available_bytes} are free on the device")]
+    DeviceMemory {
+        /// What was to be allocated.
+        what: &'static str,
+        /// Bytes it takes.
+        needed_bytes: u64,
+        /// Bytes that are free.
+        available_bytes: u64,
+    },
+    /// There is no such CUDA device.
+    #[error("there is no CUDA device {ordinal}: the driver shows {devices}, counted from 0")]
+    NoDevice {
+        /// The number asked for.
+        ordinal: usize,
+        /// Devices that are there.
+        devices: usize,
+    },
+    /// The build has no CUDA path.
+    #[error("this build has no CUDA path: build phase-backend-burn with its feature `cuda`, which needs nvcc 13")]
+    NotBuilt,
+    /// A kernel can't be compiled.
+    #[error("compiling a kernel: {reason}")]
+    Compiler {
+        /// What the compiler said, or which one is missing.
+        reason: String,
+    },
+    /// The CUDA driver refused.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Cuda(#[from] phase_kernels::cuda::CudaError),
     /// The system refused a thread.
     #[error("{threads} threads can't be started")]
     Threads {
@@ -72,9 +103,21 @@ impl PhaseError for BurnError {
             Self::ForeignCache => ErrorKind::ForeignCache,
             Self::Setting { .. } => ErrorKind::InvalidInput,
             Self::DType { .. } | Self::Unsupported { .. } => ErrorKind::Unsupported,
-            Self::OutOfMemory { .. } => ErrorKind::OutOfMemory,
-            Self::Threads { .. } => ErrorKind::Unavailable,
+            Self::OutOfMemory { .. } | Self::DeviceMemory { .. } => ErrorKind::OutOfMemory,
+            Self::Threads { .. } | Self::NoDevice { .. } | Self::NotBuilt | Self::Compiler { .. } => ErrorKind::Unavailable,
+            #[cfg(feature = "cuda")]
+            Self::Cuda(e) => cuda_kind(e),
             Self::Runtime { .. } => ErrorKind::Other,
         }
+    }
+}
+
+#[cfg(feature = "cuda")]
+const fn cuda_kind(error: &phase_kernels::cuda::CudaError) -> ErrorKind {
+    use phase_kernels::cuda::CudaError;
+    match error {
+        CudaError::Unavailable { .. } => ErrorKind::Unavailable,
+        CudaError::Driver { lost: true, .. } => ErrorKind::DeviceLost,
+        _ => ErrorKind::Other,
     }
 }

@@ -4,29 +4,32 @@ use phase_core::{Evidence, Layer, StackInfo};
 
 use crate::{BurnConfig, cpu::Seen};
 
-/// The runtime's facts that don't depend on a model.
+/// The processor's facts that don't depend on a model.
 pub(crate) fn runtime(config: &BurnConfig, threads: usize) -> StackInfo {
-    let mut stack = StackInfo::new()
-        .with(Layer::Runtime, "backend", crate::Burn::ID.as_str())
-        .with(Layer::Runtime, "crate", concat!("phase-backend-burn ", env!("CARGO_PKG_VERSION")))
+    let stack = start("burn-cpu")
         .with(Layer::Runtime, "threads", threads.to_string())
         .with(Layer::Runtime, "kernel_path", kernel_path())
         .with(Layer::Runtime, "cache_dtype", "f32")
-        .with(Layer::Runtime, "prefill_rows", config.prefill_rows.to_string())
+        .with(Layer::Runtime, "prefill_rows", config.rows().to_string())
         .with(Layer::Runtime, "direct_rows", config.direct_rows.to_string());
-    let versions = [
-        ("library", "burn", env!("PHASE_BURN")),
-        ("burn_flex", "burn-flex", env!("PHASE_BURN_FLEX")),
-        ("gemm", "gemm", env!("PHASE_GEMM")),
-    ];
-    for (key, name, version) in versions {
-        stack = if version.is_empty() {
-            stack.with_unknown(Layer::Runtime, key, format!("the build found no lock file that names one version of {name}"))
-        } else {
-            stack.with(Layer::Runtime, key, format!("{name} {version}"))
-        };
+    [("burn_flex", "burn-flex", env!("PHASE_BURN_FLEX")), ("gemm", "gemm", env!("PHASE_GEMM"))].into_iter().fold(stack, version)
+}
+
+/// What every device's facts begin with.
+pub(crate) fn start(backend: &str) -> StackInfo {
+    let stack = StackInfo::new().with(Layer::Runtime, "backend", backend).with(
+        Layer::Runtime,
+        "crate",
+        concat!("phase-backend-burn ", env!("CARGO_PKG_VERSION")),
+    );
+    version(stack, ("library", "burn", env!("PHASE_BURN")))
+}
+
+pub(crate) fn version(stack: StackInfo, (key, name, version): (&str, &str, &str)) -> StackInfo {
+    if version.is_empty() {
+        return stack.with_unknown(Layer::Runtime, key, format!("the build found no lock file that names one version of {name}"));
     }
-    stack
+    stack.with(Layer::Runtime, key, format!("{name} {version}"))
 }
 
 /// The vector instructions that gemm and phase-kernels choose by, as this processor reports them.

@@ -1,12 +1,13 @@
 //! A loaded model: checks every call, then lets the device's decoder run it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use phase_core::{
-    CacheSpec, CallError, Capabilities, Decode, Evidence, Logits, Model, ModelInfo, PhaseTypes, Prefill, PromptBatch, TokenId, check_step,
+    CacheSpec, Capabilities, Decode, Evidence, KvCache, Logits, Model, ModelInfo, PhaseTypes, Prefill, PromptBatch, TokenId, check_run,
+    check_slots, check_step, run_of_steps,
 };
 
-use crate::{BurnCache, BurnError, cache::CacheShape, cpu::Decoder, evidence};
+use crate::{BurnCache, BurnError, cache::CacheShape, decoder::Decoder};
 
 /// A model loaded by [`Burn`](crate::Burn).
 #[derive(Debug)]
@@ -24,35 +25,16 @@ impl BurnModel {
         Self { info, capabilities, decoder, shape, scores: Logits::new() }
     }
 
-    fn run(&mut self, cache: &mut BurnCache, tokens: &[TokenId], batch: usize, out: &mut Logits) -> Result<(), BurnError> {
-        self.decoder.forward(cache, tokens, batch, out.reset(batch, self.info.vocab))
+    fn check_owner(&self, cache: &BurnCache) -> Result<(), BurnError> {
+        if cache.belongs_to(&self.shape) { Ok(()) } else { Err(BurnError::ForeignCache) }
     }
 
-    fn check(&self, cache: &BurnCache, prompt: PromptBatch<'_>) -> Result<(), BurnError> {
-        if !cache.belongs_to(&self.shape) {
-            return Err(BurnError::ForeignCache);
-        }
-        Ok(prompt.check(cache, self.info.vocab)?)
+    fn run(&mut self, cache: &mut BurnCache, prompt: PromptBatch<'_>, out: &mut Logits) -> Result<(), BurnError> {
+        self.decoder.scores(cache, prompt, out.reset(prompt.batch(), self.info.vocab))
     }
 
-    fn check_step(&self, cache: &BurnCache, tokens: &[TokenId]) -> Result<(), BurnError> {
-        if !cache.belongs_to(&self.shape) {
-            return Err(BurnError::ForeignCache);
-        }
-        Ok(check_step(tokens, cache, self.info.vocab)?)
-    }
-
-    fn greedy(&mut self, cache: &mut BurnCache, tokens: &[TokenId], batch: usize, out: &mut [TokenId]) -> Result<(), BurnError> {
-        if out.len() != batch {
-            return Err(CallError::Rows { got: out.len(), want: batch }.into());
-        }
-        let mut scores = std::mem::take(&mut self.scores);
-        let result = self.run(cache, tokens, batch, &mut scores);
-        if result.is_ok() {
-            scores.argmax_into(out);
-        }
-        self.scores = scores;
-        result
+    fn pick(&mut self, cache: &mut BurnCache, prompt: PromptBatch<'_>, out: &mut [TokenId]) -> Result<(), BurnError> {
+        self.decoder.pick(cache, prompt, &mut self.scores, self.info.vocab, out)
     }
 }
 
@@ -63,25 +45,44 @@ impl PhaseTypes for BurnModel {
 
 impl Prefill for BurnModel {
     fn prefill(&mut self, cache: &mut BurnCache, prompt: PromptBatch<'_>, out: &mut Logits) -> Result<(), BurnError> {
-        self.check(cache, prompt)?;
-        self.run(cache, prompt.tokens(), prompt.batch(), out)
+        self.check_owner(cache)?;
+        prompt.check(cache, self.info.vocab)?;
+        self.run(cache, prompt, out)
     }
 
     fn prefill_greedy(&mut self, cache: &mut BurnCache, prompt: PromptBatch<'_>, out: &mut [TokenId]) -> Result<(), BurnError> {
-        self.check(cache, prompt)?;
-        self.greedy(cache, prompt.tokens(), prompt.batch(), out)
+        self.check_owner(cache)?;
+        prompt.check(cache, self.info.vocab)?;
+        check_slots(cache, out)?;
+        self.pick(cache, prompt, out)
     }
 }
 
 impl Decode for BurnModel {
     fn decode(&mut self, cache: &mut BurnCache, tokens: &[TokenId], out: &mut Logits) -> Result<(), BurnError> {
-        self.check_step(cache, tokens)?;
-        self.run(cache, tokens, tokens.len(), out)
+        self.check_owner(cache)?;
+        check_step(tokens, cache, self.info.vocab)?;
+        self.run(cache, PromptBatch::new(tokens, cache.batch())?, out)
     }
 
     fn decode_greedy(&mut self, cache: &mut BurnCache, tokens: &[TokenId], out: &mut [TokenId]) -> Result<(), BurnError> {
-        self.check_step(cache, tokens)?;
-        self.greedy(cache, tokens, tokens.len(), out)
+        self.check_owner(cache)?;
+        check_step(tokens, cache, self.info.vocab)?;
+        check_slots(cache, out)?;
+        self.pick(cache, PromptBatch::new(tokens, cache.batch())?, out)
+    }
+
+    fn decode_run(&mut self, cache: &mut BurnCache, tokens: &[TokenId], out: &mut [TokenId]) -> Result<(), BurnError> {
+        self.check_owner(cache)?;
+        if out.is_empty() {
+            return Ok(());
+        }
+        check_step(tokens, cache, self.info.vocab)?;
+        check_run(cache, out)?;
+        match self.decoder.run(cache, tokens, out) {
+            Some(result) => result,
+            None => run_of_steps(self, cache, tokens, out),
+        }
     }
 }
 
@@ -96,12 +97,18 @@ impl Model for BurnModel {
 
     fn allocate(&mut self, spec: CacheSpec) -> Result<BurnCache, BurnError> {
         let spec = spec.check(&self.capabilities)?;
-        let cache = BurnCache::allocate(&self.shape, spec)?;
-        self.decoder.reserve_positions(spec.capacity)?;
-        Ok(cache)
+        self.decoder.allocate(spec, &self.shape)
     }
 
     fn evidence(&mut self) -> Result<Evidence, BurnError> {
-        Ok(evidence::evidence(self.decoder.engine().products().seen()))
+        Ok(self.decoder.evidence())
+    }
+
+    fn device_time(&self) -> Option<Duration> {
+        self.decoder.device_time()
+    }
+
+    fn device_steps(&self) -> &[Duration] {
+        self.decoder.device_steps()
     }
 }

@@ -52,7 +52,7 @@ impl Engine {
             plan: Plan::new(model)?,
             weights,
             rope: None,
-            prefill_rows: config.prefill_rows,
+            prefill_rows: config.rows(),
             team,
             products: Products::new(Device::flex(), config.direct_rows),
             attend: Attend::new(model),
@@ -124,7 +124,7 @@ impl Engine {
 
         plan.norm(team, &layer.attn_norm, x, normed.get_mut(rows * hidden));
         products.linear(team, &layer.qkv, normed, rows, qkv)?;
-        attend.run(team, layer, rope.as_ref(), chunk, qkv, cache.layer(index), attended);
+        attend.run(team, layer, rope.as_ref(), chunk, qkv, cache.layer(index)?, attended);
         products.saw(KERNELS, "attention f32");
         if index + 1 == self.model.layers {
             if !chunk.last {

@@ -1,0 +1,9 @@
+//! The decoder's kernels, in CubeCL.
+
+pub(crate) mod attention;
+pub(crate) mod few;
+pub(crate) mod finish;
+pub(crate) mod plain;
+pub(crate) mod rows;
+pub(crate) mod tile;
+pub(crate) mod words;

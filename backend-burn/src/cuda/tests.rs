@@ -1,0 +1,94 @@
+//! Every kernel through both compilers. Neither needs a device.
+
+use std::path::PathBuf;
+
+use cubecl::prelude::CubeKernel;
+use half::{bf16, f16};
+
+use super::{
+    compile::{Nvrtc, Source, Target},
+    kernels::{
+        attention::{Heads, attend_any::AttendAny, attend_one::AttendOne},
+        few::{Shape, few::Few},
+        finish::{Activation, Finish},
+        plain::product::Product,
+        rows::{self, embed::Embed, last_rows::LastRows, norm::Norm, pick::Pick, rotate_append::RotateAppend},
+        tile::{self, tiles::Tiles},
+        words::Format,
+    },
+    launch::buffer as b,
+};
+
+/// The sources of all kernels, in the shapes that differ most.
+fn sources() -> Vec<Source> {
+    let target = Target::new();
+    let mut all = Vec::new();
+    let mut add = |source: Result<Source, crate::BurnError>| all.push(source.unwrap());
+    fn make<K: CubeKernel>(target: &Target, kernel: K) -> Result<Source, crate::BurnError> {
+        target.source(&kernel)
+    }
+    macro_rules! kernel {
+        ($units:expr, $kernel:ty; $($fixed:expr),*) => {
+            add(make(&target, <$kernel>::new(Target::settings($units), target.device.clone(), target.runtime.clone(), $($fixed),*)))
+        };
+    }
+    macro_rules! for_format {
+        ($element:ty, $format:expr) => {
+            kernel!(rows::UNITS, Embed<$element>; b(), b(), b(), b(), b(), (), (), (), (), true, true);
+            kernel!(rows::UNITS, Norm<$element>; b(), b(), b(), b(), (), (), true);
+            kernel!(rows::UNITS, RotateAppend<$element>; b(), b(), b(), b(), b(), b(), b(), b(), (), (), (), (), 32, 8, 64, true, true, false);
+            kernel!(rows::UNITS, AttendAny<$element>; b(), b(), b(), b(), b(), (), (), (), (), (), (), 32, 8, 80, false);
+            for finish in [Finish::Store, Finish::Add, Finish::Plain(Activation::Gelu), Finish::Gated(Activation::Silu)] {
+                kernel!(rows::UNITS, Product<$element>; b(), b(), b(), b(), b(), (), (), (), finish, true);
+            }
+            for (head_dim, normed, splits) in [(16, false, 16), (64, false, 16), (128, true, 1)] {
+                let heads = Heads { heads: 32, kv_heads: 8, head_dim, group: 4, splits, rotate: true, normed, format: $format };
+                kernel!(rows::UNITS, AttendOne<$element>; b(), b(), b(), b(), b(), b(), b(), b(), b(), b(), (), (), (), (), heads);
+            }
+        };
+    }
+    for_format!(f32, Format::F32);
+    for_format!(f16, Format::F16);
+    for_format!(bf16, Format::Bf16);
+    kernel!(rows::UNITS, LastRows; b(), b(), (), ());
+    kernel!(rows::UNITS, Pick; b(), b(), b(), b(), b(), b(), (), (), 64);
+    for finish in [Finish::Store, Finish::Add, Finish::Plain(Activation::GeluTanh), Finish::Gated(Activation::Silu)] {
+        kernel!(tile::UNITS, Tiles<bf16>; b(), b(), b(), b(), b(), (), (), (), true, false, finish);
+        kernel!(tile::UNITS, Tiles<f16>; b(), b(), b(), b(), b(), (), (), (), false, true, finish);
+        for (tiles, shares, unroll, normed) in [(1, 8, 8, 0), (1, 2, 8, 1024), (2, 4, 4, 0), (8, 1, 2, 0)] {
+            let shape = Shape { bf16: true, tiles, shares, unroll, normed, layer: normed > 0, biased: true, finish };
+            kernel!(rows::UNITS, Few<bf16>; b(), b(), b(), b(), b(), b(), b(), b(), (), (), (), (), shape);
+        }
+    }
+    all
+}
+
+#[test]
+fn cubecl_takes_every_kernel() {
+    for source in sources() {
+        assert!(source.text.contains(&source.entry) && source.shared_bytes <= super::compile::SHARED_BYTES, "{}", source.entry);
+    }
+}
+
+/// NVRTC needs CUDA's headers and no device, so this runs wherever both are.
+#[test]
+#[expect(clippy::disallowed_methods, clippy::print_stdout, reason = "where CUDA is, is the tester's to say")]
+fn nvrtc_takes_every_kernel() {
+    let home = std::env::var_os("CUDA_HOME").map(PathBuf::from);
+    let nvrtc = match Nvrtc::new(home.as_deref(), None).and_then(|nvrtc| Nvrtc::version().map(|_| nvrtc)) {
+        Ok(nvrtc) => nvrtc,
+        Err(e) => {
+            println!("skipped: {e}");
+            return;
+        }
+    };
+    for (index, source) in sources().into_iter().enumerate() {
+        if let Some(dir) = std::env::var_os("PHASE_DUMP") {
+            std::fs::write(PathBuf::from(dir).join(format!("{index:02}-{}.cu", source.entry)), &source.text).unwrap();
+        }
+        match nvrtc.machine_code(&source) {
+            Ok(code) => assert!(code.starts_with(b"\x7fELF")),
+            Err(e) => println!("FAILED {index} {}: {e}", source.entry),
+        }
+    }
+}

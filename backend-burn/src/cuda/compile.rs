@@ -15,7 +15,9 @@ use cubecl::{
     Compiler, define_kernel,
     ir::{
         AddressType, ContiguousElements, DeviceIdentity, DeviceProperties, ElemType, FloatKind, HardwareProperties, MemoryDeviceProperties,
-        MmaProperties, TargetProperties, VectorSize, features::{AtomicUsage, Plane}, settings::{ExecutionMode, KernelSettings},
+        MmaProperties, TargetProperties, VectorSize,
+        features::{AtomicUsage, Plane},
+        settings::{ExecutionMode, KernelSettings},
     },
     prelude::{CubeDim, CubeKernel},
 };

@@ -248,8 +248,7 @@ impl Engine {
         let Linear { weight, bias, n, k } = linear;
         let biased = bias.is_some();
         let (wide, narrow_to) = self.outputs(to, finish);
-        let args =
-            [B(weight), B(x), self.or_nothing(bias), wide, narrow_to, U32(narrow(n)), U32(narrow(k)), U32(narrow(rows))];
+        let args = [B(weight), B(x), self.or_nothing(bias), wide, narrow_to, U32(narrow(n)), U32(narrow(k)), U32(narrow(rows))];
         let cubes = [n.div_ceil(8), rows.div_ceil(ROWS), 1];
         typed!(self.format, E => {
             let make = kernel!(rows::UNITS, Product::<E>; b(), b(), b(), b(), b(), (), (), (), finish, biased);
@@ -263,8 +262,7 @@ impl Engine {
         let Linear { weight, bias, n, k } = linear;
         let (bf16, biased) = (self.bf16(), bias.is_some());
         let (wide, narrow_to) = self.outputs(to, finish);
-        let args =
-            [B(x), B(weight), self.or_nothing(bias), wide, narrow_to, U32(narrow(rows)), U32(narrow(n)), U32(narrow(k / 8))];
+        let args = [B(x), B(weight), self.or_nothing(bias), wide, narrow_to, U32(narrow(rows)), U32(narrow(n)), U32(narrow(k / 8))];
         let columns = if matches!(finish, Finish::Gated(_)) { n.next_multiple_of(8) * 2 } else { n };
         let cubes = [rows.div_ceil(tile::SIDE), columns.div_ceil(tile::SIDE), 1];
         typed!(self.format, E => {
@@ -306,8 +304,7 @@ impl Engine {
 
     pub(super) fn norm(&self, x: Region, out: Region, rows: usize, norm: Norm) -> Result<(), BurnError> {
         let layer = norm.shift.is_some();
-        let args =
-            [B(x), B(norm.gain), self.or_nothing(norm.shift), B(out), U32(narrow(self.config.hidden)), F32(norm.eps)];
+        let args = [B(x), B(norm.gain), self.or_nothing(norm.shift), B(out), U32(narrow(self.config.hidden)), F32(norm.eps)];
         typed!(self.format, E => {
             let make = kernel!(rows::UNITS, NormKernel::<E>; b(), b(), b(), b(), (), (), layer);
             // SAFETY: as above.

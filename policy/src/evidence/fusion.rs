@@ -11,8 +11,8 @@ pub(super) fn read(text: &str, during: Vec<Cover>) -> Result<Reading, String> {
             let sum = if block.starts_with("un-fused") { &mut unfused } else { &mut fused };
             *sum = sum.saturating_add(operations);
         } else if line.contains("operations unfused") || line.contains("unfused stream order") {
-            let numbers = line.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse::<u64>().ok());
-            unfused = unfused.saturating_add(numbers.last().unwrap_or(1));
+            let mut numbers = line.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse::<u64>().ok());
+            unfused = unfused.saturating_add(numbers.next_back().unwrap_or(1));
         } else if line.contains("selected single strategy") || line.contains("selected composed strategy") {
             planned += 1;
         }

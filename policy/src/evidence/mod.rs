@@ -343,7 +343,7 @@ fn read(part: &Sealed<'_>, all: &[Sealed<'_>]) -> Result<Reading, EvidenceError>
     .map_err(wrong)
 }
 
-/// Executors on another device than the path's id ends with (`ort-cuda`: CUDA or TensorRT; `ort-cpu`: CPU) that do more than
+/// Executors on another device than the path's id ends with (`ort-cuda`: CUDA or `TensorRT`; `ort-cpu`: CPU) that do more than
 /// [`MAX_ELSEWHERE_SHARE`]; for an id that names no device, those beside the one that does most.
 fn elsewhere(arm: &Arm, executors: &BTreeMap<String, (u64, u64)>) -> Vec<Violation> {
     let timed = executors.values().any(|(_, time)| *time > 0);

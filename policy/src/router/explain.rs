@@ -166,7 +166,7 @@ impl fmt::Display for Reasoned<'_, '_> {
             Reason::Misplaced { share } => {
                 write!(
                     f,
-                    "{who}, by default: the runtime's records of {against} or of the default show {:.0}% on another device",
+                    "{backend}, by default: the runtime's records of {against} or of the default show {:.0}% on another device",
                     share * 100.0
                 )
             }

@@ -9,7 +9,7 @@ use crate::{
     constants::Constants,
     matrix::{Cell, RegimeClass, TimeSummary},
     rules::{Bases, Candidate, CompileReason, Liveness, Outside, Reason, Selection, Standing, Warmth, select},
-    stats::{Edges, Interval, RatioInterval, real, real_size},
+    stats::{Edges, Interval, real, real_size},
 };
 use phase_core::{BackendId, Phase, Shape};
 use std::collections::{BTreeMap, HashMap};

@@ -135,13 +135,14 @@ pub enum Reason {
 
 impl Reason {
     /// What [`as_str`](Self::as_str) can say, ordered: for counters.
-    pub const NAMES: [&'static str; 15] = [
+    pub const NAMES: [&'static str; 16] = [
         "ambiguous",
         "boundary_changed",
         "contexts_differ",
         "failures",
         "incumbent",
         "keeps_limits",
+        "misplaced",
         "no_cell",
         "no_energy",
         "not_live",
@@ -162,15 +163,16 @@ impl Reason {
             Self::Failures { .. } => 3,
             Self::Incumbent { .. } => 4,
             Self::KeepsLimits => 5,
-            Self::NoCell => 6,
-            Self::NoEnergy => 7,
-            Self::NotLive => 8,
-            Self::NotSteady { .. } => 9,
-            Self::OnlyBackend => 10,
-            Self::OutsideEnvelope(_) => 11,
-            Self::Tie { .. } => 12,
-            Self::TooFewBlocks { .. } => 13,
-            Self::Winner { .. } => 14,
+            Self::Misplaced { .. } => 6,
+            Self::NoCell => 7,
+            Self::NoEnergy => 8,
+            Self::NotLive => 9,
+            Self::NotSteady { .. } => 10,
+            Self::OnlyBackend => 11,
+            Self::OutsideEnvelope(_) => 12,
+            Self::Tie { .. } => 13,
+            Self::TooFewBlocks { .. } => 14,
+            Self::Winner { .. } => 15,
         }]
     }
 }

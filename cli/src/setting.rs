@@ -79,8 +79,10 @@ impl Setting {
 }
 
 /// The backends that this program was built with.
-#[cfg_attr(not(feature = "ort"), expect(unused_variables, reason = "the library is ONNX Runtime's"))]
-#[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "there is one CPU"))]
+#[cfg_attr(
+    not(all(feature = "ort", feature = "cuda")),
+    expect(unused_variables, reason = "what names a library or a device that is not built in")
+)]
 fn registry(ort_library: Option<&Path>, device: Device) -> Registry {
     let registry = Registry::new();
     #[cfg(feature = "ort")]

@@ -149,7 +149,7 @@ pub fn match_calibrations(
         let meant = |c: &&SensorCalibration| c.source.is_some() || sensors.len() == 1;
         match calibrations.iter().filter(meant).filter(|c| c.holds_for(id, *reading)).max_by_key(|c| c.taken_unix_s) {
             Some(c) if c.expired(now_unix_s) => {
-                notes.push(format!("{id}: its calibration is older than {} days", phase_energy::VALID_DAYS))
+                notes.push(format!("{id}: its calibration is older than {} days", phase_energy::VALID_DAYS));
             }
             Some(c) => found.push(EnergySensorEntry { id: id.clone(), reading: *reading, calibration: c.clone() }),
             None => {

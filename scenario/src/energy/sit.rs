@@ -202,7 +202,7 @@ impl Sitter<'_> {
     }
 
     /// Does the same work for as long as it takes to be warm; the first time it plans the windows by how long that took.
-    fn warm(&mut self, seat: &mut Seat, lane: &mut Lane, cancel: &AtomicBool) -> Result<Result<MacroPlan, String>, Cancelled> {
+    fn warm(&self, seat: &mut Seat, lane: &mut Lane, cancel: &AtomicBool) -> Result<Result<MacroPlan, String>, Cancelled> {
         let discard_s = seat.plan.map_or(FIRST_WARM * self.options.settle_s, |plan| plan.discard_s);
         let begun = self.clock.now();
         let (mut busy_s, mut replays) = (0.0, 0.0);

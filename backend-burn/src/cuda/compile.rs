@@ -14,10 +14,8 @@ use std::{
 use cubecl::{
     Compiler, define_kernel,
     ir::{
-        AddressType, ContiguousElements, DeviceIdentity, DeviceProperties, ElemType, FloatKind, HardwareProperties, MemoryDeviceProperties,
-        MmaProperties, TargetProperties, VectorSize,
-        features::{AtomicUsage, Plane},
-        settings::{ExecutionMode, KernelSettings},
+        AddressType, ContiguousElements, DeviceIdentity, DeviceProperties, HardwareProperties, MemoryDeviceProperties,
+        MmaProperties, TargetProperties, VectorSize, features::Plane, settings::{ExecutionMode, KernelSettings},
     },
     prelude::{CubeDim, CubeKernel},
 };

@@ -70,13 +70,15 @@ impl Baseline {
     pub fn of(kind: BaselineKind, series: &Series, start: Timestamp, end: Timestamp, boundary: &str) -> Option<Self> {
         let (a, b) = (series.seconds(start), series.seconds(end));
         let void = series.voids().any(|(_, stretches)| stretches.iter().any(|s| s.start_s < b && s.end_s > a));
-        let inside: Vec<_> = series.windows().iter().filter(|w| w.lo_s >= a && w.hi_s <= b).map(|w| w.joules / w.sensed_s).collect();
+        let windows = || series.windows().iter().filter(|w| w.lo_s >= a && w.hi_s <= b);
+        let inside: Vec<_> = windows().map(|w| w.joules / w.sensed_s).collect();
         if void || inside.len() < 3 {
             return None;
         }
         #[expect(clippy::cast_precision_loss, reason = "a count of windows")]
         let n = inside.len() as f64;
-        let mean_w = inside.iter().sum::<f64>() / n;
+        // Over the whole time: a mean of powers would count windows that seem short, for a late poll, for more than they are.
+        let mean_w = windows().map(|w| w.joules).sum::<f64>() / windows().map(|w| w.sensed_s).sum::<f64>();
         let variance = inside.iter().map(|w| (w - mean_w).powi(2)).sum::<f64>() / (n - 1.0);
         let at = Timestamp::from_nanos(start.as_nanos().midpoint(end.as_nanos()));
         Some(Self { kind, mean_w, error_w: (variance / n).sqrt(), at, celsius: None, boundary: boundary.to_owned() })

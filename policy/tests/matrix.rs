@@ -184,7 +184,7 @@ fn slow_calls_in_a_row_are_one_observation_of_the_tail() {
     // 5 blocks of 100 calls; the same tenth of them is slow, spread out or in one run.
     let seen = |slow: fn(u32) -> bool| -> Vec<Observation> {
         let call = |block, i| {
-            let mut call = common::prefill(&SAFE, 1, 32, block);
+            let mut call = prefill(&SAFE, 1, 32, block);
             call.duration_ns = 1_000_000 + u64::from(i * 7919 % 101) * 100 + if slow(i) { 500_000 } else { 0 };
             call
         };

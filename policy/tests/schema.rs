@@ -1,5 +1,7 @@
 //! The document against its JSON Schema, and documents of older versions.
 
+#![expect(clippy::unwrap_used, reason = "it is all test code")]
+
 mod common;
 
 use common::{FAST, SAFE, observations};

@@ -58,6 +58,13 @@ pub enum Correction {
     Holm,
 }
 
+impl Correction {
+    /// Documents that don't say are written without it again, so that they keep their digest.
+    fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+}
+
 /// The constants one policy was compiled with and is read by.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -84,7 +91,7 @@ pub struct Constants {
     /// [`HYSTERESIS`].
     pub hysteresis: f64,
     /// How intervals allow for there being many comparisons; [`Correction::Holm`] by default.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Correction::is_none")]
     pub correction: Correction,
 }
 

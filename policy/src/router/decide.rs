@@ -423,6 +423,13 @@ impl Request<'_, '_> {
         Some(if gated { rules::prefill_heavy_standing(prefill, total, router.policy.constants().rope) } else { total })
     }
 
+    /// Whether a backend's times are its own: it neither fails too often nor runs elsewhere than it says.
+    fn believable(&self, backend: usize) -> bool {
+        let places = [self.prefill, self.decode].into_iter().flatten();
+        let mut standings = places.filter_map(|place| place.standing(backend));
+        !standings.any(|s| matches!(s, Standing::Failures { .. } | Standing::Misplaced { .. }))
+    }
+
     /// The selection, or another backend where that one does not keep the limits.
     fn within_limits(&self, router: &Router, selection: Selection, steps: usize) -> (Selection, Limits) {
         // What can't be trusted keeps nothing.
@@ -435,7 +442,7 @@ impl Request<'_, '_> {
             return (selection, Limits::Kept);
         }
         let live = router.tables.liveness.iter().enumerate().filter(|(_, liveness)| **liveness == Liveness::Live);
-        let others = live.filter(|(index, _)| *index != selection.index && keeps(*index) == Some(true));
+        let others = live.filter(|(index, _)| *index != selection.index && self.believable(*index) && keeps(*index) == Some(true));
         let best = others.filter_map(|(index, _)| Some((self.counts(router, index)?, index))).min_by(|a, b| a.0.total_cmp(&b.0));
         match best {
             Some((_, index)) => (Selection { index, against: Some(selection.index), reason: Reason::KeepsLimits }, Limits::Kept),

@@ -11,4 +11,5 @@ pub(crate) mod logits;
 pub(crate) mod model;
 pub(crate) mod plan;
 pub(crate) mod policy;
+pub(crate) mod report;
 pub(crate) mod run_directory;

@@ -11,11 +11,12 @@ const EVERYTHING: &[&str] = &[
     "phase-energy",
     "phase-model",
     "phase-policy",
+    "phase-report",
     "phase-scenario",
 ];
 
 /// Which of our crates each of our crates may depend on, in normal dependencies.
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 14] = [
     ("phase-core", &[]),
     ("phase-kernels", &[]),
     ("phase-model", &["phase-core"]),
@@ -25,6 +26,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     ("phase-energy", &["phase-core"]),
     ("phase-policy", &["phase-core"]),
     ("phase-scenario", &["phase-core", "phase-energy", "phase-policy"]),
+    ("phase-report", &["phase-core", "phase-energy", "phase-policy", "phase-scenario"]),
     ("phase-cli", EVERYTHING),
     ("phase-examples", EVERYTHING),
     ("phase-benches", EVERYTHING),

@@ -1,11 +1,13 @@
 //! Statistics that assume little: order statistics for one sample, a t interval on paired log-ratios for two, change
 //! points for steady states. No outlier is removed from a statistic of times.
 
+mod independent;
 mod ordered;
 mod ratio;
 mod steady;
 mod student;
 
+pub use independent::independent_ratio;
 pub use ordered::{Interval, Ordered, needed_for_quantile};
 pub use ratio::{BlockMedian, RatioInterval, Verdict, paired_ratio};
 pub(crate) use ratio::{Edges, common_blocks};

@@ -1,7 +1,6 @@
 //! Whole runs on simulated backends and a clock held by hand.
 
 mod cold;
-mod compare;
 mod damage;
 mod failing;
 mod resume;

@@ -62,7 +62,6 @@ impl Figure {
     /// Everything about it in one line: what is shown on hover or tap.
     pub fn provenance(&self) -> String {
         let Self { value, low, high, confidence, unit, n, blocks, boundary } = self;
-        let (low, high, confidence) = (low.as_ref(), high.as_ref(), confidence.as_ref());
         let interval = match (low, high, confidence) {
             (Some(low), Some(high), Some(c)) => format!(" [{}, {}] at {}", digits(*low), digits(*high), percent(*c)),
             (Some(low), Some(high), None) => format!(" [{}, {}]", digits(*low), digits(*high)),
@@ -132,17 +131,6 @@ pub(crate) fn percent(share: f64) -> String {
     if value > 0.0 && value < 0.95 { format!("{value:.2} %") } else if (value - value.round()).abs() < 0.05 { format!("{value:.0} %") } else { format!("{value:.1} %") }
 }
 
-/// Nanoseconds in the unit that reads best.
-pub(crate) fn duration(ns: f64) -> String {
-    match ns {
-        ns if ns < 1e3 => format!("{ns:.0} ns"),
-        ns if ns < 1e6 => format!("{} \u{b5}s", digits(ns / 1e3)),
-        ns if ns < 1e9 => format!("{} ms", digits(ns / 1e6)),
-        ns if ns < 600e9 => format!("{} s", digits(ns / 1e9)),
-        ns => format!("{} min", digits(ns / 60e9)),
-    }
-}
-
 /// 1 block, 2 blocks.
 pub(crate) fn plural(n: usize, word: &str) -> String {
     if n == 1 { word.to_owned() } else { format!("{word}s") }
@@ -193,7 +181,6 @@ mod tests {
         let shown = [0.0, 0.012_345, 0.5, 1.234, 56.78, 123.4, 12_345.6, 1.5e7].map(digits);
         assert_eq!(shown, ["0", "0.0123", "0.500", "1.23", "56.8", "123", "12346", "1.50e7"]);
         assert_eq!([0.75, 0.9375, 0.004].map(percent), ["75 %", "93.8 %", "0.40 %"]);
-        assert_eq!([900.0, 1.5e6, 2e9, 1.2e12].map(duration), ["900 ns", "1.50 ms", "2.00 s", "20.0 min"]);
         assert_eq!([7, 1_234, 1_000_000].map(count), ["7", "1\u{202f}234", "1\u{202f}000\u{202f}000"]);
     }
 

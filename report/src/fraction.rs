@@ -49,9 +49,3 @@ pub(crate) fn rows(run: &SealedRun, digest: &Digest) -> Vec<FractionRow> {
     rows.sort_by(|a, b| (a.request, &a.cell, &a.arm).cmp(&(b.request, &b.cell, &b.arm)));
     rows
 }
-
-/// The smallest and the largest share, for a sentence.
-pub(crate) fn range(rows: &[FractionRow]) -> Option<[f64; 2]> {
-    let shares = || rows.iter().map(|r| r.decode_fraction);
-    (!rows.is_empty()).then(|| [shares().fold(f64::INFINITY, f64::min), shares().fold(0.0, f64::max)])
-}

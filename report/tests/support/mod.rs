@@ -37,15 +37,13 @@ pub struct Paced {
     pub decode_ns: u64,
     /// Version of its library.
     pub version: u32,
-    /// The processor it says it ran on.
-    pub cpu: &'static str,
     /// Set by [`run`].
     pub clock: Arc<ManualClock>,
 }
 
 impl Paced {
     pub fn new(id: &'static str, prefill_ns: u64, decode_ns: u64) -> Self {
-        Self { id, prefill_ns, decode_ns, version: 1, cpu: "simulated", clock: Arc::new(ManualClock::default()) }
+        Self { id, prefill_ns, decode_ns, version: 1, clock: Arc::new(ManualClock::ticking(Duration::ZERO)) }
     }
 }
 
@@ -81,7 +79,7 @@ impl Backend for Paced {
     fn load(&self, spec: &LoadSpec) -> Result<PacedModel, SimError> {
         let inner = Sim::named(self.id()).load(spec)?;
         let info = inner.info().clone();
-        let stack = info.stack.clone().merged(&self.probe()?).with(Layer::Model, "architecture", "sim").with(Layer::Model, "kind", self.cpu);
+        let stack = info.stack.clone().merged(&self.probe()?).with(Layer::Model, "architecture", "sim");
         let info = info.with_work(1_000_000, 1_000, 2_000_000).with_stack(stack);
         Ok(PacedModel { inner, info, own: self.clone(), calls: 0 })
     }
@@ -94,8 +92,7 @@ impl PhaseTypes for PacedModel {
 
 impl Prefill for PacedModel {
     fn prefill(&mut self, cache: &mut SimCache, prompt: PromptBatch<'_>, out: &mut Logits) -> Result<(), SimError> {
-        let tokens = (prompt.batch() * prompt.tokens_per_row()) as u64;
-        self.take(self.own.prefill_ns * tokens);
+        self.take(self.own.prefill_ns * prompt.tokens().len() as u64);
         self.inner.prefill(cache, prompt, out)
     }
 }

@@ -66,9 +66,8 @@ fn answer(router: &Router, phase: Phase) -> Option<Answer> {
     let own = || choices.iter().map(|(_, choice)| choice).filter(|c| c.backend == backend);
     let with = |standing| own().filter(|c| c.standing == standing).count();
     let speeds = own().filter(|c| c.standing == Standing::Faster).filter_map(|c| Some(1.0 / c.ratio.as_ref()?.high));
-    let at_least = speeds.fold(None, |range: Option<[f64; 2]>, speed| {
-        Some(range.map_or([speed, speed], |[low, high]| [low.min(speed), high.max(speed)]))
-    });
+    let at_least = speeds
+        .fold(None, |range: Option<[f64; 2]>, speed| Some(range.map_or([speed, speed], |[low, high]| [low.min(speed), high.max(speed)])));
     let against: BTreeSet<_> = own().filter_map(|c| c.against.clone()).collect();
     Some(Answer {
         phase,
@@ -114,7 +113,12 @@ impl Answer {
     /// Whether most of what it takes was measured to be faster.
     pub fn standing(&self) -> Standing {
         let Self { taken, faster, ties, undecided, .. } = *self;
-        let best = [(faster, Standing::Faster), (ties, Standing::Tie), (undecided, Standing::Undecided), (taken - faster - ties - undecided, Standing::Default)];
+        let best = [
+            (faster, Standing::Faster),
+            (ties, Standing::Tie),
+            (undecided, Standing::Undecided),
+            (taken - faster - ties - undecided, Standing::Default),
+        ];
         best.into_iter().rev().max_by_key(|(n, _)| *n).map_or(Standing::Default, |(_, standing)| standing)
     }
 }

@@ -48,6 +48,8 @@ pub struct Trigger {
     pub severity: Severity,
     /// What to do then.
     pub action: &'static str,
+    /// The fields' short names, each once: `cpu`, `library`.
+    pub names: Vec<String>,
     /// Fields, each with its present value.
     pub fields: Vec<[String; 2]>,
 }
@@ -84,7 +86,13 @@ pub(crate) fn facts(identities: &[Identity], boundaries: &BTreeMap<String, Measu
         .map(|((layer, key, value, known), arms)| {
             let field = format!("{}.{key}", layer.as_str());
             let shared = arms.len() == all.len() && layer != Layer::Runtime || all.len() == 1;
-            BoundaryFact { severity: severity(&field), field, value, known, arms: if shared { Vec::new() } else { arms.into_iter().collect() } }
+            BoundaryFact {
+                severity: severity(&field),
+                field,
+                value,
+                known,
+                arms: if shared { Vec::new() } else { arms.into_iter().collect() },
+            }
         })
         .collect();
     facts.sort_by_key(|f| !f.arms.is_empty());
@@ -100,7 +108,13 @@ pub(crate) fn triggers(facts: &[BoundaryFact]) -> Vec<Trigger> {
     let of = |(level, action)| {
         let own = facts.iter().filter(|f| f.severity == level);
         let name = |f: &BoundaryFact| if f.arms.is_empty() { f.field.clone() } else { format!("{} ({})", f.field, f.arms.join(", ")) };
-        Trigger { severity: level, action, fields: own.map(|f| [name(f), f.value.clone()]).collect() }
+        let mut names: Vec<String> = Vec::new();
+        for short in own.clone().filter_map(|f| f.field.rsplit('.').next()) {
+            if !names.iter().any(|n| n == short) {
+                names.push(short.to_owned());
+            }
+        }
+        Trigger { severity: level, action, names, fields: own.map(|f| [name(f), f.value.clone()]).collect() }
     };
     levels.into_iter().map(of).filter(|t| !t.fields.is_empty()).collect()
 }

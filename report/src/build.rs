@@ -7,8 +7,9 @@ use crate::{
     card::Card,
     cold::{self, ColdSection},
     cost::{self, CostSection},
-    energy, evidence,
+    energy,
     events::Digest,
+    evidence,
     figure::count,
     flow, fraction, gate, matrix, parts, rank,
     report::{REPORT_SCHEMA, Report, ReportOptions, Source},
@@ -73,8 +74,10 @@ pub(crate) fn of_run(run: &SealedRun, options: &ReportOptions) -> Result<Report,
 
 pub(crate) fn of_policy(policy: &Policy, options: &ReportOptions) -> Report {
     let keys = policy.cells().iter().map(|c| &c.key);
-    let prompts: BTreeSet<_> =
-        keys.filter(|k| k.phase == Phase::Prefill && k.regime == RegimeClass::Steady).map(|k| (k.shape.batch, k.shape.new_tokens)).collect();
+    let prompts: BTreeSet<_> = keys
+        .filter(|k| k.phase == Phase::Prefill && k.regime == RegimeClass::Steady)
+        .map(|k| (k.shape.batch, k.shape.new_tokens))
+        .collect();
     let requests = prompts.into_iter().flat_map(|(batch, prompt)| POLICY_NEW_TOKENS.map(|new| Workload::new(batch, prompt, new)));
     let ground = Ground {
         cells: policy.cells(),

@@ -212,7 +212,12 @@ impl Comparison {
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { run_a, run_b, threshold, foreign, foreign_accepted, rows } = self;
-        writeln!(f, "A {run_a}\nB {run_b}\nB's time over A's: below 1 is faster; {:.0}% interval; equivalent within {:.1}%\n", CONFIDENCE * 100.0, threshold * 100.0)?;
+        writeln!(
+            f,
+            "A {run_a}\nB {run_b}\nB's time over A's: below 1 is faster; {:.0}% interval; equivalent within {:.1}%\n",
+            CONFIDENCE * 100.0,
+            threshold * 100.0
+        )?;
         for ForeignBackend { backend, fields } in foreign {
             let fields: Vec<_> = fields.iter().map(ToString::to_string).collect();
             let done = if *foreign_accepted { "compared all the same" } else { "not compared" };

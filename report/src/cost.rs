@@ -41,7 +41,9 @@ pub(crate) fn section(router: &Router, requests: &[Workload], book: Option<&Pric
     let tiers: Vec<(String, Tier)> = book
         .into_iter()
         .flat_map(PriceBook::machines)
-        .flat_map(|machine| machine.tiers().map(|tier| (format!("{} {} {} $/h", machine.name, tier.kind, tier.usd_per_hour), tier)).collect::<Vec<_>>())
+        .flat_map(|machine| {
+            machine.tiers().map(|tier| (format!("{} {} {} $/h", machine.name, tier.kind, tier.usd_per_hour), tier)).collect::<Vec<_>>()
+        })
         .collect();
     let rows = requests.iter().filter_map(|request| row(router, request, book, &tiers).ok().flatten());
     CostSection {

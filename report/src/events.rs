@@ -163,7 +163,9 @@ impl Digest {
     }
 
     fn failure(&mut self, failure: &FailureRecord) {
-        let same = |f: &FailureRecord| (&f.backend, &f.cell, f.stage, &f.message) == (&failure.backend, &failure.cell, failure.stage, &failure.message);
+        let same = |f: &FailureRecord| {
+            (&f.backend, &f.cell, f.stage, &f.message) == (&failure.backend, &failure.cell, failure.stage, &failure.message)
+        };
         match self.failures.iter_mut().find(|(f, _)| same(f)) {
             Some((_, n)) => *n += 1,
             None => self.failures.push((failure.clone(), 1)),

@@ -128,7 +128,13 @@ pub(crate) fn digits(value: f64) -> String {
 /// A share as a percentage.
 pub(crate) fn percent(share: f64) -> String {
     let value = share * 100.0;
-    if value > 0.0 && value < 0.95 { format!("{value:.2} %") } else if (value - value.round()).abs() < 0.05 { format!("{value:.0} %") } else { format!("{value:.1} %") }
+    if value > 0.0 && value < 0.95 {
+        format!("{value:.2} %")
+    } else if (value - value.round()).abs() < 0.05 {
+        format!("{value:.0} %")
+    } else {
+        format!("{value:.1} %")
+    }
 }
 
 /// 1 block, 2 blocks.
@@ -186,10 +192,21 @@ mod tests {
 
     #[test]
     fn a_figure_tells_where_it_comes_from() {
-        let figure =
-            Figure { value: 1.5, low: Some(1.4), high: Some(1.6), confidence: Some(0.75), unit: "ms", n: 40, blocks: 3, boundary: "ab12".to_owned() };
+        let figure = Figure {
+            value: 1.5,
+            low: Some(1.4),
+            high: Some(1.6),
+            confidence: Some(0.75),
+            unit: "ms",
+            n: 40,
+            blocks: 3,
+            boundary: "ab12".to_owned(),
+        };
         assert_eq!(figure.provenance(), "1.50 ms [1.40, 1.60] at 75 % \u{b7} n = 40 in 3 blocks \u{b7} boundary ab12");
         let rate = figure.rate(3.0, "tok/s");
-        assert_eq!((digits(rate.value), digits(rate.low.unwrap()), digits(rate.high.unwrap())), ("2000".into(), "1875".into(), "2143".into()));
+        assert_eq!(
+            (digits(rate.value), digits(rate.low.unwrap()), digits(rate.high.unwrap())),
+            ("2000".into(), "1875".into(), "2143".into())
+        );
     }
 }

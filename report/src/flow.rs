@@ -43,7 +43,11 @@ pub(crate) fn steps(card: &Card, first_calls: &[FirstCall], calls: Option<[u64; 
         || step("warm up", "no_data".to_owned(), "no first call of a fresh process was measured".to_owned()),
         |w| {
             let times = digits(w.ratio.unwrap_or(0.0));
-            let need = if warm > 0 { format!("{warm} {} a warm pool", if warm == 1 { "path needs" } else { "paths need" }) } else { "no path needs a warm pool".to_owned() };
+            let need = if warm > 0 {
+                format!("{warm} {} a warm pool", if warm == 1 { "path needs" } else { "paths need" })
+            } else {
+                "no path needs a warm pool".to_owned()
+            };
             step("warm up", format!("{times}\u{d7}"), format!("worst first call against steady: {} {}; {need}", w.arm, w.phase))
         },
     );
@@ -55,10 +59,20 @@ pub(crate) fn steps(card: &Card, first_calls: &[FirstCall], calls: Option<[u64; 
         ),
         None => step("measure and audit", format!("{cells} cells"), "under the policy's digest; the events are in its runs".to_owned()),
     };
-    let head = |map: &BTreeMap<&str, usize>| map.iter().max_by_key(|(_, n)| **n).map_or_else(|| "default-safe".to_owned(), |(name, _)| (*name).to_owned());
+    let head = |map: &BTreeMap<&str, usize>| {
+        map.iter().max_by_key(|(_, n)| **n).map_or_else(|| "default-safe".to_owned(), |(name, _)| (*name).to_owned())
+    };
     vec![
-        step("traffic", format!("{n} {}", plural(n, "request shape")), format!("batch {}, prompt {} tokens", span(&batches), span(&prompts))),
-        step("classify", format!("{} {}", classes.len(), if classes.len() == 1 { "class" } else { "classes" }), list(classes.into_iter().collect())),
+        step(
+            "traffic",
+            format!("{n} {}", plural(n, "request shape")),
+            format!("batch {}, prompt {} tokens", span(&batches), span(&prompts)),
+        ),
+        step(
+            "classify",
+            format!("{} {}", classes.len(), if classes.len() == 1 { "class" } else { "classes" }),
+            list(classes.into_iter().collect()),
+        ),
         step(
             "route",
             head(&routes),

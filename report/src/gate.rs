@@ -97,7 +97,11 @@ pub(crate) fn of_cells(cells: &[Cell], energy: &EnergySection, roofline: &Roofli
     let with_failures = cells.iter().filter(|c| c.failures > 0).count();
     let failures = match failed {
         0 => gate("failures", GateState::Pass, "no call failed"),
-        n => gate("failures", GateState::Doubt, format!("{n} failed {} in {with_failures} cells", plural(usize::try_from(n).unwrap_or(2), "call"))),
+        n => gate(
+            "failures",
+            GateState::Doubt,
+            format!("{n} failed {} in {with_failures} cells", plural(usize::try_from(n).unwrap_or(2), "call")),
+        ),
     };
     let roof = match (roofline.roof, roofline.above.len()) {
         (None, _) => gate("roofline", GateState::NoData, "no measured ceiling was given"),

@@ -96,7 +96,9 @@ fn points(runs: &[SealedRun], wanted: &str) -> Vec<HistoryPoint> {
     let mut before: Option<MeasurementBoundary> = None;
     for run in runs {
         let Some(cell) = run.matrix().and_then(|m| m.cells().iter().find(|c| c.key.id() == wanted)) else { continue };
-        let (Some(median), Some(boundary)) = (Figure::median_ms(cell), run.boundary(&arm_of(&cell.key.backend, &cell.key.mode))) else { continue };
+        let (Some(median), Some(boundary)) = (Figure::median_ms(cell), run.boundary(&arm_of(&cell.key.backend, &cell.key.mode))) else {
+            continue;
+        };
         let gap = before.as_ref().and_then(|last| {
             let mismatch = last.same(boundary).err()?;
             Some(Gap { fields: mismatch.fields, comparable: last.comparable(boundary).is_ok() })

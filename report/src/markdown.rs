@@ -70,8 +70,19 @@ fn card(report: &Report) -> String {
                 1.0 + card.rope,
                 card.rope * 100.0
             );
-            let mut table =
-                Table::new(&["class", "batch", "prompt", "new", "route", "time ratio", "against", "standing", "why", "prefill alone", "decode alone"]);
+            let mut table = Table::new(&[
+                "class",
+                "batch",
+                "prompt",
+                "new",
+                "route",
+                "time ratio",
+                "against",
+                "standing",
+                "why",
+                "prefill alone",
+                "decode alone",
+            ]);
             for row in &card.decisions {
                 table.row([
                     row.class.to_string(),

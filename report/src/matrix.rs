@@ -44,7 +44,11 @@ impl CellRow {
         let Shape { batch, new_tokens, .. } = key.shape;
         let median = Figure::median_ms(cell);
         let tail = |value: Option<f64>, upper: Option<f64>| {
-            value.map(|ns| Figure { high: upper.map(|u| u / 1e6), low: upper.map(|_| ns / 1e6), ..Figure::of_cell(cell, "ms").with(ns / 1e6) })
+            value.map(|ns| Figure {
+                high: upper.map(|u| u / 1e6),
+                low: upper.map(|_| ns / 1e6),
+                ..Figure::of_cell(cell, "ms").with(ns / 1e6)
+            })
         };
         Self {
             id: key.id(),

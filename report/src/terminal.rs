@@ -51,7 +51,11 @@ pub(crate) fn card(report: &Report, paint: Paint) -> String {
     let rule = paint.paint(DIM, &"\u{2500}".repeat(WIDTH));
     let _ = writeln!(out, "{}", paint.paint(BOLD, "DECISION CARD"));
     wrapped(&mut out, &report.subject, 0, paint, DIM);
-    let _ = writeln!(out, "{}\n{rule}", paint.paint(DIM, &fit(&format!("{} {}", if report.artefacts.is_empty() { "policy" } else { "run" }, report.id), WIDTH)));
+    let _ = writeln!(
+        out,
+        "{}\n{rule}",
+        paint.paint(DIM, &fit(&format!("{} {}", if report.artefacts.is_empty() { "policy" } else { "run" }, report.id), WIDTH))
+    );
     for why in &report.void {
         wrapped(&mut out, &format!("VOID: {why}"), 0, paint, BAD);
     }
@@ -86,7 +90,12 @@ fn decisions(out: &mut String, report: &Report, paint: Paint, rule: &str) {
         let last = ratio.as_ref().map_or_else(|| why.clone(), crate::Ratio::text);
         let rest = fit(&last, WIDTH - 57);
         let word = format!("{:<11}", standing.word());
-        let _ = writeln!(out, "{left}{}{}{rest}", paint.paint(BOLD, &format!("{:<13}", fit(backend, 12))), paint.paint(style(*standing), &word));
+        let _ = writeln!(
+            out,
+            "{left}{}{}{rest}",
+            paint.paint(BOLD, &format!("{:<13}", fit(backend, 12))),
+            paint.paint(style(*standing), &word)
+        );
     }
     let safe = report.card.default_safe.as_deref().unwrap_or("the default");
     let note = format!(

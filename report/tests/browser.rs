@@ -93,7 +93,10 @@ fn a_visitor_finds_everything_in_both_themes_and_on_a_phone() {
         let told = seen["told"].as_str().unwrap();
         assert!(told.contains("common blocks") || told.contains("n = "), "{seen}");
         assert!(seen["hit"].as_str().unwrap().contains("boundary"), "{seen}");
-        assert!(seen["without_script"].as_str().unwrap().contains("attr(data-t)") || seen["without_script"].as_str().unwrap().contains(told), "{seen}");
+        assert!(
+            seen["without_script"].as_str().unwrap().contains("attr(data-t)") || seen["without_script"].as_str().unwrap().contains(told),
+            "{seen}"
+        );
         assert_eq!((&seen["unfolded"], &seen["folded_on_paper"]), (&true.into(), &0.into()), "{seen}");
         assert_eq!((&seen["broken_links"], &seen["requests"], &seen["bare"]), (&0.into(), &0.into(), &0.into()), "{seen}");
         assert_eq!(seen["width"], width);

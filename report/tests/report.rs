@@ -69,9 +69,25 @@ fn every_form_says_the_same() {
     let report = Report::of_run(&run, &options).unwrap();
     let markdown = report.to_markdown();
     for section in [
-        "# Run ", "## Decision card", "### Gates", "### What would change it", "## From traffic to measurement", "## Matrix", "## Winners and inversions",
-        "## Prefill against decode", "## Cold start", "## Roofline", "## Time by part", "## Energy", "## Cost", "## Agreement", "## Evidence",
-        "## Boundary", "## Failures", "## Limits", "## Change control",
+        "# Run ",
+        "## Decision card",
+        "### Gates",
+        "### What would change it",
+        "## From traffic to measurement",
+        "## Matrix",
+        "## Winners and inversions",
+        "## Prefill against decode",
+        "## Cold start",
+        "## Roofline",
+        "## Time by part",
+        "## Energy",
+        "## Cost",
+        "## Agreement",
+        "## Evidence",
+        "## Boundary",
+        "## Failures",
+        "## Limits",
+        "## Change control",
     ] {
         assert!(markdown.contains(section), "{section} is missing in\n{markdown}");
     }
@@ -80,7 +96,9 @@ fn every_form_says_the_same() {
     assert_eq!(json["answers"][1]["backend"], "b");
     assert_eq!(json["energy"]["rows"].as_array().map(Vec::len), Some(0), "unknown energy has no row");
     let page = report.to_html().unwrap();
-    for id in ["card", "flow", "times", "winners", "fractions", "cold", "roofline", "parts", "energy", "cost", "evidence", "boundary", "control"] {
+    for id in
+        ["card", "flow", "times", "winners", "fractions", "cold", "roofline", "parts", "energy", "cost", "evidence", "boundary", "control"]
+    {
         assert!(page.contains(&format!("<section id=\"{id}\"")), "{id}");
     }
     assert!(page.contains("href=\"./events.jsonl\"") && page.contains("var(--s1)"));
@@ -114,7 +132,8 @@ fn a_row_above_the_ceiling_voids_the_report() {
     assert!(report.to_html().unwrap().contains("Void.") && report.to_terminal(Paint::Plain).contains("VOID"));
     let without = Report::of_run(&run, &ReportOptions::default()).unwrap();
     assert!(without.holds() && without.gates.iter().any(|g| g.name == "roofline" && g.state == GateState::NoData));
-    let elsewhere = Ceilings { device: Some("another".to_owned()), ..ceilings(1e9, 1e15) };
+    let mut elsewhere = ceilings(1e9, 1e15);
+    elsewhere.device = Some("another".to_owned());
     let report = Report::of_run(&run, &ReportOptions::default().with_ceilings(elsewhere)).unwrap();
     assert!(report.holds() && report.roofline.source.contains("another"), "ceilings of another device judge nothing");
     assert!(Ceilings::from_json("{}").is_err());
@@ -128,7 +147,8 @@ fn a_policy_has_the_same_card() {
     assert_eq!(sealed.policy_matrix().as_ref(), Some(&matrix), "as sealed is as recomputed");
     let options = PolicyOptions::new(phase_core::BackendId::new("a"), CREATED).with_runs([sealed.run_id()]);
     let policy = Policy::compile(&matrix, &options).unwrap();
-    let (ours, theirs) = (Report::of_policy(&policy, &ReportOptions::default()), Report::of_run(&sealed, &ReportOptions::default()).unwrap());
+    let (ours, theirs) =
+        (Report::of_policy(&policy, &ReportOptions::default()), Report::of_run(&sealed, &ReportOptions::default()).unwrap());
     assert_eq!((&ours.answers, &ours.cells, &ours.duels), (&theirs.answers, &theirs.cells, &theirs.duels));
     assert_eq!(ours.card.policy, theirs.card.policy);
     assert!(ours.parts.is_empty() && ours.artefacts.is_empty());

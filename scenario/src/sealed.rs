@@ -5,7 +5,10 @@
 
 use crate::{
     LoadSummary, Manifest, Parity, Record, Role, ScenarioError,
-    dir::{BLOCKS, CELLS, DIGESTS, DIGESTS_SCHEMA, Digests, EVENTS, FileDigest, LOADS, MANIFEST, PARITY, RunState, at_line, load, parse, run_state},
+    dir::{
+        BLOCKS, CELLS, DIGESTS, DIGESTS_SCHEMA, Digests, EVENTS, FileDigest, LOADS, MANIFEST, PARITY, RunState, at_line, load, parse,
+        run_state,
+    },
     evidence::{EVIDENCE_SCHEMA, EvidenceFile},
     files::{io_error, list, read},
     manifest::RUN_SCHEMA,
@@ -214,7 +217,11 @@ impl SealedRun {
 
     /// Every sealed file, by name.
     pub fn files(&self) -> Vec<SealedFile> {
-        let file = |(name, FileDigest { bytes, blake3 }): (&String, &FileDigest)| SealedFile { name: name.clone(), bytes: *bytes, blake3: blake3.clone() };
+        let file = |(name, FileDigest { bytes, blake3 }): (&String, &FileDigest)| SealedFile {
+            name: name.clone(),
+            bytes: *bytes,
+            blake3: blake3.clone(),
+        };
         self.sealed.files.iter().map(file).collect()
     }
 
@@ -233,7 +240,11 @@ impl SealedRun {
             hasher.update(&line);
             bytes += line.len() as u64;
             let whole = line.strip_suffix(b"\n").ok_or_else(|| ScenarioError::damaged(EVENTS, number, "the line is torn off"))?;
-            let event = if whole.starts_with(CALL) { serde_json::from_slice(whole).map(Event::Call) } else { serde_json::from_slice(whole).map(Event::Other) };
+            let event = if whole.starts_with(CALL) {
+                serde_json::from_slice(whole).map(Event::Call)
+            } else {
+                serde_json::from_slice(whole).map(Event::Other)
+            };
             visit(&event.map_err(|e| ScenarioError::damaged(EVENTS, number, e.to_string()))?);
             line.clear();
         }

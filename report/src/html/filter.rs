@@ -116,7 +116,7 @@ fn strip(value: &Value, rope: f64) -> Value {
     let (left, right) = (at(low), at(high));
     let (rope_left, rope_right) = (at(1.0 / (1.0 + rope)), at(1.0 + rope));
     Value::from_safe_string(format!(
-        "<i class=strip aria-hidden=true><i class=rope style=\"left:{rope_left:.1}%;width:{:.1}%\"></i><i class=bar \
+        "<i class=strip aria-hidden=true><i class=rope style=\"left:{rope_left:.1}%;width:{:.1}%\"></i><i class=iv \
          style=\"left:{left:.1}%;width:{:.1}%\"></i><i class=dot style=\"left:{:.1}%\"></i></i>",
         rope_right - rope_left,
         (right - left).max(0.8),

@@ -39,13 +39,16 @@ pub(crate) fn report(report: &Report) -> Result<String, ReportError> {
         (key, context! { p95 => Value::from_serialize(&row.p95), rate => Value::from_serialize(&row.rate), failures => row.failures })
     });
     let index: Value = rows.collect();
+    let open_questions = report.card.decisions.iter().filter(|d| d.route.standing == crate::Standing::Undecided).count();
     let other_cells: Vec<_> = report.cells.iter().filter(|row| !steady(row)).map(Value::from_serialize).collect();
-    page("report.html", context! { r => Value::from_serialize(report), plots, answers, arms => report.arms.clone(), index, other_cells })
+    page(
+        "report.html",
+        context! { r => Value::from_serialize(report), plots, answers, arms => report.arms.clone(), index, other_cells, open_questions },
+    )
 }
 
 pub(crate) fn comparison(comparison: &Comparison) -> Result<String, ReportError> {
-    let mut arms: Vec<_> =
-        comparison.rows.iter().map(|r| phase_scenario::arm_of(&r.key.backend, &r.key.mode).to_string()).collect();
+    let mut arms: Vec<_> = comparison.rows.iter().map(|r| phase_scenario::arm_of(&r.key.backend, &r.key.mode).to_string()).collect();
     arms.sort();
     arms.dedup();
     let rows: Vec<_> = comparison

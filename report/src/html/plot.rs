@@ -74,11 +74,16 @@ impl Plot {
             builder.margin(8).margin_right(14).x_label_area_size(38).y_label_area_size(46);
             let drawn = match (self.log_x, self.log_y) {
                 (false, false) => builder.build_cartesian_2d(x.0..x.1, y.0..y.1).map_err(wrong).and_then(|c| self.draw(c, &mut hits)),
-                (true, false) => builder.build_cartesian_2d((x.0..x.1).log_scale(), y.0..y.1).map_err(wrong).and_then(|c| self.draw(c, &mut hits)),
-                (false, true) => builder.build_cartesian_2d(x.0..x.1, (y.0..y.1).log_scale()).map_err(wrong).and_then(|c| self.draw(c, &mut hits)),
-                (true, true) => {
-                    builder.build_cartesian_2d((x.0..x.1).log_scale(), (y.0..y.1).log_scale()).map_err(wrong).and_then(|c| self.draw(c, &mut hits))
+                (true, false) => {
+                    builder.build_cartesian_2d((x.0..x.1).log_scale(), y.0..y.1).map_err(wrong).and_then(|c| self.draw(c, &mut hits))
                 }
+                (false, true) => {
+                    builder.build_cartesian_2d(x.0..x.1, (y.0..y.1).log_scale()).map_err(wrong).and_then(|c| self.draw(c, &mut hits))
+                }
+                (true, true) => builder
+                    .build_cartesian_2d((x.0..x.1).log_scale(), (y.0..y.1).log_scale())
+                    .map_err(wrong)
+                    .and_then(|c| self.draw(c, &mut hits)),
             };
             drawn.and_then(|()| area.present().map_err(wrong)).map_err(|why| ReportError::Plot { what: self.name, why })?;
         }
@@ -130,7 +135,10 @@ impl Plot {
             for point in points {
                 let (px, py) = chart.backend_coord(&(point.x, point.y));
                 let told = super::filter::escape(&point.told);
-                let _ = write!(hits, "<circle class=hit cx=\"{px}\" cy=\"{py}\" r=\"10\" tabindex=\"0\" data-t=\"{told}\"><title>{told}</title></circle>");
+                let _ = write!(
+                    hits,
+                    "<circle class=hit cx=\"{px}\" cy=\"{py}\" r=\"10\" tabindex=\"0\" data-t=\"{told}\"><title>{told}</title></circle>"
+                );
             }
         }
         Ok(())
@@ -201,8 +209,10 @@ mod tests {
 
     #[test]
     fn colours_follow_the_page_and_nothing_is_fixed() {
-        let points = (1..=1000_u32).map(|x| Point { x: f64::from(x), y: 2.0, low: Some(1.0), high: Some(3.0), told: "<n>".to_owned() }).collect();
-        let plot = Plot { name: "test", x: "x", y: "y", series: vec![Series { place: 1, joined: true, open: false, points }], ..Plot::default() };
+        let points =
+            (1..=1000_u32).map(|x| Point { x: f64::from(x), y: 2.0, low: Some(1.0), high: Some(3.0), told: "<n>".to_owned() }).collect();
+        let plot =
+            Plot { name: "test", x: "x", y: "y", series: vec![Series { place: 1, joined: true, open: false, points }], ..Plot::default() };
         let svg = plot.svg().unwrap();
         assert!(svg.contains("var(--s1)") && svg.contains("var(--ink)") && svg.contains("&lt;n&gt;"));
         assert!(!svg.contains("#0") && !svg.contains("font-family") && !svg.contains("http://www.w3.org/1999/xlink"));

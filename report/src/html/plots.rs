@@ -73,8 +73,10 @@ fn curves(report: &Report) -> Result<Vec<Value>, ReportError> {
         let series: Vec<_> = own
             .map(|curve| {
                 cell.clone_from(&curve.cell);
-                let told = |k: usize, ms: f64| format!("{}: call {k} of {phase}, {} ms, n = {} in {}", curve.arm, digits(ms), curve.n, curve.cell);
-                let points = (1..).zip(&curve.ms).map(|(k, ms)| Point { x: real_size(k), y: *ms, low: None, high: None, told: told(k, *ms) });
+                let told =
+                    |k: usize, ms: f64| format!("{}: call {k} of {phase}, {} ms, n = {} in {}", curve.arm, digits(ms), curve.n, curve.cell);
+                let points =
+                    (1..).zip(&curve.ms).map(|(k, ms)| Point { x: real_size(k), y: *ms, low: None, high: None, told: told(k, *ms) });
                 Series { place: place(report, &curve.arm), joined: true, open: false, points: points.collect() }
             })
             .collect();

@@ -11,12 +11,25 @@ use phase_scenario::{LoadProcess, ParityVerdict};
 use std::fmt::Write as _;
 
 pub(super) fn matrix(report: &Report) -> String {
-    let mut out = "## Matrix\n\nSteady calls: median over the blocks' medians, its interval from order statistics with the confidence that so \
+    let mut out =
+        "## Matrix\n\nSteady calls: median over the blocks' medians, its interval from order statistics with the confidence that so \
                    many blocks give.\n"
-        .to_owned();
+            .to_owned();
     for phase in [Phase::Prefill, Phase::Decode] {
-        let mut table =
-            Table::new(&["bucket", "backend", "median ms", "low ms", "high ms", "conf.", "p95 ms", "n", "blocks", "failed", "tokens/s", "boundary"]);
+        let mut table = Table::new(&[
+            "bucket",
+            "backend",
+            "median ms",
+            "low ms",
+            "high ms",
+            "conf.",
+            "p95 ms",
+            "n",
+            "blocks",
+            "failed",
+            "tokens/s",
+            "boundary",
+        ]);
         for row in report.cells.iter().filter(|r| r.phase == phase && r.regime == STEADY) {
             let median = row.median.as_ref();
             let [low, high] = bounds(median);
@@ -80,7 +93,11 @@ pub(super) fn fractions(report: &Report) -> String {
     for row in &report.fractions {
         table.row([row.cell.clone(), row.arm.clone(), percent(row.decode_fraction), share(row.low), share(row.high), row.n.to_string()]);
     }
-    if table.is_empty() { String::new() } else { format!("## Prefill against decode\n\nMedian over samples of decode / (prefill + decode).\n\n{table}") }
+    if table.is_empty() {
+        String::new()
+    } else {
+        format!("## Prefill against decode\n\nMedian over samples of decode / (prefill + decode).\n\n{table}")
+    }
 }
 
 pub(super) fn cold(report: &Report) -> String {
@@ -141,7 +158,11 @@ pub(super) fn parts(report: &Report) -> String {
     for row in &report.parts {
         table.row([row.part.words().to_owned(), digits(row.seconds), row.share_text()]);
     }
-    if table.is_empty() { String::new() } else { format!("## Time by part\n\nOf the wall time of all blocks; the parts add up to it.\n\n{table}") }
+    if table.is_empty() {
+        String::new()
+    } else {
+        format!("## Time by part\n\nOf the wall time of all blocks; the parts add up to it.\n\n{table}")
+    }
 }
 
 pub(super) fn energy(report: &Report) -> String {
@@ -149,7 +170,8 @@ pub(super) fn energy(report: &Report) -> String {
     let words: Vec<_> = section.statuses.iter().map(|(status, n)| format!("`{status}` {n}")).collect();
     let reasons: Vec<_> = section.reasons.iter().map(|(reason, n)| format!("{reason} {n}")).collect();
     let why = if reasons.is_empty() { String::new() } else { format!(" No data because: {}.", reasons.join(", ")) };
-    let mut out = format!("## Energy\n\nSteady cells by status: {}.{why}\n", if words.is_empty() { "none".to_owned() } else { words.join(", ") });
+    let mut out =
+        format!("## Energy\n\nSteady cells by status: {}.{why}\n", if words.is_empty() { "none".to_owned() } else { words.join(", ") });
     let mut rows = Table::new(&["phase", "bucket", "backend", "status", "J a call", "low", "high", "J a token", "n"]);
     for row in &section.rows {
         rows.row([
@@ -176,7 +198,10 @@ pub(super) fn energy(report: &Report) -> String {
 
 pub(super) fn cost(report: &Report) -> String {
     let section = &report.cost;
-    let header: Vec<_> = ["batch", "prompt", "new", "route", "s a request", "s a 1M new tokens"].into_iter().chain(section.columns.iter().map(String::as_str)).collect();
+    let header: Vec<_> = ["batch", "prompt", "new", "route", "s a request", "s a 1M new tokens"]
+        .into_iter()
+        .chain(section.columns.iter().map(String::as_str))
+        .collect();
     let mut table = Table::new(&header);
     for row in &section.rows {
         let [batch, prompt, new] = row.request.map(|n| n.to_string());

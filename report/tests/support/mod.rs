@@ -1,8 +1,8 @@
 //! Whole runs on simulated backends whose speed is set, and a clock held by hand.
 
 use phase_core::{
-    Backend, BackendId, CacheSpec, Capabilities, Clock, Decode, Evidence, Layer, LoadSpec, Logits, ManualClock, Model, ModelInfo, PhaseTypes,
-    Prefill, PromptBatch, Registry, StackInfo, TokenId,
+    Backend, BackendId, CacheSpec, Capabilities, Clock, Decode, Evidence, Layer, LoadSpec, Logits, ManualClock, Model, ModelInfo,
+    PhaseTypes, Prefill, PromptBatch, Registry, StackInfo, TokenId,
     sim::{Sim, SimCache, SimError, SimModel},
 };
 use phase_scenario::{Calls, Finish, NoLoad, Plan, PlanSpec, Runner, ScenarioSet, SealedRun};
@@ -13,7 +13,7 @@ use std::{
 };
 
 /// Two workloads of two batches, enough blocks for an interval.
-pub const SMALL: &str = r#"
+pub(crate) const SMALL: &str = r#"
 schema = "phase.scenarios/1"
 id = "small"
 title = "Small"
@@ -28,27 +28,27 @@ workloads = [
 
 /// A simulated backend that takes as long as it is told.
 #[derive(Clone, Debug)]
-pub struct Paced {
+pub(crate) struct Paced {
     /// Its id.
-    pub id: &'static str,
+    pub(crate) id: &'static str,
     /// Nanoseconds a prefill takes for each token of each row.
-    pub prefill_ns: u64,
+    pub(crate) prefill_ns: u64,
     /// Nanoseconds a decode step takes.
-    pub decode_ns: u64,
+    pub(crate) decode_ns: u64,
     /// Version of its library.
-    pub version: u32,
+    pub(crate) version: u32,
     /// Set by [`run`].
-    pub clock: Arc<ManualClock>,
+    pub(crate) clock: Arc<ManualClock>,
 }
 
 impl Paced {
-    pub fn new(id: &'static str, prefill_ns: u64, decode_ns: u64) -> Self {
+    pub(crate) fn new(id: &'static str, prefill_ns: u64, decode_ns: u64) -> Self {
         Self { id, prefill_ns, decode_ns, version: 1, clock: Arc::new(ManualClock::ticking(Duration::ZERO)) }
     }
 }
 
 #[derive(Debug)]
-pub struct PacedModel {
+pub(crate) struct PacedModel {
     inner: SimModel,
     info: ModelInfo,
     own: Paced,
@@ -123,7 +123,7 @@ impl Model for PacedModel {
 }
 
 /// A sealed run of `set` on `backends`, the first one the reference.
-pub fn run(set: &str, backends: Vec<Paced>, calls: Calls, created: u64, dir: &Path) -> SealedRun {
+pub(crate) fn run(set: &str, backends: Vec<Paced>, calls: Calls, created: u64, dir: &Path) -> SealedRun {
     let clock = Arc::new(ManualClock::ticking(Duration::from_nanos(50)));
     let ids: Vec<_> = backends.iter().map(|b| BackendId::new(b.id)).collect();
     let registry = backends.into_iter().fold(Registry::new(), |all, b| all.with(Paced { clock: clock.clone(), ..b }));
@@ -139,4 +139,4 @@ pub fn run(set: &str, backends: Vec<Paced>, calls: Calls, created: u64, dir: &Pa
 }
 
 /// 2026-11-24.
-pub const CREATED: u64 = 1_795_492_392;
+pub(crate) const CREATED: u64 = 1_795_492_392;

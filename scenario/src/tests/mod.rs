@@ -4,6 +4,7 @@ mod cold;
 mod damage;
 mod failing;
 mod resume;
+mod runs;
 mod whole;
 
 use crate::{files::list, *};

@@ -46,7 +46,6 @@ pub(super) struct Rule(pub(super) Vec<(f64, f64)>);
 pub(super) struct Plot {
     pub(super) name: &'static str,
     pub(super) x: &'static str,
-    pub(super) y: &'static str,
     pub(super) log_x: bool,
     pub(super) log_y: bool,
     pub(super) series: Vec<Series>,
@@ -71,7 +70,7 @@ impl Plot {
         {
             let area = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT)).into_drawing_area();
             let mut builder = ChartBuilder::on(&area);
-            builder.margin(8).margin_right(14).x_label_area_size(38).y_label_area_size(46);
+            builder.margin(8).margin_right(14).x_label_area_size(42).y_label_area_size(48);
             let drawn = match (self.log_x, self.log_y) {
                 (false, false) => builder.build_cartesian_2d(x.0..x.1, y.0..y.1).map_err(wrong).and_then(|c| self.draw(c, &mut hits)),
                 (true, false) => {
@@ -95,7 +94,7 @@ impl Plot {
         X: Ranged<ValueType = f64> + ValueFormatter<f64>,
         Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
     {
-        let text = ("sans-serif", 14).into_font().color(&INK);
+        let text = ("sans-serif", 17).into_font().color(&INK);
         let words = |v: &f64| self.word(*v);
         chart
             .configure_mesh()
@@ -105,8 +104,7 @@ impl Plot {
             .label_style(text.clone())
             .axis_desc_style(text)
             .x_desc(self.x)
-            .y_desc(self.y)
-            .x_labels(7)
+            .x_labels(6)
             .y_labels(6)
             .x_label_formatter(&words)
             .y_label_formatter(&|v| tick(*v))
@@ -212,7 +210,7 @@ mod tests {
         let points =
             (1..=1000_u32).map(|x| Point { x: f64::from(x), y: 2.0, low: Some(1.0), high: Some(3.0), told: "<n>".to_owned() }).collect();
         let plot =
-            Plot { name: "test", x: "x", y: "y", series: vec![Series { place: 1, joined: true, open: false, points }], ..Plot::default() };
+            Plot { name: "test", x: "x", series: vec![Series { place: 1, joined: true, open: false, points }], ..Plot::default() };
         let svg = plot.svg().unwrap();
         assert!(svg.contains("var(--s1)") && svg.contains("var(--ink)") && svg.contains("&lt;n&gt;"));
         assert!(!svg.contains("#0") && !svg.contains("font-family") && !svg.contains("http://www.w3.org/1999/xlink"));

@@ -40,17 +40,19 @@ fn times(report: &Report, phase: Phase) -> Result<Vec<Value>, ReportError> {
         let mut series = Vec::new();
         for (place, mut points) in lines {
             points.sort_by(|a, b| a.x.total_cmp(&b.x));
+            // Side by side, so that intervals of one length do not hide each other.
+            points.iter_mut().for_each(|p| p.x *= 1.0 + 0.03 * real_size(place));
             series.push(Series { place, joined: true, open: false, points });
         }
         if series.iter().all(|s| s.points.len() < 2) {
             continue;
         }
-        let (name, x, y) = match phase {
+        let (name, x, unit) = match phase {
             Phase::Prefill => ("prefill time over prompt length", "tokens", "ms a call"),
             _ => ("decode time over context", "context", "ms a step"),
         };
-        let plot = Plot { name, x, y, log_x: true, log_y: phase == Phase::Prefill, series, ..Plot::default() };
-        let title = format!("{}, batch {batch}", if phase == Phase::Prefill { "Prefill" } else { "Decode" });
+        let plot = Plot { name, x, log_x: true, log_y: phase == Phase::Prefill, series, ..Plot::default() };
+        let title = format!("{}, batch {batch}: {unit}", if phase == Phase::Prefill { "Prefill" } else { "Decode" });
         panels.extend(panel(title, plot.svg()?));
     }
     Ok(panels)
@@ -81,8 +83,8 @@ fn curves(report: &Report) -> Result<Vec<Value>, ReportError> {
             })
             .collect();
         let start = if warm { "warm-up in the runner" } else { "fresh process" };
-        let plot = Plot { name: "time of the first calls", x: "call", y: "ms", series, ..Plot::default() };
-        panels.extend(panel(format!("{start}: {phase}, {cell}"), plot.svg()?));
+        let plot = Plot { name: "time of the first calls", x: "call", series, ..Plot::default() };
+        panels.extend(panel(format!("{start}, {phase}: ms ({cell})"), plot.svg()?));
     }
     Ok(panels)
 }
@@ -106,14 +108,13 @@ fn roofline(report: &Report) -> Result<Option<Value>, ReportError> {
     let plot = Plot {
         name: "achieved rate over arithmetic intensity",
         x: "operations a byte",
-        y: "GFLOP/s",
         log_x: true,
         log_y: true,
         series,
         rules: rules.into_iter().collect(),
         ..Plot::default()
     };
-    Ok(panel("Filled: prefill. Open: decode.".to_owned(), plot.svg()?))
+    Ok(panel("GFLOP/s. Filled: prefill. Open: decode.".to_owned(), plot.svg()?))
 }
 
 pub(super) fn history(history: &History) -> Result<Option<Value>, ReportError> {
@@ -132,6 +133,6 @@ pub(super) fn history(history: &History) -> Result<Option<Value>, ReportError> {
     }
     series.push(Series { place: 0, joined: true, open: false, points });
     let x_words = history.points.iter().map(|p| p.created.get(5..10).unwrap_or_default().to_owned()).collect();
-    let plot = Plot { name: "one cell over many runs", x: "run", y: "ms", series, rules, x_words, ..Plot::default() };
-    Ok(panel(history.cell.clone(), plot.svg()?))
+    let plot = Plot { name: "one cell over many runs", x: "run", series, rules, x_words, ..Plot::default() };
+    Ok(panel(format!("{}: ms", history.cell), plot.svg()?))
 }

@@ -209,8 +209,7 @@ mod tests {
     fn colours_follow_the_page_and_nothing_is_fixed() {
         let points =
             (1..=1000_u32).map(|x| Point { x: f64::from(x), y: 2.0, low: Some(1.0), high: Some(3.0), told: "<n>".to_owned() }).collect();
-        let plot =
-            Plot { name: "test", x: "x", series: vec![Series { place: 1, joined: true, open: false, points }], ..Plot::default() };
+        let plot = Plot { name: "test", x: "x", series: vec![Series { place: 1, joined: true, open: false, points }], ..Plot::default() };
         let svg = plot.svg().unwrap();
         assert!(svg.contains("var(--s1)") && svg.contains("var(--ink)") && svg.contains("&lt;n&gt;"));
         assert!(!svg.contains("#0") && !svg.contains("font-family") && !svg.contains("http://www.w3.org/1999/xlink"));

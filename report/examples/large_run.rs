@@ -2,6 +2,7 @@
 //! 200 MB. `cargo run --release -p phase-report --example large_run -- DIR`.
 
 #[path = "../tests/support/mod.rs"]
+#[expect(dead_code, reason = "the tests use all of it")]
 mod support;
 
 use phase_scenario::Calls;

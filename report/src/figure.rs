@@ -115,8 +115,7 @@ pub(crate) fn digits(value: f64) -> String {
     }
     match magnitude {
         0.0 => "0".to_owned(),
-        m if m >= 1e6 || m < 1e-4 => format!("{value:.2e}"),
-        m if m >= 1000.0 => format!("{value:.0}"),
+        m if !(1e-4..1e6).contains(&m) => format!("{value:.2e}"),
         m if m >= 100.0 => format!("{value:.0}"),
         m if m >= 10.0 => format!("{value:.1}"),
         m if m >= 1.0 => format!("{value:.2}"),

@@ -37,7 +37,7 @@ addEventListener('load', () => setTimeout(() => {
 }, 50));
 </script></body>"##;
 
-#[expect(clippy::disallowed_methods, reason = "a test is told its tools through the environment")]
+#[expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a test is told its tools, and says what it lacks")]
 fn chromium() -> Option<String> {
     if let Ok(named) = std::env::var("PHASE_TEST_CHROMIUM") {
         assert!(works(&named), "PHASE_TEST_CHROMIUM names {named}, which does not run");
@@ -57,13 +57,13 @@ fn works(program: &str) -> bool {
 /// What the visitor wrote down.
 fn visit(chromium: &str, folder: &Path, page: &str, width: u32) -> serde_json::Value {
     let file = folder.join("page.html");
-    std::fs::write(&file, page.replace("</body>", VISITOR)).unwrap();
+    std::fs::write(&file, page.replace("</body>", VISITOR)).expect("it works");
     // The page lies in a frame of the wanted width: a window of a headless browser has a least one.
     let frame = folder.join("frame.html");
     let html = format!(
         "<iframe id=f style=\"width:{width}px;height:900px;border:0\" src=\"page.html\"></iframe><script>addEventListener('load',()=>setTimeout(()=>{{const s=document.getElementById('f').contentDocument.getElementById('seen').textContent;document.body.append(Object.assign(document.createElement('script'),{{type:'application/json',id:'out',textContent:s}}))}},400))</script>"
     );
-    std::fs::write(&frame, html).unwrap();
+    std::fs::write(&frame, html).expect("it works");
     let profile = folder.join("profile");
     let out = Command::new(chromium)
         .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--allow-file-access-from-files"])
@@ -71,11 +71,11 @@ fn visit(chromium: &str, folder: &Path, page: &str, width: u32) -> serde_json::V
         .arg(format!("--user-data-dir={}", profile.display()))
         .arg(format!("file://{}", frame.display()))
         .output()
-        .unwrap();
+        .expect("it works");
     let dom = String::from_utf8_lossy(&out.stdout);
     let json = dom.split_once("id=\"out\">").and_then(|(_, rest)| rest.split_once("</script>"));
     let (json, _) = json.unwrap_or_else(|| panic!("no visit: {}\n{dom}", String::from_utf8_lossy(&out.stderr)));
-    serde_json::from_str(json).unwrap()
+    serde_json::from_str(json).expect("it works")
 }
 
 #[test]

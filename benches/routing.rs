@@ -6,7 +6,9 @@
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use phase_core::{BackendId, MeasurementBoundary, Phase, Shape, StackInfo};
-use phase_policy::{Drift, Observation, Policy, PolicyOptions, Router, ScenarioMatrix, SharedRouter, Workload, capacity::Mix};
+use phase_policy::{
+    Actual, Drift, Ledger, Observation, Policy, PolicyOptions, Router, ScenarioMatrix, SharedRouter, Workload, capacity::Mix,
+};
 use std::{collections::BTreeMap, hint::black_box};
 
 const BACKENDS: [(&str, u64); 3] = [("ort-cpu", 10), ("candle-cpu", 11), ("burn-cpu", 12)];
@@ -62,6 +64,29 @@ fn routing(c: &mut Criterion) {
     group.finish();
 }
 
+/// What is noted about each request: under 100 ns, windows that fill and close included.
+fn noting(c: &mut Criterion) {
+    let mut group = c.benchmark_group("noting");
+    let router = Router::new(policy(&observations(6, 42, 3, 1)));
+    let ask = Workload::new(2, 48, 24);
+    let decision = router.decide(&ask);
+    let expectation = decision.expectation().expect("a prediction");
+    group.bench_function("expectation", |b| b.iter(|| black_box(&decision).expectation()));
+    let mut ledger = Ledger::new(&router);
+    let mut ns = 400_000;
+    group.bench_function("ledger", |b| {
+        b.iter(|| {
+            // Ratios of all sizes, so that no one bin stays in a register.
+            ns = ns * 7919 % 800_011 + 100_000;
+            ledger.note(black_box(Some(&expectation)), &Actual::new(ns, 23 * ns));
+        });
+    });
+    let mut drift = Drift::new(&Mix::parse("2x48x24:1").expect("a mix"));
+    group.bench_function("drift", |b| b.iter(|| drift.note(black_box(&ask))));
+    group.bench_function("drift_routed", |b| b.iter(|| drift.note_routed(&router, black_box(&ask))));
+    group.finish();
+}
+
 fn building(c: &mut Criterion) {
     let mut group = c.benchmark_group("build");
     group.sample_size(10);
@@ -75,17 +100,5 @@ fn building(c: &mut Criterion) {
     group.finish();
 }
 
-/// What is noted of a request for drift: counted alone, and with the question whether the policy covers it.
-fn drift(c: &mut Criterion) {
-    let mut group = c.benchmark_group("drift");
-    let router = Router::new(policy(&observations(6, 42, 3, 1)));
-    let mix = Mix::parse("2x48x24:8,256x128:2").expect("a mix");
-    let ask = Workload::new(2, 48, 24);
-    let mut drift = Drift::new(&mix);
-    group.bench_function("note", |b| b.iter(|| drift.note(black_box(&ask))));
-    group.bench_function("note_routed", |b| b.iter(|| drift.note_routed(&router, black_box(&ask))));
-    group.finish();
-}
-
-criterion_group!(benches, routing, drift, building);
+criterion_group!(benches, routing, noting, building);
 criterion_main!(benches);

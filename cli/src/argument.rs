@@ -85,6 +85,8 @@ pub(crate) enum Command {
     /// One cold start, for `bench`
     #[command(hide = true)]
     Cold(Cold),
+    /// Let loaded models stand idle and time the next call, for `policy --idle`
+    Idle(Idle),
     /// Check a run directory: digests, and every cell recomputed from the raw events
     Validate(Validate),
     /// Show a run: decision card, matrix, gates
@@ -219,6 +221,24 @@ pub(crate) struct Cold {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct Idle {
+    #[command(flatten)]
+    pub(crate) checkpoint: Checkpoint,
+    /// Backends, by bare name or path
+    #[arg(long, value_delimiter = ',', default_value = "ort,candle,burn", value_name = "LIST")]
+    pub(crate) backends: Vec<String>,
+    /// Idle times: `short` up to 1 s, `full` up to 60 s
+    #[arg(long, default_value = "short", value_parser = ["short", "full"])]
+    pub(crate) effort: String,
+    /// Prompt tokens; decode steps are timed right after them
+    #[arg(short = 'p', long, default_value_t = 32, value_name = "N")]
+    pub(crate) prompt_tokens: usize,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct Validate {
     /// The run directory
     pub(crate) run: PathBuf,
@@ -312,6 +332,9 @@ pub(crate) struct Policy {
     /// The backend for ties and for what was not measured [default: ort, the source document's hypothesis]
     #[arg(long, value_name = "BACKEND")]
     pub(crate) default_safe: Option<String>,
+    /// A file of `phase idle`, measured under the boundary of the runs
+    #[arg(long, value_name = "FILE")]
+    pub(crate) idle: Option<PathBuf>,
     /// Differences below this share are ties
     #[arg(long, default_value_t = 0.02, value_name = "SHARE")]
     pub(crate) rope: f64,

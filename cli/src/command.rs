@@ -9,6 +9,7 @@ pub(crate) mod energy;
 #[cfg(feature = "export")]
 pub(crate) mod export;
 pub(crate) mod generate;
+pub(crate) mod idle;
 pub(crate) mod logits;
 pub(crate) mod model;
 pub(crate) mod plan;

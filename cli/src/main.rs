@@ -33,6 +33,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Doctor(a) => command::doctor::run(&setting, a),
         Command::Bench(a) => command::bench::run(&setting, a),
         Command::Cold(a) => command::cold::run(&setting, a),
+        Command::Idle(a) => command::idle::run(&setting, a),
         Command::Validate(a) => command::run_directory::validate(a),
         Command::Report(a) => command::run_directory::report(a),
         Command::Compare(a) => command::run_directory::compare(a),

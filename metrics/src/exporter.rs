@@ -8,7 +8,7 @@ use crate::{
     state::{Seen, State},
 };
 use phase_core::{Clock, Energy, Evidence, MeasurementBoundary, Outcome, Phase};
-use phase_policy::{Cell, Changes, Decision, Limits, Observation, Policy, Validity, cost::PerMillion};
+use phase_policy::{Cell, Changes, Decision, LedgerSnapshot, Limits, Observation, Policy, Validity, cost::PerMillion};
 use std::{
     fmt,
     sync::{
@@ -228,6 +228,12 @@ impl Exporter {
     /// The same without loaded models: [`Changes::of_probes`].
     pub fn set_changes(&self, policy: &Policy, changes: &Changes) {
         self.inner.state().set_changes(policy, changes);
+    }
+
+    /// What was predicted against what then happened, in place of what was said before: a worker's
+    /// [`Ledger::snapshot`](phase_policy::Ledger::snapshot), or those of all workers merged.
+    pub fn set_ledger(&self, ledger: &LedgerSnapshot) {
+        self.inner.state().ledger = Some(ledger.clone());
     }
 
     /// Everything, as text.

@@ -9,7 +9,7 @@ use crate::{
     text::Writer,
 };
 use phase_core::{Energy, NoData};
-use phase_policy::{Cell, Reason, SCHEMA, cost::Bounded};
+use phase_policy::{Cell, LedgerEntry, LedgerSnapshot, Reason, SCHEMA, cost::Bounded};
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 /// OpenTelemetry's operation for prompts in and tokens out.
@@ -33,6 +33,9 @@ pub(crate) fn render(inner: &Inner, model: &str, format: TextFormat) -> String {
         w.sample(&table::BOUNDARY_INFO, &[backend, boundary], 1.0);
     }
     cells(&mut w, &state.cells);
+    if let Some(snapshot) = &state.ledger {
+        ledger(&mut w, snapshot);
+    }
     drop(state);
     for s in backends.iter().filter(|s| s.unmatched.load(Relaxed) > 0) {
         w.sample(&table::REQUESTS_UNMATCHED, &[&s.name], real(s.unmatched.load(Relaxed)));
@@ -206,6 +209,42 @@ fn policy(w: &mut Writer, state: &State) {
     }
     for ((backend, severity), fields) in &standing.changed {
         w.sample(&table::POLICY_CHANGED_FIELDS, &[backend, &severity.to_string()], real(*fields));
+    }
+}
+
+fn ledger(w: &mut Writer, LedgerSnapshot { policy_digest: _, entries, regret, unpredicted, unusable }: &LedgerSnapshot) {
+    let counters: [(&table::Metric, fn(&LedgerEntry) -> f64); 3] = [
+        (&table::LEDGER_REQUESTS, |e| real(e.requests)),
+        (&table::LEDGER_PREDICTED, |e| e.predicted_seconds),
+        (&table::LEDGER_ACTUAL, |e| e.actual_seconds),
+    ];
+    for (metric, of) in counters {
+        entries.iter().for_each(|e| w.sample(metric, &[e.backend.as_str(), e.part.as_str()], of(e)));
+    }
+    type Split = fn(&LedgerEntry) -> [u64; 2];
+    let split: [(&table::Metric, [&str; 2], Split); 3] = [
+        (&table::LEDGER_INTERVAL, ["inside", "outside"], |e| [e.inside_interval, e.with_interval - e.inside_interval]),
+        (&table::LEDGER_P95, ["below", "above"], |e| [e.below_p95, e.with_p95 - e.below_p95]),
+        (&table::LEDGER_WINDOWS, ["good", "bad"], |e| [e.windows - e.bad_windows, e.bad_windows]),
+    ];
+    for (metric, names, of) in split {
+        for e in entries {
+            for (name, count) in names.iter().zip(of(e)) {
+                w.sample(metric, &[e.backend.as_str(), e.part.as_str(), name], real(count));
+            }
+        }
+    }
+    for e in entries {
+        let window = e.last_window.iter().flat_map(|w| [("low", w.low), ("median", w.ratio), ("high", w.high)]);
+        window.for_each(|(stat, value)| w.sample(&table::LEDGER_RATIO, &[e.backend.as_str(), e.part.as_str(), stat], value));
+    }
+    for e in entries {
+        w.sample(&table::LEDGER_REMEASURE, &[e.backend.as_str(), e.part.as_str()], f64::from(u8::from(e.remeasure)));
+    }
+    w.sample(&table::LEDGER_REGRET, &[], regret.regret_seconds);
+    w.sample(&table::LEDGER_SAVED, &[], regret.saved_seconds);
+    for (why, count) in [("unpredicted", unpredicted), ("unusable", unusable)] {
+        w.sample(&table::LEDGER_APART, &[why], real(*count));
     }
 }
 

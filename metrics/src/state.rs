@@ -1,7 +1,7 @@
 //! What is told now and then, and kept until it is told again.
 
 use phase_core::Evidence;
-use phase_policy::{BackendValidity, Cell, Changes, Policy, Severity, Validity, cost::PerMillion, severity};
+use phase_policy::{BackendValidity, Cell, Changes, LedgerSnapshot, Policy, Severity, Validity, cost::PerMillion, severity};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Default)]
@@ -13,6 +13,7 @@ pub(crate) struct State {
     pub(crate) cells: Vec<Cell>,
     pub(crate) policy: Option<PolicyState>,
     pub(crate) standing: Option<Standing>,
+    pub(crate) ledger: Option<LedgerSnapshot>,
 }
 
 /// Evidence in numbers: the records themselves may have megabytes.

@@ -158,6 +158,28 @@ table! {
         "Energy of one call in a measured cell, with its status; cells without a number are in phase_cell_energy_info.";
     CELL_ENERGY_INFO = Gauge "phase_cell_energy_info", "", OF_CELL_STATUS, &[], None,
         "1: the status of the energy of a measured cell, and the reason where there is no number.";
+    LEDGER_REQUESTS = Counter "phase_ledger_requests_total", "", &["backend", "part"], &[], None,
+        "Requests whose prediction was held against what they took: part prefill, decode_step or request.";
+    LEDGER_PREDICTED = Counter "phase_ledger_predicted_seconds_total", "seconds", &["backend", "part"], &[], None,
+        "Sum of the predictions of those requests.";
+    LEDGER_ACTUAL = Counter "phase_ledger_actual_seconds_total", "seconds", &["backend", "part"], &[], None,
+        "Sum of what they took.";
+    LEDGER_INTERVAL = Counter "phase_ledger_interval_requests_total", "", &["backend", "part", "where"], &[], None,
+        "Requests by where they lay: inside or outside of the predicted interval of the median. Single requests may well lie outside.";
+    LEDGER_P95 = Counter "phase_ledger_p95_requests_total", "", &["backend", "part", "where"], &[], None,
+        "Requests by where they lay: below or above the upper bound of the 95th percentile.";
+    LEDGER_WINDOWS = Counter "phase_ledger_windows_total", "", &["backend", "part", "verdict"], &[], None,
+        "Full windows of requests: verdict good or bad.";
+    LEDGER_RATIO = Gauge "phase_ledger_window_ratio", "", &["backend", "part", "stat"], &[], None,
+        "Actual over predicted in the last full window: stat median, and low and high of where that median lies.";
+    LEDGER_REMEASURE = Gauge "phase_ledger_remeasure", "", &["backend", "part"], &[], None,
+        "1: three bad windows in a row, a measurement is due.";
+    LEDGER_REGRET = Counter "phase_ledger_regret_seconds_total", "seconds", &[], &[], None,
+        "By how much requests took longer than the best other route was predicted to.";
+    LEDGER_SAVED = Counter "phase_ledger_saved_seconds_total", "seconds", &[], &[], None,
+        "By how much the others were faster than that.";
+    LEDGER_APART = Counter "phase_ledger_apart_requests_total", "", &["why"], &[], None,
+        "Requests that were not held against anything: why unpredicted, or unusable (of another policy, or without times).";
     REQUESTS_UNMATCHED = Counter "phase_requests_unmatched_total", "", &["backend"], &[], None,
         "Requests whose calls were no longer known at their end (more than 64 conversations at once): they have no TTFT and no TPOT.";
     EVENTS_UNLISTED = Counter "phase_events_unlisted_total", "", &[], &[], None,

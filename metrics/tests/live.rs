@@ -5,6 +5,7 @@ use phase_core::{
     Model, NoData, Phase, Prefill, PromptBatch, RingSink, Session, TokenId, sim::Sim,
 };
 use phase_metrics::{Exporter, TextFormat, table};
+use phase_policy::{LedgerEntry, LedgerSnapshot, Part, Regret, WindowReport, WindowVerdict};
 use std::{sync::Arc, time::Duration};
 
 fn exporter() -> (Exporter, Arc<ManualClock>) {
@@ -137,4 +138,43 @@ fn the_text_names_only_what_is_in_the_table() {
     }
     assert_eq!(line(&text, r#"phase_model_load_seconds_total{backend="x"}"#), "1.5");
     assert!(text.ends_with("# EOF\n"));
+}
+
+#[test]
+fn a_ledger_is_told_as_it_is() {
+    let (exporter, _) = exporter();
+    assert!(!exporter.render(TextFormat::Prometheus).contains("phase_ledger"));
+    let window = WindowReport { verdict: WindowVerdict::Median, ratio: 1.4, low: 1.3, high: 1.5, confidence: 0.99 };
+    let entry = LedgerEntry {
+        backend: BackendId::new("sim"),
+        part: Part::DecodeStep,
+        requests: 1000,
+        predicted_seconds: 1.0,
+        actual_seconds: 1.5,
+        with_interval: 900,
+        inside_interval: 600,
+        with_p95: 500,
+        below_p95: 450,
+        windows: 5,
+        bad_windows: 3,
+        bad_in_a_row: 3,
+        last_window: Some(window),
+        remeasure: true,
+    };
+    let regret = Regret { requests: 10, worse: 4, regret_seconds: 0.5, saved_seconds: 2.0 };
+    exporter.set_ledger(&LedgerSnapshot { policy_digest: "d".to_owned(), entries: vec![entry], regret, unpredicted: 7, unusable: 1 });
+    let text = exporter.render(TextFormat::Prometheus);
+    for (begins, value) in [
+        ("phase_ledger_requests_total{backend=\"sim\",part=\"decode_step\"}", "1000.0"),
+        ("phase_ledger_actual_seconds_total{backend=\"sim\",part=\"decode_step\"}", "1.5"),
+        ("phase_ledger_interval_requests_total{backend=\"sim\",part=\"decode_step\",where=\"outside\"}", "300.0"),
+        ("phase_ledger_p95_requests_total{backend=\"sim\",part=\"decode_step\",where=\"above\"}", "50.0"),
+        ("phase_ledger_windows_total{backend=\"sim\",part=\"decode_step\",verdict=\"bad\"}", "3.0"),
+        ("phase_ledger_window_ratio{backend=\"sim\",part=\"decode_step\",stat=\"median\"}", "1.4"),
+        ("phase_ledger_remeasure{backend=\"sim\",part=\"decode_step\"}", "1.0"),
+        ("phase_ledger_regret_seconds_total", "0.5"),
+        ("phase_ledger_apart_requests_total{why=\"unpredicted\"}", "7.0"),
+    ] {
+        assert_eq!(line(&text, begins), value, "{begins}");
+    }
 }

@@ -1,5 +1,7 @@
 //! Negative controls: equals must not be told apart, and a policy must beat chance.
 
+#![expect(clippy::unwrap_used, reason = "it is all test code")]
+
 mod common;
 
 use common::{BULK, FAST, SAFE, boundaries, policy};

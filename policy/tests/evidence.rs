@@ -1,5 +1,7 @@
 //! Compile evidence: what raw records prove, and what it takes to compile.
 
+#![expect(clippy::unwrap_used, reason = "it is all test code")]
+
 mod common;
 
 use common::{FAST, SAFE, boundaries, boundary_of};

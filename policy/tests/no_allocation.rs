@@ -3,7 +3,7 @@
 mod common;
 
 use phase_core::{Phase, Shape};
-use phase_policy::{ModelTier, Objective, SharedRouter, TieredRouter, Workload};
+use phase_policy::{Actual, Ledger, ModelTier, Objective, SharedRouter, TieredRouter, Workload};
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
@@ -50,7 +50,15 @@ fn deciding_does_not_allocate() {
     black_box(shared.load().decide(&Workload::new(1, 32, 8)));
     let tiers = ["small", "big"].map(|name| ModelTier::new(name, common::router(), 1.0, 0.9));
     let tiered = TieredRouter::new(tiers.into()).unwrap();
+    let mut ledgers: Vec<_> = routers.iter().map(Ledger::new).collect();
     let before = ALLOCATIONS.get();
+    // Windows fill and close.
+    for (router, ledger) in routers.iter().zip(&mut ledgers) {
+        for i in 0..2000 {
+            let decision = router.decide(black_box(&Workload::new(1, 32 + i % 500, 1 + i % 40)));
+            ledger.note(decision.expectation().as_ref(), &Actual::new(3_000_000, if i % 40 == 0 { 0 } else { 90_000_000 }));
+        }
+    }
     for router in &routers {
         for batch in [0, 1, 2, 4] {
             for prompt in [0, 1, 32, 77, 128, 1000, 5000] {

@@ -76,7 +76,7 @@ fn money_can_turn_a_ranking_around() {
     assert_eq!(at(1.1).decide(&chat).route.backend, &FAST);
     assert_eq!(at(2.0).decide(&chat).route.backend, &SAFE);
     assert!(matches!(at(1.22).decide(&chat).route.reason, Reason::Tie { .. } | Reason::Ambiguous { .. }));
-    assert!(matches!(at(2.0).decide(&chat).decode.reason, Reason::Winner { ratio } if ratio.ratio < 0.7), "safe wins decode by money");
+    assert!(matches!(at(2.0).decide(&chat).decode().reason, Reason::Winner { ratio } if ratio.ratio < 0.7), "safe wins decode by money");
     let missing = Objective::Cost { usd_per_hour: vec![(SAFE, 1.0)] };
     assert!(matches!(router().with_objective(&missing), Err(ObjectiveError::NoPrice { .. })));
     for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
@@ -108,7 +108,7 @@ fn energy_counts_only_where_it_was_measured_on_both() {
         let router = energy(&known);
         let d = router.decide(&chat);
         assert_eq!((d.route.backend, d.route.reason), (&SAFE, Reason::NoEnergy), "{known:?}");
-        assert_eq!(d.decode.reason, Reason::NoEnergy);
+        assert_eq!(d.decode().reason, Reason::NoEnergy);
     }
 }
 

@@ -18,8 +18,8 @@ fn a_decode_heavy_request_goes_to_the_measured_decode_winner() {
     assert_eq!((d.class, d.route.backend, d.route.against), (Class::DecodeHeavy, &FAST, Some(&SAFE)));
     let Reason::Winner { ratio } = d.route.reason else { panic!("{d:?}") };
     assert!(ratio.high < 1.0 / 1.02 && ratio.low > 0.75, "{ratio}");
-    assert!(matches!((d.prefill.reason, d.decode.reason), (Reason::Winner { .. }, Reason::Winner { .. })));
-    assert_eq!((d.prefill.backend, d.decode.backend), (&BULK, &FAST));
+    assert!(matches!((d.prefill().reason, d.decode().reason), (Reason::Winner { .. }, Reason::Winner { .. })));
+    assert_eq!((d.prefill().backend, d.decode().backend), (&BULK, &FAST));
     assert!(!d.compile.prefill && !d.compile.decode);
 }
 
@@ -37,7 +37,7 @@ fn the_prefill_winner_does_not_take_a_request_it_would_lose() {
     // 32 x 4 tokens: prefill 12.8 against 6.4 ms, but seven steps of 5 against 7.5 ms.
     let router = router();
     let d = router.decide(&Workload::new(4, 32, 8));
-    assert_eq!((d.class, d.prefill.backend, d.decode.backend), (Class::PrefillHeavy, &BULK, &FAST));
+    assert_eq!((d.class, d.prefill().backend, d.decode().backend), (Class::PrefillHeavy, &BULK, &FAST));
     assert_ne!(d.route.backend, &BULK);
 }
 
@@ -82,7 +82,7 @@ fn outside_of_the_envelope_the_answer_is_default_safe_and_says_which_edge() {
 #[test]
 fn within_it_the_nearest_bucket_by_ratio_decides() {
     let router = router();
-    let bucket = |prompt| router.decide(&Workload::new(1, prompt, 1)).prefill.bucket.unwrap().new_tokens;
+    let bucket = |prompt| router.decide(&Workload::new(1, prompt, 1)).prefill().bucket.unwrap().new_tokens;
     // The geometric mean of 32 and 128 is 64, of 128 and 512 it is 256.
     assert_eq!([16, 32, 64, 65, 256, 257, 1024].map(bucket), [32, 32, 32, 128, 128, 512, 512]);
 }
@@ -123,7 +123,7 @@ fn too_few_blocks_and_a_missing_default_decide_nothing() {
     let no_decode: Vec<_> = observations(&[SAFE, FAST]).into_iter().filter(|o| o.backend == FAST || o.phase == Phase::Prefill).collect();
     let router = build(&no_decode);
     let d = router.decide(&Workload::new(1, 128, 64));
-    assert_eq!((d.route.reason, d.decode.reason, d.predicted()), (Reason::NoCell, Reason::NoCell, None));
+    assert_eq!((d.route.reason, d.decode().reason, d.predicted()), (Reason::NoCell, Reason::NoCell, None));
     let prefill_only: Vec<_> = observations(&[SAFE, FAST]).into_iter().filter(|o| o.phase == Phase::Prefill).collect();
     let router = build(&prefill_only);
     assert_eq!(router.decide(&Workload::new(1, 128, 64)).route.reason, Reason::NoCell);
@@ -140,7 +140,7 @@ fn a_changed_boundary_degrades_to_default_safe_and_names_the_field() {
     let changed = router().with_live(&live("fast 2"));
     let d = changed.decide(&chat);
     assert_eq!((d.route.backend, d.route.against, d.route.reason), (&SAFE, Some(&FAST), Reason::BoundaryChanged));
-    assert_eq!(d.prefill.backend, &BULK, "what did not change still holds");
+    assert_eq!(d.prefill().backend, &BULK, "what did not change still holds");
     assert!(d.explain().to_string().contains("runtime.library: fast against fast 2"), "{}", d.explain());
     let tied = changed.decide(&Workload::new(1, 128, 1));
     assert_eq!(tied.route.backend, &BULK);
@@ -165,9 +165,9 @@ fn what_does_not_run_here_is_no_candidate() {
 fn warm_up_is_advised_where_cold_calls_were_measured() {
     let router = router();
     let d = router.decide(&Workload::new(1, 32, 64));
-    assert!(matches!(d.warmup.prefill, Warmth::Measured { ratio, n: 5, required: true, .. } if close(ratio, 40.0)));
-    assert_eq!(d.warmup.decode, Warmth::NotMeasured);
-    assert_eq!(router.decide(&Workload::new(1, 512, 64)).warmup.prefill, Warmth::NotMeasured);
+    assert!(matches!(d.warmup().prefill, Warmth::Measured { ratio, n: 5, required: true, .. } if close(ratio, 40.0)));
+    assert_eq!(d.warmup().decode, Warmth::NotMeasured);
+    assert_eq!(router.decide(&Workload::new(1, 512, 64)).warmup().prefill, Warmth::NotMeasured);
 }
 
 #[test]

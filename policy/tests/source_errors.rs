@@ -189,7 +189,7 @@ fn a_label_compiles_nothing_and_273_calls_have_no_p99() {
 fn cold_calls_have_cells_of_their_own() {
     let router = router();
     let d = router.decide(&Workload::new(1, 32, 1));
-    assert!(matches!(d.warmup.prefill, Warmth::Measured { required: true, ratio, .. } if ratio > 39.0));
+    assert!(matches!(d.warmup().prefill, Warmth::Measured { required: true, ratio, .. } if ratio > 39.0));
     let steady = router.predict(&SAFE, &Workload::new(1, 32, 1)).unwrap().prefill.ns;
     assert!(steady < 4e6, "{steady}");
     let cold = prefill(&SAFE, 1, 32, 0).with_regime(Regime::Cold);

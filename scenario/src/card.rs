@@ -61,8 +61,8 @@ fn decisions(run: &Run, router: &Router, out: &mut String) {
             ratio,
             decision.route.against.map_or_else(|| "-".to_owned(), ToString::to_string),
             why,
-            alone(&decision.prefill),
-            if new > 1 { alone(&decision.decode) } else { "-".to_owned() },
+            alone(&decision.prefill()),
+            if new > 1 { alone(&decision.decode()) } else { "-".to_owned() },
         ]);
     }
     rows.sort_by(|a, b| a[0].cmp(&b[0]));

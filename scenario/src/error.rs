@@ -21,6 +21,15 @@ pub enum ScenarioError {
         /// Every field that differs or is unknown.
         mismatch: BoundaryMismatch,
     },
+    /// A call of a measurement outside of runs failed.
+    #[error("{backend}: a call failed")]
+    Call {
+        /// The path.
+        backend: Arm,
+        /// Why.
+        #[source]
+        source: phase_core::BoxError,
+    },
     /// A file does not say what it should.
     #[error("{}{}: {why}", .file, .line.map_or_else(String::new, |n| format!(" line {n}")))]
     Damaged {

@@ -57,6 +57,7 @@ mod energy;
 mod error;
 mod evidence;
 mod files;
+mod idle;
 mod manifest;
 mod open;
 mod other_load;
@@ -86,6 +87,7 @@ pub use energy::{
 };
 pub use error::ScenarioError;
 pub use evidence::{ArtefactFile, EVIDENCE_SCHEMA, EvidenceFile};
+pub use idle::{IDLE_SCHEMA, IdleFile, IdlePlan, IdleReport, measure_idle};
 pub use manifest::{BackendEntry, Change, Manifest, ModelEntry, RUN_SCHEMA, Segment};
 pub use open::{Run, Validated, validate};
 pub use other_load::{CpuTicks, LoadProbe, NoLoad, OTHER_LOAD_LIMIT, ProcLoad};

@@ -2,7 +2,9 @@
 
 use crate::{
     EnergySummary, LoadSummary, Manifest, Parity, ScenarioError,
-    dir::{BLOCKS, DIGESTS, DIGESTS_SCHEMA, Digests, EVENTS, MANIFEST, PARITY, RunState, digests, intact_blocks, load, run_state},
+    dir::{
+        BLOCKS, CELLS_CSV, DIGESTS, DIGESTS_SCHEMA, Digests, EVENTS, MANIFEST, PARITY, RunState, digests, intact_blocks, load, run_state,
+    },
     evidence::{EVIDENCE_SCHEMA, EvidenceFile, compile_evidence, file_name},
     files::{json_text, list, read},
     manifest::RUN_SCHEMA,
@@ -11,7 +13,7 @@ use crate::{
     results::{Results, policy_matrix},
 };
 use phase_core::{Arm, MeasurementBoundary};
-use phase_policy::{CompileEvidence, EvidenceError, ScenarioMatrix};
+use phase_policy::{Cell, CompileEvidence, EvidenceError, ScenarioMatrix};
 use std::{collections::BTreeMap, path::Path};
 
 /// A complete run whose files were all checked.
@@ -76,6 +78,7 @@ impl Run {
         let blocks = complete_blocks(dir, &manifest)?;
         let results = Results::read(dir, &manifest)?;
         for (file, text) in results.files(&manifest)? {
+            let text = if file == CELLS_CSV { in_its_columns(dir, text)? } else { text };
             same_text(dir, file, &text)?;
         }
         let parity: Parity = load(dir, PARITY, PARITY_SCHEMA)?;
@@ -174,6 +177,25 @@ fn complete_blocks(dir: &Path, manifest: &Manifest) -> Result<Vec<BlockRecord>, 
         return Err(ScenarioError::damaged(EVENTS, usize::try_from(lines + 1).ok(), "there is more after the last block"));
     }
     Ok(blocks)
+}
+
+/// The table in the columns that the run's own has: those of an older version lack the ones that were added since. A table
+/// with unknown columns is left as it is, and will differ in its first line.
+fn in_its_columns(dir: &Path, want: String) -> Result<String, ScenarioError> {
+    let Some(bytes) = read(&dir.join(CELLS_CSV))? else { return Ok(want) };
+    let header = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
+    let header = String::from_utf8_lossy(header);
+    let columns: Option<Vec<usize>> = header.split(',').map(|name| Cell::CSV_COLUMNS.iter().position(|c| *c == name)).collect();
+    let Some(columns) = columns.filter(|c| c.len() < Cell::CSV_COLUMNS.len()) else { return Ok(want) };
+    let wrong = |e: &dyn std::fmt::Display| ScenarioError::damaged(CELLS_CSV, None, e.to_string());
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(want.as_bytes());
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for row in reader.records() {
+        let row = row.map_err(|e| wrong(&e))?;
+        writer.write_record(columns.iter().filter_map(|c| row.get(*c))).map_err(|e| wrong(&e))?;
+    }
+    let bytes = writer.into_inner().map_err(|e| wrong(&e))?;
+    String::from_utf8(bytes).map_err(|e| wrong(&e))
 }
 
 /// Whether a file is `want`, naming the first line that is not.

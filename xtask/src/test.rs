@@ -7,7 +7,7 @@ use crate::{
 use std::process::Command;
 
 /// Every example runs as a whole program; those that load a model take the fetched one.
-const EXAMPLES: [&str; 6] = ["quickstart", "own_backend", "own_policy", "route", "chat", "observe"];
+const EXAMPLES: [&str; 8] = ["quickstart", "own_backend", "own_policy", "route", "slo", "planner", "chat", "observe"];
 
 pub fn test() -> Result<()> {
     step("format", &mut cargo(&["fmt", "--all", "--check"]))?;

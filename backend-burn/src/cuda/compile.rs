@@ -14,9 +14,9 @@ use std::{
 use cubecl::{
     Compiler, define_kernel,
     ir::{
-        AddressType, ContiguousElements, DeviceIdentity, DeviceProperties, ElemType, FloatKind, HardwareProperties, MemoryDeviceProperties,
-        MmaProperties, TargetProperties, VectorSize,
-        features::{AtomicUsage, Plane},
+        AddressType, ContiguousElements, DeviceIdentity, DeviceProperties, HardwareProperties, MemoryDeviceProperties, MmaProperties,
+        TargetProperties, VectorSize,
+        features::Plane,
         settings::{ExecutionMode, KernelSettings},
     },
     prelude::{CubeDim, CubeKernel},

@@ -132,8 +132,9 @@ fn measure(setting: &Setting, arguments: &argument::Bench, runner: Runner<'_>, d
             }
         }
         Finish::Stopped { blocks_done, blocks_total } => Err(Failure::Check(format!(
-            "stopped after {blocks_done} of {blocks_total} blocks; go on with `phase bench --resume --out {}`",
-            dir.display()
+            "stopped after {blocks_done} of {blocks_total} blocks; go on with `phase bench --resume --out {}`{}",
+            dir.display(),
+            if arguments.energy.energy { " and the same options for energy" } else { "" }
         ))),
         other => Err(Failure::Check(format!("{other:?}"))),
     }

@@ -38,6 +38,12 @@ fn compile(arguments: &argument::Policy) -> Result<(), Failure> {
     for (run, why) in loaded.unproven() {
         note(&format!("run {run}: {why}"));
     }
+    if let Some(file) = &arguments.idle {
+        let text = std::fs::read_to_string(file).map_err(|e| Failure::Usage(format!("{}: {e}", file.display())))?;
+        let idle = phase_scenario::IdleFile::from_json(&file.display().to_string(), &text).map_err(|e| Failure::work(&e))?;
+        let curves = idle.curves(&options.constants).map_err(|e| Failure::work(&e))?;
+        options = options.with_idle_curves(curves);
+    }
     let matrix = loaded.matrix().map_err(|e| Failure::work(&e))?;
     let ceilings = arguments.ceiling.iter().map(|text| ceiling(text)).collect::<Result<Vec<_>, _>>()?;
     let known = |path: &BackendId| {

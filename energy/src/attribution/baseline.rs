@@ -68,17 +68,33 @@ impl Baseline {
     /// The mean power of `series` between `start` and `end`, from the windows that lie wholly inside. `None` with fewer than
     /// three of them, or where the stretch is void: an explicit quiet time is needed, the least reading ever seen is none.
     pub fn of(kind: BaselineKind, series: &Series, start: Timestamp, end: Timestamp, boundary: &str) -> Option<Self> {
-        let (a, b) = (series.seconds(start), series.seconds(end));
-        let void = series.voids().any(|(_, stretches)| stretches.iter().any(|s| s.start_s < b && s.end_s > a));
-        let inside: Vec<_> = series.windows().iter().filter(|w| w.lo_s >= a && w.hi_s <= b).map(|w| w.joules / w.sensed_s).collect();
-        if void || inside.len() < 3 {
+        Self::over(kind, series, &[(start, end)], boundary)
+    }
+
+    /// As [`of`](Self::of), over several quiet stretches together: the guards of isolated phases, which follow a slow drift.
+    pub fn over(kind: BaselineKind, series: &Series, quiet: &[(Timestamp, Timestamp)], boundary: &str) -> Option<Self> {
+        let (mut inside, mut joules, mut sensed_s) = (Vec::new(), 0.0, 0.0);
+        for &(start, end) in quiet {
+            let (a, b) = (series.seconds(start), series.seconds(end));
+            if series.voids().any(|(_, stretches)| stretches.iter().any(|s| s.start_s < b && s.end_s > a)) {
+                return None;
+            }
+            for window in series.windows().iter().filter(|w| w.lo_s >= a && w.hi_s <= b) {
+                inside.push(window.joules / window.sensed_s);
+                joules += window.joules;
+                sensed_s += window.sensed_s;
+            }
+        }
+        if inside.len() < 3 {
             return None;
         }
         #[expect(clippy::cast_precision_loss, reason = "a count of windows")]
         let n = inside.len() as f64;
-        let mean_w = inside.iter().sum::<f64>() / n;
+        // Over the whole time: a mean of powers would count windows that seem short, for a late poll, for more than they are.
+        let mean_w = joules / sensed_s;
         let variance = inside.iter().map(|w| (w - mean_w).powi(2)).sum::<f64>() / (n - 1.0);
-        let at = Timestamp::from_nanos(start.as_nanos().midpoint(end.as_nanos()));
+        let (first, last) = (quiet.first()?.0, quiet.last()?.1);
+        let at = Timestamp::from_nanos(first.as_nanos().midpoint(last.as_nanos()));
         Some(Self { kind, mean_w, error_w: (variance / n).sqrt(), at, celsius: None, boundary: boundary.to_owned() })
     }
 

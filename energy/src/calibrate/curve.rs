@@ -112,7 +112,7 @@ fn on_grid(polls: &[[f64; 2]]) -> Option<Vec<f64>> {
 }
 
 /// A tick this much of a period outside of its stretch is none of the grid's.
-const MAX_STRAY: f64 = 0.03;
+const MAX_STRAY: f64 = 0.015;
 
 #[cfg(test)]
 mod tests {

@@ -8,10 +8,10 @@ const TOP: f64 = 56.0;
 const WIDE: f64 = 600.0;
 const HIGH: f64 = 260.0;
 /// The highest share that is drawn; what is above it stands on the upper edge.
-const MOST: f64 = 3.0;
+const MOST: f64 = 4.5;
 /// Sensors in the order they are drawn, their names, and their marks' class.
 const DRAWN: [(&str, &str, &str); 3] = [
-    ("power_instant", "instant power (field 186), held between updates", "c"),
+    ("power_instant", "instant power (field 186)", "c"),
     ("power_samples", "the driver's ring of power samples", "b"),
     ("total_energy", "energy counter", "a"),
 ];
@@ -27,6 +27,7 @@ pub fn shots_svg(report: &CalibrationReport, busy_s: f64) -> Option<String> {
     #[expect(clippy::cast_precision_loss, reason = "a count of pulses")]
     let mean = counter.shots.iter().map(super::Shot::per_work).sum::<f64>() / counter.shots.len() as f64;
     let (width, height) = (LEFT + WIDE + 24.0, TOP + HIGH + 116.0);
+    let gpu = report.load.split(':').next().unwrap_or_default();
     let mut svg = String::new();
     let _ = write!(
         svg,
@@ -38,7 +39,7 @@ pub fn shots_svg(report: &CalibrationReport, busy_s: f64) -> Option<String> {
     let y = |share: f64| TOP + HIGH * (1.0 - share.clamp(0.0, MOST) / MOST);
     let _ = writeln!(
         svg,
-        "<text x=\"{LEFT}\" y=\"22\" font-size=\"15\">One pulse of {:.0} ms, as its sensors saw it, {} times</text>",
+        "<text x=\"{LEFT}\" y=\"22\" font-size=\"15\">One pulse of {:.0} ms, {} times, as the sensors of {gpu} saw it</text>",
         1e3 * busy_s,
         counter.shots.len()
     );
@@ -47,7 +48,7 @@ pub fn shots_svg(report: &CalibrationReport, busy_s: f64) -> Option<String> {
         "<text x=\"{LEFT}\" y=\"42\">energy above rest for its work, over the mean by the counter ({:.1} J)</text>",
         counter.mean_j
     );
-    for (share, label) in [(0.0, "0"), (0.5, ""), (1.0, "1"), (1.5, ""), (2.0, "2"), (2.5, ""), (3.0, "3")] {
+    for (share, label) in [(0.0, "0"), (1.0, "1"), (2.0, "2"), (3.0, "3"), (4.0, "4")] {
         let at = y(share);
         let _ = writeln!(
             svg,
@@ -78,7 +79,7 @@ pub fn shots_svg(report: &CalibrationReport, busy_s: f64) -> Option<String> {
         mark(&mut svg, class, LEFT + 6.0, at - 4.0);
         let _ = writeln!(
             svg,
-            "<text x=\"{:.0}\" y=\"{at:.0}\">{name}: one pulse is off by {:.0}% (standard deviation)</text>",
+            "<text x=\"{:.0}\" y=\"{at:.0}\">{name}: one pulse is off by {:.0}% (one sigma)</text>",
             LEFT + 20.0,
             100.0 * shown.error
         );

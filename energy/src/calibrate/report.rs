@@ -363,7 +363,7 @@ mod tests {
             let calibration = report.calibration.as_ref().unwrap_or_else(|| panic!("{sensor:?}: {}", report.verdict));
             assert_eq!(calibration.kind, sensor.kind, "{}", report.verdict);
             assert!((calibration.update_ns / 1e8 - 1.0).abs() < 0.02, "{calibration:?}");
-            assert!((calibration.window_ns * 1e-9 / sensor.window_s - 1.0).abs() < 0.3, "{sensor:?} {calibration:?}");
+            assert!((calibration.window_ns * 1e-9 / sensor.window_s - 1.0).abs() < 0.35, "{sensor:?} {calibration:?}");
             assert!((calibration.lag_ns * 1e-9 - sensor.lag_s).abs() < 0.02, "{sensor:?} {calibration:?}");
             assert!(calibration.min_w < IDLE_W && calibration.max_w >= 770.0 - 1e-9);
             assert!(calibration.model().is_ok() && calibration.holds_for(&report.source, report.reading));
@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn a_sensor_that_was_not_tested_in_step_is_not_judged() {
         let sensors = [sensor(ReadingKind::Counter, SensorKind::Integrating, 0.1, 0.0)];
-        let parts = vec![simulate(&Plan::first().steps, &sensors), simulate(&Plan::rest(&[], Extent::Full).steps, &sensors)];
+        let parts = vec![simulate(&Plan::first().steps, &sensors), simulate(&Plan::rest(&[], Extent::Short).steps, &sensors)];
         let found = analyse(&Measurements { load: String::new(), parts, perturbation: Vec::new() }, None, 0);
         assert!(found.sources[0].calibration.is_none() && found.sources[0].verdict.contains("T4"));
         assert_eq!(found.perturbation, None);

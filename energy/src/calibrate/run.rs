@@ -240,7 +240,7 @@ mod tests {
     fn steps_begin_where_their_phase_says() {
         let clock = Arc::new(ManualClock::default());
         clock.advance(Duration::from_millis(1234));
-        let plan = Plan::rest(&[0.1], Extent::Full);
+        let plan = Plan::rest(&[0.1], Extent::Short);
         let steps: Vec<_> = plan.steps.into_iter().filter(|s| s.test == Test::Phase).collect();
         let done = run_steps(&*clock, &mut Instant(Arc::clone(&clock)), &steps, MARGIN).unwrap();
         for d in &done {
@@ -248,6 +248,6 @@ mod tests {
             assert_eq!(start % 100_000_000, nanos(Duration::from_secs_f64(0.1 * d.step.phase.unwrap())));
             assert_eq!(d.busy.len(), d.step.count as usize);
         }
-        assert!(done.windows(2).all(|w| w[1].busy[0].start.since(w[0].busy.last().unwrap().end) >= Duration::from_millis(300)));
+        assert!(done.windows(2).all(|w| w[1].busy[0].start.since(w[0].busy.last().unwrap().end) >= Duration::from_millis(200)));
     }
 }

@@ -1,6 +1,9 @@
 //! Grouping and summarising.
 
-use super::{Cell, CellKey, Contexts, MatrixError, RegimeClass, ScenarioMatrix, TimeSummary, check_boundaries};
+use super::{
+    Calls, Cell, CellKey, Cold, Contexts, MatrixError, RegimeClass, ScenarioMatrix, Steady, TimeSummary, Warming, Warmness,
+    check_boundaries,
+};
 use crate::{
     Observation, constants,
     stats::{BlockMedian, Ordered, Steadiness, SteadyState, effective_size, real, real_size, steady_state},
@@ -10,37 +13,40 @@ use std::collections::BTreeMap;
 
 /// What the bounds of tails assume of calls in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Calls {
+pub(super) enum Assumed {
     /// They resemble each other as much as they do.
     Correlated,
     /// They don't.
     Independent,
 }
 
-struct Group<'a> {
+struct Group<'a, R: Warmness> {
     /// All boundaries of one backend, mode and kind of phase are the same: the first name stands for them.
     boundary: &'a str,
-    ok: Vec<&'a Observation>,
+    ok: Calls<'a, R>,
     failures: u64,
     cancelled: u64,
 }
 
-impl<'a> Group<'a> {
+/// The calls of one regime, by cell.
+type Groups<'a, R> = BTreeMap<CellKey, Group<'a, R>>;
+
+impl<'a, R: Warmness> Group<'a, R> {
     fn under(boundary: &'a str) -> Self {
-        Self { boundary, ok: Vec::new(), failures: 0, cancelled: 0 }
+        Self { boundary, ok: Calls::default(), failures: 0, cancelled: 0 }
     }
 }
 
 pub(super) fn build(
     observations: &[Observation],
     boundaries: &BTreeMap<String, MeasurementBoundary>,
-    calls: Calls,
+    assumed: Assumed,
 ) -> Result<ScenarioMatrix, MatrixError> {
     if observations.is_empty() {
         return Err(MatrixError::Empty);
     }
     check_boundaries(observations.iter().map(|o| (&o.backend, o.mode.as_str(), o.phase, o.boundary.as_str())), boundaries)?;
-    let mut groups: BTreeMap<CellKey, Group<'_>> = BTreeMap::new();
+    let (mut cold, mut warming, mut steady) = (Groups::<Cold>::new(), Groups::<Warming>::new(), Groups::<Steady>::new());
     for seen in observations {
         let key = key(seen)?;
         let cell = || key.id();
@@ -51,58 +57,64 @@ pub(super) fn build(
         if outcome == Outcome::Ok && duration_ns == 0 {
             return Err(MatrixError::ZeroDuration { cell: cell(), block });
         }
-        let group = groups.entry(key).or_insert_with(|| Group::under(&seen.boundary));
-        match outcome {
-            Outcome::Ok => group.ok.push(seen),
-            Outcome::Cancelled => group.cancelled += 1,
-            Outcome::Failed(_) => group.failures += 1,
-            _ => return Err(MatrixError::UnknownVocabulary { backend: seen.backend.clone(), what: "outcome" }),
+        match key.regime {
+            RegimeClass::Cold => add(&mut cold, key, seen)?,
+            RegimeClass::Warmup => add(&mut warming, key, seen)?,
+            RegimeClass::Steady => add(&mut steady, key, seen)?,
         }
     }
-    let steadiness = settle(&mut groups);
-    let cells: Vec<_> = groups
-        .into_iter()
-        .map(|(key, group)| {
-            let steady = steadiness.get(&key).copied();
-            Cell { steady, ..cell(key, group, calls) }
-        })
-        .collect();
+    let steadiness = settle(&mut steady, &mut warming);
+    let judged = cells(steady, assumed).map(|cell| Cell { steady: steadiness.get(&cell.key).copied(), ..cell });
+    let mut cells: Vec<_> = cells(cold, assumed).chain(cells(warming, assumed)).chain(judged).collect();
+    cells.sort_by(|a, b| a.key.cmp(&b.key));
     let used = |id: &String| cells.iter().any(|c| c.boundary == *id);
     let boundaries = boundaries.iter().filter(|(id, _)| used(id)).map(|(id, b)| (id.clone(), b.clone())).collect();
     Ok(ScenarioMatrix { boundaries, cells })
 }
 
+fn add<'a, R: Warmness>(groups: &mut Groups<'a, R>, key: CellKey, seen: &'a Observation) -> Result<(), MatrixError> {
+    let unknown = |what| MatrixError::UnknownVocabulary { backend: seen.backend.clone(), what };
+    let group = groups.entry(key).or_insert_with(|| Group::under(&seen.boundary));
+    match seen.outcome {
+        Outcome::Ok if group.ok.push(seen) => {}
+        Outcome::Ok => return Err(unknown("regime")),
+        Outcome::Cancelled => group.cancelled += 1,
+        Outcome::Failed(_) => group.failures += 1,
+        _ => return Err(unknown("outcome")),
+    }
+    Ok(())
+}
+
 /// Classifies each block of each steady cell, and moves what turns out to be warm-up to the warm-up cell.
-fn settle(groups: &mut BTreeMap<CellKey, Group<'_>>) -> BTreeMap<CellKey, Steadiness> {
+fn settle<'a>(steady: &mut Groups<'a, Steady>, warming: &mut Groups<'a, Warming>) -> BTreeMap<CellKey, Steadiness> {
     let mut all = BTreeMap::new();
-    let keys: Vec<_> = groups.keys().filter(|k| k.regime == RegimeClass::Steady && k.phase != Phase::Request).cloned().collect();
-    for key in keys {
-        let Some(group) = groups.get_mut(&key) else { continue };
+    for (key, group) in steady.iter_mut().filter(|(k, _)| k.phase != Phase::Request) {
         let mut steadiness = Steadiness::default();
-        let (mut steady, mut warming) = (Vec::with_capacity(group.ok.len()), Vec::new());
-        for (_, calls) in by_block(std::mem::take(&mut group.ok)) {
-            let state = steady_state(&without_context(&calls));
+        let calls = group.ok.as_slice();
+        let mut stays = vec![true; calls.len()];
+        for places in by_block(calls).into_values() {
+            let block: Vec<_> = places.iter().map(|i| calls[*i]).collect();
+            let state = steady_state(&without_context(&block));
             steadiness.count(state);
             let from = if let SteadyState::Warmup { from } = state { from } else { 0 };
-            warming.extend_from_slice(&calls[..from]);
-            steady.extend_from_slice(&calls[from..]);
+            places[..from].iter().for_each(|i| stays[*i] = false);
         }
-        group.ok = steady;
-        let boundary = group.boundary;
-        if !warming.is_empty() {
+        if stays.contains(&false) {
+            let (settled, early) = std::mem::take(&mut group.ok).demote(|i| stays[i]);
+            group.ok = settled;
             let warmup = CellKey { regime: RegimeClass::Warmup, ..key.clone() };
-            groups.entry(warmup).or_insert_with(|| Group::under(boundary)).ok.extend(warming);
+            warming.entry(warmup).or_insert_with(|| Group::under(group.boundary)).ok.append(early);
         }
-        all.insert(key, steadiness);
+        all.insert(key.clone(), steadiness);
     }
     all
 }
 
-/// Calls by block, each in the order they were measured.
-fn by_block<'a>(calls: Vec<&'a Observation>) -> BTreeMap<u32, Vec<&'a Observation>> {
-    let mut blocks: BTreeMap<u32, Vec<&'a Observation>> = BTreeMap::new();
-    for call in calls {
-        blocks.entry(call.block).or_default().push(call);
+/// Places of the calls of each block, in the order they were measured.
+fn by_block(calls: &[&Observation]) -> BTreeMap<u32, Vec<usize>> {
+    let mut blocks: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    for (place, call) in calls.iter().enumerate() {
+        blocks.entry(call.block).or_default().push(place);
     }
     blocks
 }
@@ -144,15 +156,21 @@ fn possible(seen: &Observation) -> bool {
     shape.batch > 0 && tokens
 }
 
-fn cell(key: CellKey, Group { boundary, ok, failures, cancelled }: Group<'_>, calls: Calls) -> Cell {
-    let blocks = blocks(&ok);
+/// The cells of one regime, which their keys take from the type of their calls.
+fn cells<R: Warmness>(groups: Groups<'_, R>, assumed: Assumed) -> impl Iterator<Item = Cell> {
+    groups.into_iter().map(move |(key, group)| cell(CellKey { regime: R::CLASS, ..key }, group, assumed))
+}
+
+fn cell<R: Warmness>(key: CellKey, Group { boundary, ok, failures, cancelled }: Group<'_, R>, assumed: Assumed) -> Cell {
+    let ok = ok.as_slice();
+    let blocks = blocks(ok);
     Cell {
         boundary: boundary.to_owned(),
         n: ok.len() as u64,
         failures,
         cancelled,
-        contexts: contexts(&ok),
-        time: summary(&ok, &blocks, calls),
+        contexts: contexts(ok),
+        time: summary(ok, &blocks, assumed),
         blocks,
         steady: None,
         energy: Energy::NoData { reason: NoData::NotRecorded },
@@ -181,17 +199,17 @@ fn contexts(ok: &[&Observation]) -> Option<Contexts> {
 
 /// How many independent calls these are worth: slow calls come in runs, and a run of them is one observation of a tail.
 fn independent_calls(ok: &[&Observation]) -> usize {
-    let blocks = by_block(ok.to_vec());
-    effective_size(&blocks.values().map(|calls| without_context(calls)).collect::<Vec<_>>())
+    let block = |places: Vec<usize>| without_context(&places.into_iter().map(|i| ok[i]).collect::<Vec<_>>());
+    effective_size(&by_block(ok).into_values().map(block).collect::<Vec<_>>())
 }
 
-fn summary(ok: &[&Observation], blocks: &[BlockMedian], assumed: Calls) -> Option<TimeSummary> {
+fn summary(ok: &[&Observation], blocks: &[BlockMedian], assumed: Assumed) -> Option<TimeSummary> {
     let medians = Ordered::new(blocks.iter().map(|b| b.median_ns))?;
     let calls = Ordered::new(ok.iter().map(|o| real(o.duration_ns)))?;
     let device: Option<Vec<_>> = ok.iter().map(|o| o.device_ns.map(real)).collect();
     let independent = match assumed {
-        Calls::Correlated => independent_calls(ok),
-        Calls::Independent => ok.len(),
+        Assumed::Correlated => independent_calls(ok),
+        Assumed::Independent => ok.len(),
     };
     let enough = blocks.len() >= constants::MIN_BLOCKS;
     let point = |p| if enough { calls.quantile(p) } else { None };

@@ -5,10 +5,12 @@ mod basis;
 mod build;
 mod cell;
 mod check;
+mod regime;
 
 pub use basis::{ActiveJoules, EnergyBasis, EnergySensor};
 pub use cell::{Cell, CellKey, Contexts, RegimeClass, TimeSummary};
 pub(crate) use check::{check_boundaries, check_cells};
+pub use regime::{Calls, Cold, Steady, Warming, Warmness};
 
 use crate::Observation;
 use phase_core::{BackendId, BoundaryMismatch, Energy, MeasurementBoundary};
@@ -52,7 +54,7 @@ impl ScenarioMatrix {
     /// No observations; a boundary that is not there; boundaries that may not be compared, with the fields; an
     /// observation that can't be true, with its cell.
     pub fn build(observations: &[Observation], boundaries: &BTreeMap<String, MeasurementBoundary>) -> Result<Self, MatrixError> {
-        build::build(observations, boundaries, build::Calls::Correlated)
+        build::build(observations, boundaries, build::Assumed::Correlated)
     }
 
     /// As [`build`](Self::build), with bounds of percentiles as if calls in a row were independent: what `cells.json` of a
@@ -64,7 +66,7 @@ impl ScenarioMatrix {
         observations: &[Observation],
         boundaries: &BTreeMap<String, MeasurementBoundary>,
     ) -> Result<Self, MatrixError> {
-        build::build(observations, boundaries, build::Calls::Independent)
+        build::build(observations, boundaries, build::Assumed::Independent)
     }
 
     /// All cells, ordered by key.

@@ -42,6 +42,14 @@ impl fmt::Display for Explanation<'_, '_> {
             Limits::Missed => writeln!(f, "Limits {}: may be missed, and nothing that runs is known to keep them.", d.router.slo())?,
             Limits::NotKnown => writeln!(f, "Limits {}: nothing is known, too little was measured here.", d.router.slo())?,
         }
+        match d.cold_limits() {
+            Limits::Unset => {}
+            Limits::Kept => writeln!(f, "Limits on cold requests {}: kept.", d.router.cold_slo())?,
+            Limits::Missed => writeln!(f, "Limits on cold requests {}: may be missed, warm it first.", d.router.cold_slo())?,
+            Limits::NotKnown => {
+                writeln!(f, "Limits on cold requests {}: nothing is known, too little was measured cold.", d.router.cold_slo())?;
+            }
+        }
         match d.predicted() {
             Some(p) => {
                 write!(f, "Predicted on {}: prefill {}", d.route.backend, Time(&p.prefill))?;
@@ -52,7 +60,7 @@ impl fmt::Display for Explanation<'_, '_> {
             }
             None => writeln!(f, "Predicted: nothing, there is no measurement to predict from.")?,
         }
-        for (name, choice) in [("Prefill", &d.prefill), ("Decode", &d.decode)] {
+        for (name, choice) in [("Prefill", &d.prefill()), ("Decode", &d.decode())] {
             writeln!(f, "{name} by itself: {}{}.", Reasoned(choice), Bucket(choice.bucket))?;
         }
         self.warmup(f)?;
@@ -74,7 +82,7 @@ impl fmt::Display for Explanation<'_, '_> {
 
 impl Explanation<'_, '_> {
     fn warmup(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (phase, warmth) in [("prefill", self.0.warmup.prefill), ("decode", self.0.warmup.decode)] {
+        for (phase, warmth) in [("prefill", self.0.warmup().prefill), ("decode", self.0.warmup().decode)] {
             match warmth {
                 Warmth::Measured { cold_ns, ratio, n, required } => {
                     let must = if required { "must be warm before it is routed to" } else { "warm it where the first call matters" };

@@ -1,16 +1,22 @@
 //! Answers per request from a compiled policy: no lock, no allocation, no lookup by name.
 
+mod arm;
 mod decide;
+mod decision;
 mod estimate;
+mod expectation;
 mod explain;
 mod objective;
+mod place;
+mod request;
 mod scale;
 mod shared;
 mod tables;
 mod tiers;
 
-pub use decide::{Choice, Decision, Fallbacks, Limits, Prediction, WarmupAdvice};
+pub use decision::{Choice, Decision, Fallbacks, Limits, Prediction, WarmupAdvice};
 pub use estimate::{Basis, Estimate, Unpredicted};
+pub use expectation::{Expectation, Expected};
 pub use explain::Explanation;
 pub(crate) use explain::Nanos;
 pub use objective::{Objective, ObjectiveError};
@@ -58,6 +64,9 @@ pub struct Router {
     tables: Tables,
     validity: Option<Validity>,
     slo: Slo,
+    cold_slo: Slo,
+    /// The policy's digest, the first 64 bits of it.
+    id: u64,
     /// Why the energy of a cell does not hold any more, by its place; empty where nobody looked.
     energy_voids: Vec<Option<NoData>>,
 }
@@ -65,7 +74,16 @@ pub struct Router {
 impl Router {
     /// Trusts that the process runs every backend under the policy's boundaries; see [`with_live`](Self::with_live).
     pub fn new(policy: Policy) -> Self {
-        Self { tables: Tables::new(&policy), policy, validity: None, slo: Slo::default(), energy_voids: Vec::new() }
+        let id = policy.digest().get(..16).and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or_default();
+        Self {
+            tables: Tables::new(&policy),
+            policy,
+            validity: None,
+            slo: Slo::default(),
+            cold_slo: Slo::default(),
+            id,
+            energy_voids: Vec::new(),
+        }
     }
 
     /// Holds the policy against the boundaries of the running process. A backend whose boundary changed is not routed
@@ -103,6 +121,14 @@ impl Router {
         self
     }
 
+    /// Limits on requests whose calls are the first ones on their path, which move no route: [`Decision::cold_limits`] says
+    /// whether they are kept, and [`warm_pool`](Self::warm_pool) what follows from it.
+    #[must_use]
+    pub fn with_cold_slo(mut self, slo: Slo) -> Self {
+        self.cold_slo = slo;
+        self
+    }
+
     /// What counts: time, unless this says otherwise.
     ///
     /// # Errors
@@ -113,9 +139,23 @@ impl Router {
         Ok(self)
     }
 
+    /// Every backend of the policy, the default-safe one first: the order in which decisions number them.
+    pub(crate) fn backends(&self) -> impl Iterator<Item = &BackendId> {
+        self.tables.backends.iter()
+    }
+
+    pub(crate) const fn short_digest(&self) -> u64 {
+        self.id
+    }
+
     /// The limits.
     pub fn slo(&self) -> &Slo {
         &self.slo
+    }
+
+    /// The limits on cold requests.
+    pub fn cold_slo(&self) -> &Slo {
+        &self.cold_slo
     }
 
     /// What it decides by.

@@ -1,15 +1,16 @@
 //! The policy's steady cells, sorted for lookup, with everything worked out that no request changes.
 
 use super::{
-    estimate::{Basis, Estimate},
+    arm::{Arm, Slope},
+    place::Place,
     scale::{Joules, Scale},
 };
 use crate::{
     Comparison, Policy, Warmup,
     constants::Constants,
-    matrix::{Cell, RegimeClass, TimeSummary},
-    rules::{Bases, Candidate, CompileReason, Liveness, Outside, Reason, Selection, Standing, Warmth, select},
-    stats::{Edges, Interval, real, real_size},
+    matrix::RegimeClass,
+    rules::{Bases, Candidate, CompileReason, Liveness, Outside, Reason, Selection, Standing, select},
+    stats::{Edges, real_size},
 };
 use phase_core::{BackendId, Phase, Shape};
 use std::collections::{BTreeMap, HashMap};
@@ -38,10 +39,10 @@ pub(super) struct Table {
 const SMALL: usize = 256;
 
 /// Comparisons and warm-ups of one phase, by backend and shape.
-struct Found<'p> {
-    comparisons: HashMap<(&'p BackendId, Shape), &'p Comparison>,
-    warmups: HashMap<(&'p BackendId, Shape), &'p Warmup>,
-    compiles: HashMap<(BackendId, Shape), CompileReason>,
+pub(super) struct Found<'p> {
+    pub(super) comparisons: HashMap<(&'p BackendId, Shape), &'p Comparison>,
+    pub(super) warmups: HashMap<(&'p BackendId, Shape), &'p Warmup>,
+    pub(super) compiles: HashMap<(BackendId, Shape), CompileReason>,
 }
 
 impl<'p> Found<'p> {
@@ -76,84 +77,6 @@ pub(super) struct Row {
     pub(super) best: Selection,
     length: f64,
     pub(super) arms: Vec<Option<Arm>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Arm {
-    /// Index among the policy's cells.
-    pub(super) cell: usize,
-    length: f64,
-    ns: f64,
-    interval: Option<Interval>,
-    tail: Tail,
-    /// The way to this backend's next longer bucket.
-    slope: Option<Slope>,
-    /// Against the default; `None` for the default itself, and where it was not measured.
-    pub(super) standing: Option<Standing>,
-    /// Energy of one call; `None` where it was not measured.
-    pub(super) energy: Option<Joules>,
-    pub(super) warmth: Warmth,
-    compile: CompileReason,
-}
-
-/// What slow calls take, over the median.
-#[derive(Clone, Copy, Debug)]
-struct Tail {
-    p95_upper: Option<f64>,
-    p99_upper: Option<f64>,
-    slowest: f64,
-}
-
-impl Tail {
-    fn of(time: &TimeSummary) -> Self {
-        let over = |ns: f64| ns / time.median_ns;
-        Self { p95_upper: time.p95_upper_ns.map(over), p99_upper: time.p99_upper_ns.map(over), slowest: over(real(time.max_ns)) }
-    }
-
-    /// The worse of two neighbours.
-    fn or(self, other: Self) -> Self {
-        let worse = |a: Option<f64>, b: Option<f64>| a.zip(b).map(|(a, b)| a.max(b));
-        Self {
-            p95_upper: worse(self.p95_upper, other.p95_upper),
-            p99_upper: worse(self.p99_upper, other.p99_upper),
-            slowest: self.slowest.max(other.slowest),
-        }
-    }
-
-    fn estimate(self, ns: f64, interval: Option<Interval>, basis: Basis) -> Estimate {
-        let times = |over: f64| ns * over;
-        Estimate {
-            ns,
-            interval,
-            p95_upper_ns: self.p95_upper.map(times),
-            p99_upper_ns: self.p99_upper.map(times),
-            slowest_ns: times(self.slowest),
-            basis,
-        }
-    }
-}
-
-/// What one more token costs between two neighbouring buckets.
-#[derive(Clone, Copy, Debug)]
-struct Slope {
-    until: f64,
-    ns: f64,
-    /// The ends of the interval, and its confidence over the whole stretch.
-    interval: Option<Interval>,
-    /// The worse of both ends.
-    tail: Tail,
-}
-
-/// Where a length falls in a grid.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place<'t> {
-    length: f64,
-    /// Whether a longer call than measured is scaled per token.
-    scales: bool,
-    /// The bucket that decides: the nearest by ratio.
-    pub(super) nearest: &'t Row,
-    /// The bucket at or below, where there is one.
-    below: Option<&'t Row>,
 }
 
 impl Tables {
@@ -373,101 +296,5 @@ impl Row {
         });
         let pick = select(candidates, liveness[0]);
         Selection::of(pick, standing, constants.rope, constants.min_blocks)
-    }
-}
-
-impl Arm {
-    fn new(found: &Found<'_>, index: usize, cell: &Cell) -> Option<Self> {
-        let (time, contexts) = (cell.time?, cell.contexts?);
-        let key = &cell.key;
-        let comparison = found.comparisons.get(&(&key.backend, key.shape));
-        let warmup = found.warmups.get(&(&key.backend, key.shape));
-        Some(Self {
-            cell: index,
-            length: real_size(if key.phase == Phase::Decode { contexts.median } else { key.shape.new_tokens }),
-            ns: time.median_ns,
-            interval: time.interval,
-            tail: Tail::of(&time),
-            slope: None,
-            standing: comparison.map(|c| c.standing),
-            energy: Joules::of(&cell.energy),
-            warmth: warmup.map_or(Warmth::NotMeasured, |w| Warmth::from(*w)),
-            compile: found.compiles.get(&(key.backend.clone(), key.shape)).copied().unwrap_or(CompileReason::NoEvidence),
-        })
-    }
-}
-
-impl Slope {
-    fn between(a: &Arm, b: &Arm) -> Option<Self> {
-        let tokens = b.length - a.length;
-        let interval = a.interval.zip(b.interval).map(|(i, j)| Interval {
-            low: (j.low - i.low) / tokens,
-            high: (j.high - i.high) / tokens,
-            confidence: i.confidence.min(j.confidence),
-        });
-        (tokens > 0.0).then(|| Self { until: b.length, ns: (b.ns - a.ns) / tokens, interval, tail: a.tail.or(b.tail) })
-    }
-}
-
-impl<'t> Place<'t> {
-    /// The line that a length between two buckets lies on, and how far along.
-    #[inline]
-    fn line(&self, backend: usize) -> Option<(&'t Arm, &'t Slope, f64)> {
-        let arm = self.below?.arms[backend].as_ref()?;
-        let slope = arm.slope.as_ref()?;
-        let along = self.length - arm.length;
-        (along > 0.0 && self.length < slope.until).then_some((arm, slope, along))
-    }
-
-    /// The bucket that stands for the length where no line does: the factor is 1 unless it is scaled.
-    #[inline]
-    fn single(&self, backend: usize) -> Option<(&'t Arm, f64, Basis)> {
-        let arm = self.nearest.arms[backend].as_ref()?;
-        #[expect(clippy::float_cmp, reason = "both are whole numbers or halves")]
-        let here = self.length == arm.length;
-        Some(match (here, self.scales && self.length > arm.length) {
-            (true, _) => (arm, 1.0, Basis::Measured),
-            (false, true) => (arm, self.length / arm.length, Basis::Scaled),
-            (false, false) => (arm, 1.0, Basis::Nearest),
-        })
-    }
-
-    /// The time of one call on `backend` in nanoseconds; `None` where it was not measured.
-    #[inline]
-    pub(super) fn ns(&self, backend: usize) -> Option<f64> {
-        match self.line(backend) {
-            Some((arm, slope, along)) => Some(arm.ns + slope.ns * along),
-            None => self.single(backend).map(|(arm, factor, _)| arm.ns * factor),
-        }
-    }
-
-    /// As [`ns`](Self::ns), with where it comes from and how sure it is.
-    pub(super) fn estimate(&self, backend: usize) -> Option<Estimate> {
-        let Some((arm, slope, along)) = self.line(backend) else {
-            let (arm, factor, basis) = self.single(backend)?;
-            return Some(arm.tail.estimate(arm.ns, arm.interval, basis).times(factor));
-        };
-        let interval = arm.interval.zip(slope.interval).map(|(at, per_token)| Interval {
-            low: at.low + per_token.low * along,
-            high: at.high + per_token.high * along,
-            confidence: per_token.confidence,
-        });
-        Some(slope.tail.estimate(arm.ns + slope.ns * along, interval, Basis::Interpolated))
-    }
-
-    /// Whether to compile such a call on `backend`. Prefill must have the very length that was proven and measured: a
-    /// compiled prefill elsewhere may be compiled again, or run otherwise.
-    #[inline]
-    pub(super) fn compile(&self, backend: usize) -> CompileReason {
-        let Some(arm) = self.nearest.arms[backend].as_ref() else { return CompileReason::NoEvidence };
-        #[expect(clippy::float_cmp, reason = "both are whole numbers")]
-        let elsewhere = self.scales && self.length != arm.length;
-        if elsewhere && arm.compile.allows() { CompileReason::ShapeOutside } else { arm.compile }
-    }
-
-    /// How `backend` stands against the default in the bucket that decides.
-    #[inline]
-    pub(super) fn standing(&self, backend: usize) -> Option<&'t Standing> {
-        self.nearest.arms[backend].as_ref()?.standing.as_ref()
     }
 }

@@ -110,6 +110,11 @@ impl TieredRouter {
         Ok(Self { tiers, failure_usd: None })
     }
 
+    /// Every tier's name and router.
+    pub(crate) fn routers(&self) -> impl Iterator<Item = (&str, &Router)> {
+        self.tiers.iter().map(|t| (t.name.as_str(), &t.router))
+    }
+
     /// With what a failed request costs.
     ///
     /// # Errors

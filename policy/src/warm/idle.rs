@@ -94,9 +94,9 @@ pub struct IdlePoint {
 /// use phase_policy::{IdleCurve, IdleSample, constants::Constants};
 /// let shape = Shape { batch: 1, new_tokens: 1, context: 128 };
 /// // 10 ms a step, 15 ms after a second's rest.
-/// let call = |pass, idle_ms: u64| {
-///     let ms = if idle_ms < 1000 { 10 } else { 15 };
-///     IdleSample::new(BackendId::new("sim"), Phase::Decode, shape, idle_ms * 1_000_000, ms * 1_000_000 + pass).with_block(pass as u32)
+/// let call = |pass: u32, idle_ms: u64| {
+///     let ns = if idle_ms < 1000 { 10_000_000 } else { 15_000_000 } + u64::from(pass);
+///     IdleSample::new(BackendId::new("sim"), Phase::Decode, shape, idle_ms * 1_000_000, ns).with_block(pass)
 /// };
 /// let samples: Vec<_> = (0..5).flat_map(|pass| [0, 100, 1000, 5000].map(|ms| call(pass, ms))).collect();
 /// let curve = &IdleCurve::fit(&samples, &Constants::default())?[0];

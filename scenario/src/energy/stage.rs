@@ -51,6 +51,11 @@ impl<'a> Runner<'a> {
         Ok(self)
     }
 
+    /// Whether this run was started with sensors that this process was not given: its energy will not be recorded.
+    pub fn lacks_energy(&self) -> bool {
+        self.metering.is_none() && self.manifest.energy.as_ref().is_some_and(|e| e.reason.is_none())
+    }
+
     /// Before anything is loaded: the power of a device that nobody uses.
     pub(crate) fn deep_idle(&mut self) {
         if self.resumed {

@@ -99,3 +99,33 @@ fn another_schema_is_named_before_anything_else() {
         fs::write(&path, kept).unwrap();
     }
 }
+
+/// Renews the seal.
+fn reseal(dir: &std::path::Path) {
+    let run_id = fs::read_to_string(dir.join("manifest.json")).unwrap().split('"').nth(7).unwrap().to_owned();
+    let events = fs::read_to_string(dir.join("events.jsonl")).unwrap().lines().count();
+    let seal = digests(dir, &run_id, events as u64).unwrap();
+    fs::write(dir.join("digests.json"), json_text(&seal).unwrap()).unwrap();
+}
+
+#[test]
+fn a_table_of_an_older_version_lacks_columns_and_nothing_else() {
+    let (dir, _) = made();
+    let path = dir.path().join("cells.csv");
+    let now = fs::read_to_string(&path).unwrap();
+    // The energy columns of runs made before energy was measured in them; nothing in this table is quoted.
+    let dropped: Vec<_> = phase_policy::Cell::CSV_COLUMNS.iter().enumerate().skip(32).take(7).map(|(i, _)| i).collect();
+    let older =
+        |line: &str| line.split(',').enumerate().filter(|(i, _)| !dropped.contains(i)).map(|(_, f)| f).collect::<Vec<_>>().join(",");
+    let text = now.lines().map(older).fold(String::new(), |text, line| text + &line + "\n");
+    assert!(text.starts_with("backend,mode,") && text.lines().next().unwrap().ends_with("energy_no_data_reason,boundary"), "{text}");
+    fs::write(&path, &text).unwrap();
+    reseal(dir.path());
+    validate(dir.path()).unwrap();
+    fs::write(&path, text.replacen(",1000,", ",1001,", 1)).unwrap();
+    reseal(dir.path());
+    assert!(validate(dir.path()).unwrap_err().to_string().contains("cells.csv line 2"));
+    fs::write(&path, now.replacen("failures", "mishaps", 1)).unwrap();
+    reseal(dir.path());
+    assert!(validate(dir.path()).unwrap_err().to_string().contains("cells.csv line 1"));
+}

@@ -7,6 +7,7 @@ mod damage;
 mod energy;
 mod evidence;
 mod failing;
+mod idle;
 mod resume;
 mod whole;
 

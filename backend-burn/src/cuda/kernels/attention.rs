@@ -73,7 +73,7 @@ pub(crate) fn attend_one<E: Float>(
     let plane = PLANE_POS as usize;
     let unit = UNIT_POS_PLANE as usize;
     let position = control[0];
-    let row = ((sequence * (comptime!((heads + 2 * kv_heads) * head_dim) as u32)) as usize);
+    let row = (sequence * (comptime!((heads + 2 * kv_heads) * head_dim) as u32)) as usize;
     let cache = ((sequence * (kv_heads as u32) + kv_head) as usize) * (capacity as usize) * lanes;
 
     let mut from = 0u32;

@@ -1,4 +1,6 @@
 //! Sixteen-bit numbers two to a word, tensor cores and asynchronous copies: what CubeCL leaves to PTX.
+//!
+//! An operand that is a mutable variable would be its address; `reinterpret` to its own type reads it.
 
 use cubecl::prelude::*;
 
@@ -7,7 +9,7 @@ use cubecl::prelude::*;
 pub(super) fn pack(low: f32, high: f32, #[comptime] bf16: bool) -> u32 {
     let kind = comptime!(if bf16 { "bf16x2" } else { "f16x2" });
     let out: u32;
-    gpu_asm!("cvt.rn.{kind}.f32 {out}, {high}, {low};", out = out(_) out, high = in(_) high, low = in(_) low, options(pure, nomem));
+    gpu_asm!("cvt.rn.{kind}.f32 {out}, {high}, {low};", out = out(_) out, high = in(_) f32::reinterpret(high), low = in(_) f32::reinterpret(low), options(pure, nomem));
     out
 }
 
@@ -20,7 +22,7 @@ pub(super) fn low(word: u32, #[comptime] bf16: bool) -> f32 {
         let out: f32;
         gpu_asm!(
             "{{ .reg .b16 l, h; mov.b32 {{l, h}}, {word}; cvt.f32.f16 {out}, l; }}",
-            out = out(_) out, word = in(_) word, options(pure, nomem)
+            out = out(_) out, word = in(_) u32::reinterpret(word), options(pure, nomem)
         );
         out
     }
@@ -35,7 +37,7 @@ pub(super) fn high(word: u32, #[comptime] bf16: bool) -> f32 {
         let out: f32;
         gpu_asm!(
             "{{ .reg .b16 l, h; mov.b32 {{l, h}}, {word}; cvt.f32.f16 {out}, h; }}",
-            out = out(_) out, word = in(_) word, options(pure, nomem)
+            out = out(_) out, word = in(_) u32::reinterpret(word), options(pure, nomem)
         );
         out
     }
@@ -53,7 +55,8 @@ pub(super) fn mma(
     let out: Vector<f32, Const<4>>;
     gpu_asm!(
         "mma.sync.aligned.m16n8k16.row.col.f32.{kind}.{kind}.f32 {d}, {a}, {b}, {c};",
-        d = out(_) out, a = in(_) a, b = in(_) b, c = in(_) c, options(pure, nomem)
+        d = out(_) out, a = in(_) Vector::<u32, Const<4>>::reinterpret(a), b = in(_) Vector::<u32, Const<2>>::reinterpret(b),
+        c = in(_) Vector::<f32, Const<4>>::reinterpret(c), options(pure, nomem)
     );
     out
 }

@@ -16,6 +16,9 @@ use std::{path::Path, sync::Arc, time::Duration};
 pub(super) fn with_energy<'a>(runner: Runner<'a>, arguments: &argument::Bench) -> Result<Runner<'a>, Failure> {
     let arguments = &arguments.energy;
     if !arguments.energy {
+        if runner.lacks_energy() {
+            note("this run was started with --energy: without it and its options, what was not replayed yet stays no_data (not_recorded)");
+        }
         return Ok(runner);
     }
     let usage = |e: phase_scenario::ScenarioError| Failure::Usage(e.to_string());

@@ -1,0 +1,103 @@
+//! `phase policy` and the CI job, as a user calls them.
+#![expect(clippy::disallowed_methods, reason = "the test compiles a policy of the present moment, and looks for bash")]
+
+use phase_core::{BackendId, MeasurementBoundary, Phase, Shape};
+use phase_policy::{Observation, Policy, PolicyOptions, ScenarioMatrix};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
+}
+
+/// A policy of this machine for a backend that it does not have, compiled `days` ago.
+fn written(folder: &Path, days: u64) -> PathBuf {
+    let backend = BackendId::new("nowhere-cpu");
+    let shape = Shape { batch: 1, new_tokens: 32, context: 0 };
+    let seen: Vec<_> = (0..3)
+        .map(|block| Observation::new(backend.clone(), Phase::Prefill, shape, 1_000_000).with_boundary("b").with_block(block))
+        .collect();
+    let boundaries = [("b".to_owned(), MeasurementBoundary::call(phase_core::machine()))].into();
+    let matrix = ScenarioMatrix::build(&seen, &boundaries).expect("a matrix");
+    let policy = Policy::compile(&matrix, &PolicyOptions::new(backend, now() - days * 86_400)).expect("a policy");
+    let path = folder.join("policy.json");
+    std::fs::write(&path, policy.to_json()).expect("a file");
+    path
+}
+
+fn phase(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_phase")).args(arguments).output().expect("the program starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn show_says_it_in_words_and_as_the_document() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = written(folder.path(), 0);
+    let path = path.to_str().expect("UTF-8");
+    let words = phase(&["policy", "show", path]);
+    let out = text(&words.stdout);
+    assert!(words.status.success() && out.contains("Default-safe: nowhere-cpu") && out.starts_with("Compiled 20"), "{out}");
+    assert!(out.lines().all(|line| line.chars().count() <= 80), "{out}");
+    let json = phase(&["policy", "show", path, "--json"]);
+    assert_eq!(text(&json.stdout), std::fs::read_to_string(path).expect("a file"));
+    let old = concat!(env!("CARGO_MANIFEST_DIR"), "/../policy/tests/fixtures/policy.v1.json");
+    let out = text(&phase(&["policy", "show", old]).stdout);
+    assert!(out.contains("phase.policy/1, which lacks"), "{out}");
+}
+
+#[test]
+fn what_is_no_policy_of_a_known_version_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = written(folder.path(), 0);
+    let newer = std::fs::read_to_string(&path).expect("a file").replace("phase.policy/2", "phase.policy/9");
+    std::fs::write(&path, newer).expect("a file");
+    let refused = phase(&["policy", "show", path.to_str().expect("UTF-8")]);
+    let err = text(&refused.stderr);
+    assert!(refused.status.code() == Some(1) && err.contains("phase.policy/9") && err.contains("phase.policy/2"), "{err}");
+}
+
+#[test]
+fn compiling_keeps_its_command_line() {
+    let usage = phase(&["policy", "runs/one"]);
+    let err = text(&usage.stderr);
+    assert!(usage.status.code() == Some(2) && err.contains("--out"), "{err}");
+    assert_eq!(phase(&["policy", "-o", "p.json"]).status.code(), Some(2), "no run");
+    let missing = phase(&["policy", "there/is/no/run", "-o", "p.json"]);
+    assert_eq!(missing.status.code(), Some(1), "{}", text(&missing.stderr));
+    assert_eq!(phase(&["policy", "show"]).status.code(), Some(2));
+    assert_eq!(phase(&["policy", "show", "p.json", "-o", "q.json"]).status.code(), Some(2));
+}
+
+/// What the job runs.
+fn script(policy: &Path) -> Output {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/ci/check-policy.sh");
+    Command::new("bash").arg(script).arg(policy).env("PHASE", env!("CARGO_BIN_EXE_phase")).output().expect("bash starts")
+}
+
+#[test]
+fn the_ci_job_refuses_a_stale_policy() {
+    let job = include_str!("../../examples/ci/policy.yml");
+    assert!(job.contains("run: examples/ci/check-policy.sh policy.json"), "the job runs what is tested here");
+    let folder = tempfile::tempdir().expect("a folder");
+    let old = script(&written(folder.path(), 91));
+    assert_eq!(old.status.code(), Some(20), "{}", text(&old.stderr));
+    assert!(text(&old.stderr).contains("91 days old"));
+    // Fresh, but its default-safe backend is not here.
+    let path = written(folder.path(), 1);
+    let elsewhere = script(&path);
+    assert_eq!(elsewhere.status.code(), Some(13), "{}", text(&elsewhere.stderr));
+    assert!(text(&elsewhere.stderr).contains("refused") && text(&elsewhere.stdout).contains("nowhere-cpu"));
+    // Edited.
+    let edited = std::fs::read_to_string(&path).expect("a file").replacen("nowhere-cpu", "somewhere-cpu", 1);
+    std::fs::write(&path, edited).expect("a file");
+    let edited = script(&path);
+    assert_eq!(edited.status.code(), Some(1), "{}", text(&edited.stderr));
+    assert!(text(&edited.stderr).contains("edited"));
+}

@@ -16,6 +16,19 @@ use std::{
 #[doc = include_str!("../README.md")]
 pub struct Readme;
 
+/// The pages of the documentation site that have Rust in them, likewise.
+#[cfg(doctest)]
+pub mod book {
+    #[doc = include_str!("../docs/tutorial.md")]
+    pub struct Tutorial;
+    #[doc = include_str!("../docs/howto/backend.md")]
+    pub struct Backend;
+    #[doc = include_str!("../docs/howto/dashboards.md")]
+    pub struct Dashboards;
+    #[doc = include_str!("../docs/reference/boundary.md")]
+    pub struct Boundary;
+}
+
 /// The checkpoint in `PHASE_MODEL`.
 pub fn model() -> Result<PathBuf, Box<dyn Error>> {
     std::env::var_os("PHASE_MODEL")

@@ -1,6 +1,7 @@
 //! Set-up, demonstration and tests of the workspace. No dependencies, so that it starts at once.
 
 mod demo;
+mod docs;
 mod fetch;
 mod gpu;
 mod peers;
@@ -15,6 +16,7 @@ cargo xtask COMMAND
   demo     fetch a model and ONNX Runtime (once), build, measure on three backends, decide, answer a prompt
   test     format, clippy, tests, documentation, examples, benches: what CI runs
   fetch    fetch the model and ONNX Runtime only, and print where they are
+  docs     build the documentation site in docs/ into target/book; builds mdBook once
   gpu      build with CUDA, carry it to a GPU machine, prove and measure there
 
 Fetched files are kept in $PHASE_CACHE, else $XDG_CACHE_HOME/phase, else ~/.cache/phase, and checked by digest.
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         ["demo"] => demo::demo(),
         ["test"] => test::test(),
         ["fetch"] => fetch::fetch().map(|assets| println!("{assets}")),
+        ["docs"] => docs::docs(),
         ["gpu", ref rest @ ..] => gpu::main(rest),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");

@@ -199,8 +199,7 @@ fn a_replayed_step_is_an_eager_one() {
     if !here() {
         return;
     }
-    let (mut compiled, mut single) =
-        (load(&Burn::cuda(0), "tiny/llama-bf16", DType::Bf16), load(&eager(), "tiny/llama-bf16", DType::Bf16));
+    let (mut compiled, mut single) = (load(&Burn::cuda(0), "tiny/llama-bf16", DType::Bf16), load(&eager(), "tiny/llama-bf16", DType::Bf16));
     let run = |model: &mut BurnModel, batch: usize| {
         let tokens: Vec<_> = (0..5 * batch).map(|i| TokenId(u32::try_from(i * 31 % 288).unwrap())).collect();
         let mut cache = model.allocate(CacheSpec { batch, capacity: 16 }).unwrap();
@@ -235,7 +234,10 @@ fn evidence_of_a_run() {
     assert!(model.device_steps().iter().all(|step| !step.is_zero()) && Some(total) <= model.device_time());
     let evidence = model.evidence().unwrap();
     let graph = evidence.kernels.iter().find(|kernel| kernel.starts_with("graph of a decode step, batch 1")).unwrap();
-    assert!(graph.ends_with("13 kernel nodes, captured for 1 caches, 20 replays"), "two layers of five kernels, embedding, head and pick: {graph}");
+    assert!(
+        graph.ends_with("13 kernel nodes, captured for 1 caches, 20 replays"),
+        "two layers of five kernels, embedding, head and pick: {graph}"
+    );
     let attention = evidence.kernels.iter().find(|kernel| kernel.contains("attend_one")).unwrap();
     assert!(attention.ends_with(": 42 launches"), "two layers, 20 steps and one before the capture: {attention}");
     assert!(evidence.placement.iter().all(|placement| placement.executor.contains("(GPU-")), "{evidence:?}");

@@ -3,6 +3,7 @@
 //!
 //! Rust in the pages is compiled by `examples/lib.rs`; the site is built by `cargo xtask docs`, which no test does.
 #![cfg(feature = "export")]
+#![expect(clippy::unwrap_used, reason = "it is all test code")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

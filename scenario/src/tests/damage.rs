@@ -101,7 +101,7 @@ fn another_schema_is_named_before_anything_else() {
 }
 
 /// Renews the seal.
-fn reseal(dir: &std::path::Path) {
+fn reseal(dir: &Path) {
     let run_id = fs::read_to_string(dir.join("manifest.json")).unwrap().split('"').nth(7).unwrap().to_owned();
     let events = fs::read_to_string(dir.join("events.jsonl")).unwrap().lines().count();
     let seal = digests(dir, &run_id, events as u64).unwrap();

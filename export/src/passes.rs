@@ -36,7 +36,9 @@ pub(crate) struct PassKey {
 
 /// The steady passes of `run` by who did what, each with its passes in order. Warm-up, settling and cold calls are not among them.
 pub(crate) fn passes(run: &Run) -> BTreeMap<PassKey, Vec<Pass>> {
-    let mut all: BTreeMap<PassKey, BTreeMap<(u32, u32, u32), (u64, Pass)>> = BTreeMap::new();
+    // By block, segment and sample, with the first call's position.
+    type Ordered = BTreeMap<(u32, u32, u32), (u64, Pass)>;
+    let mut all: BTreeMap<PassKey, Ordered> = BTreeMap::new();
     for call in run.records().iter().filter_map(|r| if let Record::Phase(call) = r { Some(call) } else { None }) {
         if call.role != Role::Sample || call.seen.regime != Regime::Steady {
             continue;

@@ -26,6 +26,7 @@ use std::{
 const PROMPT: [TokenId; 8] = [TokenId(1); 8];
 const NEW_TOKENS: usize = 4;
 
+#[expect(clippy::print_stdout, reason = "a program that says where it listens")]
 fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9464".to_owned());
     let stop = Arc::new(AtomicBool::new(false));

@@ -63,7 +63,7 @@ fn requests(w: &mut Writer, backends: &[Arc<Series>], model: &str) {
 }
 
 /// Every backend, phase of calls and regime.
-fn each_call<'a>(backends: &'a [Arc<Series>]) -> impl Iterator<Item = (&'a Series, usize, usize)> {
+fn each_call(backends: &[Arc<Series>]) -> impl Iterator<Item = (&Series, usize, usize)> {
     backends.iter().flat_map(|s| (0..2).flat_map(move |phase| (0..REGIMES.len()).map(move |regime| (&**s, phase, regime))))
 }
 

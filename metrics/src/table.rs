@@ -48,7 +48,7 @@ pub struct Metric {
 }
 
 impl Metric {
-    /// The name of the family in OpenMetrics, where a counter's family has no `_total`.
+    /// The name of the family in `OpenMetrics`, where a counter's family has no `_total`.
     pub fn family(&self) -> &'static str {
         self.name.strip_suffix("_total").unwrap_or(self.name)
     }
@@ -77,7 +77,7 @@ const OF_CELL_STATUS: &[&str] = &["backend", "mode", "phase", "regime", "batch",
 
 macro_rules! table {
     ($($constant:ident = $kind:ident $name:literal, $unit:literal, $labels:expr, $edges:expr, $otel:expr, $help:literal;)+) => {
-        $(#[doc = $help]
+        $(#[doc = concat!("`", $name, "`")]
         pub const $constant: Metric =
             Metric { name: $name, kind: Kind::$kind, unit: $unit, labels: $labels, edges: $edges, otel: $otel, help: $help };)+
 
@@ -200,7 +200,7 @@ mod tests {
             assert_eq!(m.name.ends_with("_total"), m.kind == Kind::Counter, "{}", m.name);
             assert_eq!(m.edges.is_empty(), m.kind != Kind::Histogram, "{}", m.name);
             assert!(m.edges.windows(2).all(|e| e[0] < e[1]), "{}: edges rise", m.name);
-            // OpenMetrics: the unit is the family's suffix.
+            // `OpenMetrics`: the unit is the family's suffix.
             assert!(m.unit.is_empty() || m.family().ends_with(&format!("_{}", m.unit)), "{}: unit {}", m.name, m.unit);
             if let Some(otel) = m.otel {
                 assert!(m.name.starts_with(&otel.replace('.', "_")), "{}", m.name);

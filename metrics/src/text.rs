@@ -1,4 +1,4 @@
-//! The two text formats of a scrape: Prometheus 0.0.4 and OpenMetrics 1.0.
+//! The two text formats of a scrape: Prometheus 0.0.4 and `OpenMetrics` 1.0.
 
 use crate::table::{Kind, Metric};
 use std::fmt::Write;
@@ -7,7 +7,7 @@ use std::fmt::Write;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "the text formats that Prometheus reads")]
 pub enum TextFormat {
-    /// OpenMetrics 1.0: units, and an end that shows that nothing is missing.
+    /// `OpenMetrics` 1.0: units, and an end that shows that nothing is missing.
     OpenMetrics,
     /// Prometheus text 0.0.4.
     Prometheus,
@@ -22,7 +22,7 @@ impl TextFormat {
         }
     }
 
-    /// What a client with this `Accept` header gets: OpenMetrics where it names it.
+    /// What a client with this `Accept` header gets: `OpenMetrics` where it names it.
     pub fn accepted(accept: &str) -> Self {
         let names = |part: &str| part.split(';').next().is_some_and(|kind| kind.trim() == "application/openmetrics-text");
         if accept.split(',').any(names) { Self::OpenMetrics } else { Self::Prometheus }
@@ -104,7 +104,7 @@ impl Writer {
     }
 }
 
-/// Quotes are escaped in label values and in OpenMetrics' help.
+/// Quotes are escaped in label values and in `OpenMetrics`' help.
 fn escaped(text: &str, quotes: bool) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

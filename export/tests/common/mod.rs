@@ -1,5 +1,7 @@
 //! A sealed run of two simulated backends, and Python where the tests were given one with DuckDB and jsonschema.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "what all tests share")]
+
 use phase_core::{BackendId, DynBackend, LoadSpec, ManualClock, Registry, sim::Sim};
 use phase_scenario::{BenchCells, Plan, PlanSpec, Run, Runner, ScenarioSet};
 use std::{

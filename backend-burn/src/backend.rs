@@ -114,15 +114,14 @@ impl Burn {
             folder: spec.cache_dir.as_deref(),
         };
         let (decoder, digest) = pool.install(|| {
-            rayon::join(
-                || cuda::Decoder::load(checkpoint.config().clone(), checkpoint.weights(), gpu, &options),
-                || checkpoint.digest(),
-            )
+            rayon::join(|| cuda::Decoder::load(checkpoint.config().clone(), checkpoint.weights(), gpu, &options), || checkpoint.digest())
         });
         let (decoder, digest) = (decoder?, digest?.to_string());
-        let stack = model_facts(self.probe()?, spec, checkpoint, digest)
-            .with(Layer::Runtime, "cache_dtype", spec.dtype.as_str())
-            .with(Layer::Runtime, "mode", mode.as_str());
+        let stack = model_facts(self.probe()?, spec, checkpoint, digest).with(Layer::Runtime, "cache_dtype", spec.dtype.as_str()).with(
+            Layer::Runtime,
+            "mode",
+            mode.as_str(),
+        );
         let work = (decoder.bytes_per_step(), decoder.bytes_per_position(), decoder.flops_per_token());
         let capabilities = Capabilities::new(spec.max_batch, checkpoint.config().max_context)
             .with_chunked_prefill()
@@ -145,10 +144,11 @@ impl Burn {
         let stack = evidence::version(stack, ("cudarc", "cudarc", env!("PHASE_CUDARC")));
         let stack = crate::cuda::facts(stack, ordinal)?;
         let nvrtc = crate::cuda::compiler(self.config.cuda_home.as_deref())?;
-        Ok(stack
-            .with(Layer::Runtime, "nvrtc", nvrtc)
-            .with(Layer::Runtime, "kernel_path", "sm_90a")
-            .with(Layer::Runtime, "prefill_rows", self.config.rows().to_string()))
+        Ok(stack.with(Layer::Runtime, "nvrtc", nvrtc).with(Layer::Runtime, "kernel_path", "sm_90a").with(
+            Layer::Runtime,
+            "prefill_rows",
+            self.config.rows().to_string(),
+        ))
     }
 
     #[cfg(not(feature = "cuda"))]
@@ -176,10 +176,11 @@ impl Burn {
 }
 
 fn model_facts(stack: StackInfo, spec: &LoadSpec, checkpoint: &Checkpoint, digest: String) -> StackInfo {
-    stack
-        .with(Layer::Model, "digest", digest)
-        .with(Layer::Model, "architecture", checkpoint.config().architecture.as_str())
-        .with(Layer::Model, "dtype", spec.dtype.as_str())
+    stack.with(Layer::Model, "digest", digest).with(Layer::Model, "architecture", checkpoint.config().architecture.as_str()).with(
+        Layer::Model,
+        "dtype",
+        spec.dtype.as_str(),
+    )
 }
 
 /// Sequences in one cache.

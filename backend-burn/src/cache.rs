@@ -19,7 +19,10 @@ pub struct BurnCache {
 }
 
 enum Memory {
-    Host { keys: Vec<f32>, values: Vec<f32> },
+    Host {
+        keys: Vec<f32>,
+        values: Vec<f32>,
+    },
     #[cfg(feature = "cuda")]
     Device(crate::cuda::Guarded<crate::cuda::Store>),
 }

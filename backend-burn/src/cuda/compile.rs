@@ -14,8 +14,10 @@ use std::{
 use cubecl::{
     Compiler, define_kernel,
     ir::{
-        AddressType, ContiguousElements, DeviceIdentity, DeviceProperties, HardwareProperties, MemoryDeviceProperties,
-        MmaProperties, TargetProperties, VectorSize, features::Plane, settings::{ExecutionMode, KernelSettings},
+        AddressType, ContiguousElements, DeviceIdentity, DeviceProperties, HardwareProperties, MemoryDeviceProperties, MmaProperties,
+        TargetProperties, VectorSize,
+        features::Plane,
+        settings::{ExecutionMode, KernelSettings},
     },
     prelude::{CubeDim, CubeKernel},
 };

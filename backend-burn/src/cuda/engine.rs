@@ -172,7 +172,7 @@ impl Engine {
             U32(narrow(vocab)),
             U32(narrow(work.batch)),
         ];
-        let blocks = PICK_BLOCKS as u32;
+        let blocks = narrow(PICK_BLOCKS);
         let make = kernel!(rows::UNITS, Pick; b(), b(), b(), b(), b(), b(), (), (), blocks);
         // SAFETY: all regions are this model's or this cache's and live as long as the stream.
         unsafe { self.kernels.launch(make, (), rows::UNITS, [PICK_BLOCKS, work.batch, 1], &args) }
@@ -245,8 +245,7 @@ impl Engine {
         let Linear { weight, bias, n, k } = linear;
         let biased = bias.is_some();
         let (wide, narrow_to) = self.outputs(to, finish);
-        let args =
-            [B(weight), B(x), self.or_nothing(bias), wide, narrow_to, U32(narrow(n)), U32(narrow(k)), U32(narrow(rows))];
+        let args = [B(weight), B(x), self.or_nothing(bias), wide, narrow_to, U32(narrow(n)), U32(narrow(k)), U32(narrow(rows))];
         let cubes = [n.div_ceil(8), rows.div_ceil(ROWS), 1];
         typed!(self.format, E => {
             let make = kernel!(rows::UNITS, Product::<E>; b(), b(), b(), b(), b(), (), (), (), finish, biased);
@@ -260,8 +259,7 @@ impl Engine {
         let Linear { weight, bias, n, k } = linear;
         let (bf16, biased) = (self.bf16(), bias.is_some());
         let (wide, narrow_to) = self.outputs(to, finish);
-        let args =
-            [B(x), B(weight), self.or_nothing(bias), wide, narrow_to, U32(narrow(rows)), U32(narrow(n)), U32(narrow(k / 8))];
+        let args = [B(x), B(weight), self.or_nothing(bias), wide, narrow_to, U32(narrow(rows)), U32(narrow(n)), U32(narrow(k / 8))];
         let columns = if matches!(finish, Finish::Gated(_)) { n.next_multiple_of(8) * 2 } else { n };
         let cubes = [rows.div_ceil(tile::SIDE), columns.div_ceil(tile::SIDE), 1];
         typed!(self.format, E => {
@@ -303,8 +301,7 @@ impl Engine {
 
     pub(super) fn norm(&self, x: Region, out: Region, rows: usize, norm: Norm) -> Result<(), BurnError> {
         let layer = norm.shift.is_some();
-        let args =
-            [B(x), B(norm.gain), self.or_nothing(norm.shift), B(out), U32(narrow(self.config.hidden)), F32(norm.eps)];
+        let args = [B(x), B(norm.gain), self.or_nothing(norm.shift), B(out), U32(narrow(self.config.hidden)), F32(norm.eps)];
         typed!(self.format, E => {
             let make = kernel!(rows::UNITS, NormKernel::<E>; b(), b(), b(), b(), (), (), layer);
             // SAFETY: as above.

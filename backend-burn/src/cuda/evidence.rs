@@ -28,8 +28,9 @@ impl Decoder {
             if seen.graphs > 0 {
                 let nodes: Vec<_> = seen.nodes.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
                 let (batch, nodes, graphs, replays) = (work.batch, nodes.join(" + "), seen.graphs, seen.replays);
-                evidence = evidence
-                    .with_kernel(format!("graph of a decode step, batch {batch}: {nodes} nodes, captured for {graphs} caches, {replays} replays"));
+                evidence = evidence.with_kernel(format!(
+                    "graph of a decode step, batch {batch}: {nodes} nodes, captured for {graphs} caches, {replays} replays"
+                ));
             }
         }
         evidence = evidence.with_kernel(format!("kernels compiled: {}", self.engine.kernels.count()));

@@ -183,9 +183,8 @@ impl Kernels {
             pad: [0; 4],
             value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
         };
-        let narrow = |value: usize| {
-            u32::try_from(value).map_err(|_| CudaError::Shape { what: "a grid", found: value, expected: u32::MAX as usize })
-        };
+        let narrow =
+            |value: usize| u32::try_from(value).map_err(|_| CudaError::Shape { what: "a grid", found: value, expected: u32::MAX as usize });
         let config = sys::CUlaunchConfig {
             gridDimX: narrow(cubes[0])?,
             gridDimY: narrow(cubes[1])?,

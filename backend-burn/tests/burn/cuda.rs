@@ -144,6 +144,29 @@ fn goldens_in_sixteen_bits() {
     }
 }
 
+/// The real model's continuations, token by token and in one run.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the test runner says where the model is")]
+fn smollm2() {
+    let Some(path) = std::env::var_os("PHASE_TEST_MODEL").filter(|_| here()) else {
+        println!("skipped: no device, or PHASE_TEST_MODEL names no SmolLM2 checkpoint");
+        return;
+    };
+    let (golden, _) = data::read(&dir("smollm2"));
+    let mut model = Burn::cuda(0).load(&LoadSpec::new(PathBuf::from(path))).unwrap();
+    for case in &golden.continuations {
+        assert_eq!(data::greedy(&mut model, &case.prompt, case.greedy.len()), case.greedy, "{}", case.name);
+        let prompt: Vec<_> = case.prompt.iter().copied().map(TokenId).collect();
+        let mut cache = model.allocate(CacheSpec { batch: 1, capacity: prompt.len() + case.greedy.len() }).unwrap();
+        let mut first = [TokenId(0)];
+        model.prefill_greedy(&mut cache, PromptBatch::single(&prompt).unwrap(), &mut first).unwrap();
+        let mut run = vec![TokenId(0); case.greedy.len() - 1];
+        model.decode_run(&mut cache, &first, &mut run).unwrap();
+        let run: Vec<_> = run.iter().map(|token| token.0).collect();
+        assert_eq!(run, case.greedy[1..], "{} in one run", case.name);
+    }
+}
+
 /// Scores after a prompt and after some steps, of every architecture, head size, format and batch, against the host's in f32.
 #[test]
 fn agrees_with_the_host() {
@@ -199,8 +222,7 @@ fn a_replayed_step_is_an_eager_one() {
     if !here() {
         return;
     }
-    let (mut compiled, mut single) =
-        (load(&Burn::cuda(0), "tiny/llama-bf16", DType::Bf16), load(&eager(), "tiny/llama-bf16", DType::Bf16));
+    let (mut compiled, mut single) = (load(&Burn::cuda(0), "tiny/llama-bf16", DType::Bf16), load(&eager(), "tiny/llama-bf16", DType::Bf16));
     let run = |model: &mut BurnModel, batch: usize| {
         let tokens: Vec<_> = (0..5 * batch).map(|i| TokenId(u32::try_from(i * 31 % 288).unwrap())).collect();
         let mut cache = model.allocate(CacheSpec { batch, capacity: 16 }).unwrap();
@@ -235,7 +257,10 @@ fn evidence_of_a_run() {
     assert!(model.device_steps().iter().all(|step| !step.is_zero()) && Some(total) <= model.device_time());
     let evidence = model.evidence().unwrap();
     let graph = evidence.kernels.iter().find(|kernel| kernel.starts_with("graph of a decode step, batch 1")).unwrap();
-    assert!(graph.ends_with("13 kernel nodes, captured for 1 caches, 20 replays"), "two layers of five kernels, embedding, head and pick: {graph}");
+    assert!(
+        graph.ends_with("13 kernel nodes, captured for 1 caches, 20 replays"),
+        "two layers of five kernels, embedding, head and pick: {graph}"
+    );
     let attention = evidence.kernels.iter().find(|kernel| kernel.contains("attend_one")).unwrap();
     assert!(attention.ends_with(": 42 launches"), "two layers, 20 steps and one before the capture: {attention}");
     assert!(evidence.placement.iter().all(|placement| placement.executor.contains("(GPU-")), "{evidence:?}");

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use phase_core::{CacheSpec, Decode, Logits, Model, Prefill, PromptBatch, TokenId};
 use phase_backend_burn::BurnModel;
+use phase_core::{CacheSpec, Decode, Logits, Model, Prefill, PromptBatch, TokenId};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -93,4 +93,3 @@ pub(crate) fn greedy(model: &mut BurnModel, prompt: &[u32], new: usize) -> Vec<u
     }
     all
 }
-

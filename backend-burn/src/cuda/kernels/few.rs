@@ -86,7 +86,7 @@ pub(crate) fn few<E: Float>(
 
     let mut input = Shared::<[Vector<u32, Const<4>>]>::new_slice(comptime!(if normed > 0 { normed / 4 } else { 1 }));
     if comptime!(normed > 0) {
-        norm_row::<E>(raw, gain, shift, &mut input, vectors, eps, comptime!(shape));
+        norm_row(raw, gain, shift, &mut input, vectors, eps, comptime!(shape));
     }
 
     let mut acc = Array::<Vector<f32, Const<4>>>::new(tiles);
@@ -233,7 +233,7 @@ pub(super) fn finish_one<E: Float>(
 
 /// The norm of one row, as 16-bit words in shared memory. Every cube does it again: that is less than a launch.
 #[cube]
-fn norm_row<E: Float>(
+fn norm_row(
     raw: &[f32],
     gain: &[f32],
     shift: &[f32],

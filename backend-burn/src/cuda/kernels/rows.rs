@@ -59,15 +59,7 @@ pub(crate) fn embed<E: Float>(
 
 /// One cube a row: `out = norm(x) * gain (+ shift)`.
 #[cube(launch_unchecked)]
-pub(crate) fn norm<E: Float>(
-    x: &[f32],
-    gain: &[f32],
-    shift: &[f32],
-    out: &mut [E],
-    width: u32,
-    eps: f32,
-    #[comptime] layer: bool,
-) {
+pub(crate) fn norm<E: Float>(x: &[f32], gain: &[f32], shift: &[f32], out: &mut [E], width: u32, eps: f32, #[comptime] layer: bool) {
     follow();
     let mut scratch = Shared::<[f32]>::new_slice(8usize);
     let row = (CUBE_POS_X * width) as usize;
@@ -101,17 +93,9 @@ pub(crate) fn norm<E: Float>(
     }
 }
 
-/// One plane turns one head by its position, after a norm of its own where `normed`: `value(i)` of the pair
-/// (i, i + half) that this unit's `index`-th turn covers.
+/// Both numbers of a pair, turned by their position's angle.
 #[cube]
-pub(super) fn turned(
-    low: f32,
-    high: f32,
-    pair: u32,
-    position: u32,
-    frequencies: &[f32],
-    #[comptime] rotate: bool,
-) -> (f32, f32) {
+pub(super) fn turned(low: f32, high: f32, pair: u32, position: u32, frequencies: &[f32], #[comptime] rotate: bool) -> (f32, f32) {
     if comptime!(rotate) {
         let angle = f32::cast_from(position) * frequencies[pair as usize];
         let (sin, cos) = (angle.sin(), angle.cos());

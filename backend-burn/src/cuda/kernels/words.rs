@@ -145,14 +145,6 @@ impl Format {
             Self::F16 | Self::Bf16 => 2,
         }
     }
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::Bf16 => "bf16",
-        }
-    }
 }
 
 /// One element of a vector.
@@ -160,7 +152,7 @@ impl Format {
 pub(super) fn element(vector: Vector<u32, Const<4>>, #[comptime] index: usize, #[comptime] format: Format) -> f32 {
     if comptime!(format == Format::F32) {
         f32::reinterpret(vector.extract(index))
-    } else if comptime!(index % 2 == 0) {
+    } else if comptime!(index.is_multiple_of(2)) {
         low(vector.extract(comptime!(index / 2)), comptime!(format == Format::Bf16))
     } else {
         high(vector.extract(comptime!(index / 2)), comptime!(format == Format::Bf16))

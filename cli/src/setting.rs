@@ -105,9 +105,23 @@ fn registry(ort_library: Option<&Path>, device: Device) -> Registry {
         let registry = registry.with(phase_backend_candle::Candle::new(
             phase_backend_candle::CandleConfig::default().with_device(phase_backend_candle::Device::Cuda(number as usize)).with_mode(mode),
         ));
+        #[cfg(feature = "burn")]
+        let registry = registry.with(phase_backend_burn::Burn::new(burn_on_cuda(number as usize).with_mode(mode)));
         registry
     });
     registry
+}
+
+/// burn's kernels are compiled against the headers of the CUDA that the environment names.
+#[cfg(all(feature = "burn", feature = "cuda"))]
+#[expect(clippy::disallowed_methods, reason = "the program reads the environment so that libraries need not")]
+fn burn_on_cuda(number: usize) -> phase_backend_burn::BurnConfig {
+    let config = phase_backend_burn::BurnConfig::default().with_device(phase_backend_burn::Device::Cuda(number));
+    let home = ["CUDA_HOME", "CUDA_PATH"].into_iter().find_map(|name| std::env::var_os(name).filter(|value| !value.is_empty()));
+    match home {
+        Some(home) => config.with_cuda_home(home),
+        None => config,
+    }
 }
 
 #[cfg(not(feature = "cuda"))]

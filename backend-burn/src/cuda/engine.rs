@@ -12,6 +12,7 @@ use super::{
         few::{MOST_NORMED, Shape, few::Few},
         finish::{Activation, Finish},
         plain::{ROWS, product::Product},
+        prompt::{self, attend_tiles::AttendTiles},
         rows::{self, embed::Embed, last_rows::LastRows, norm::Norm as NormKernel, pick::Pick, rotate_append::RotateAppend},
         tile::{self, tiles::Tiles},
         words::Format,
@@ -171,7 +172,7 @@ impl Engine {
             U32(narrow(vocab)),
             U32(narrow(work.batch)),
         ];
-        let blocks = PICK_BLOCKS as u32;
+        let blocks = narrow(PICK_BLOCKS);
         let make = kernel!(rows::UNITS, Pick; b(), b(), b(), b(), b(), b(), (), (), blocks);
         // SAFETY: all regions are this model's or this cache's and live as long as the stream.
         unsafe { self.kernels.launch(make, (), rows::UNITS, [PICK_BLOCKS, work.batch, 1], &args) }
@@ -211,12 +212,8 @@ impl Engine {
         let enough = 15 * self.gpu.processors;
         let shares = [1, 2, 4, 8].into_iter().filter(divides).find(|shares| outputs * shares >= enough);
         let shares = shares.unwrap_or_else(|| [8, 4, 2, 1].into_iter().find(divides).unwrap_or(1));
-        let most = match tiles {
-            1 => 8,
-            2 => 4,
-            _ => 2,
-        };
-        let unroll = [8, 4, 2, 1].into_iter().find(|unroll| *unroll <= most && (steps / shares).is_multiple_of(*unroll)).unwrap_or(1);
+        let most = if tiles <= 2 { 4 } else { 2 };
+        let unroll = [4, 2, 1].into_iter().find(|unroll| *unroll <= most && (steps / shares).is_multiple_of(*unroll)).unwrap_or(1);
         let normed = if norm.is_some() { k / 2 } else { 0 };
         let layer = norm.is_some_and(|norm| norm.shift.is_some());
         let shape = Shape { bf16: self.bf16(), tiles, shares, unroll, normed, layer, biased: bias.is_some(), finish };
@@ -367,6 +364,29 @@ impl Engine {
             // SAFETY: as above.
             unsafe { self.kernels.launch(make, heads, rows::UNITS, cubes, &args) }
         })
+    }
+
+    /// Attention of a prompt on tensor cores.
+    pub(super) fn attend_tiles(&self, index: usize, q: Region, out: Region, at: &At, span: Span) -> Result<(), BurnError> {
+        let ModelConfig { heads, kv_heads, head_dim, .. } = self.config;
+        let (keys, values) = self.layer(at, index);
+        let bf16 = self.bf16();
+        let args = [
+            B(q),
+            B(keys),
+            B(values),
+            B(out),
+            U32(narrow(span.len)),
+            U32(narrow(at.capacity)),
+            U32(narrow(span.start)),
+            // Sums of it and a position must not wrap.
+            U32(self.window().min(1 << 30)),
+            F32(self.config.attention_scale() * std::f32::consts::LOG2_E),
+        ];
+        let cubes = [span.len.div_ceil(prompt::SIDE), heads, at.batch];
+        let make = kernel!(prompt::UNITS, AttendTiles; b(), b(), b(), b(), (), (), (), (), (), heads, kv_heads, head_dim, bf16);
+        // SAFETY: as above.
+        unsafe { self.kernels.launch(make, (), prompt::UNITS, cubes, &args) }
     }
 
     pub(super) fn attend_any(&self, index: usize, q: Region, out: Region, at: &At, span: Span) -> Result<(), BurnError> {

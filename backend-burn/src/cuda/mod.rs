@@ -5,6 +5,15 @@ mod device;
 mod engine;
 mod evidence;
 mod facts;
+#[expect(
+    clippy::assign_op_pattern,
+    clippy::cast_possible_truncation,
+    clippy::float_cmp,
+    clippy::manual_div_ceil,
+    clippy::needless_pass_by_ref_mut,
+    unused_assignments,
+    reason = "what CubeCL turns into a kernel is not what runs here: counts fit, and it knows fewer methods"
+)]
 mod kernels;
 mod launch;
 mod prompt;

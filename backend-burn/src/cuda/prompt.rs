@@ -6,7 +6,7 @@ use phase_kernels::cuda::Region;
 use super::{
     device::Buffer,
     engine::{At, Engine, Span},
-    kernels::{finish::Finish, words::Format},
+    kernels::{finish::Finish, prompt::HEAD_DIMS, words::Format},
     step::StepWork,
     weights::Linear,
 };
@@ -103,6 +103,11 @@ impl Engine {
     }
 
     fn attend(&self, index: usize, work: &PromptWork, at: &At, span: Span) -> Result<(), BurnError> {
-        self.attend_any(index, work.q.region(), work.attended.region(), at, span)
+        let (q, out) = (work.q.region(), work.attended.region());
+        if self.format != Format::F32 && HEAD_DIMS.contains(&self.config.head_dim) {
+            self.attend_tiles(index, q, out, at, span)
+        } else {
+            self.attend_any(index, q, out, at, span)
+        }
     }
 }

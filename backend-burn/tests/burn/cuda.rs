@@ -144,6 +144,29 @@ fn goldens_in_sixteen_bits() {
     }
 }
 
+/// The real model's continuations, token by token and in one run.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the test runner says where the model is")]
+fn smollm2() {
+    let Some(path) = std::env::var_os("PHASE_TEST_MODEL").filter(|_| here()) else {
+        println!("skipped: no device, or PHASE_TEST_MODEL names no SmolLM2 checkpoint");
+        return;
+    };
+    let (golden, _) = data::read(&dir("smollm2"));
+    let mut model = Burn::cuda(0).load(&LoadSpec::new(PathBuf::from(path))).unwrap();
+    for case in &golden.continuations {
+        assert_eq!(data::greedy(&mut model, &case.prompt, case.greedy.len()), case.greedy, "{}", case.name);
+        let prompt: Vec<_> = case.prompt.iter().copied().map(TokenId).collect();
+        let mut cache = model.allocate(CacheSpec { batch: 1, capacity: prompt.len() + case.greedy.len() }).unwrap();
+        let mut first = [TokenId(0)];
+        model.prefill_greedy(&mut cache, PromptBatch::single(&prompt).unwrap(), &mut first).unwrap();
+        let mut run = vec![TokenId(0); case.greedy.len() - 1];
+        model.decode_run(&mut cache, &first, &mut run).unwrap();
+        let run: Vec<_> = run.iter().map(|token| token.0).collect();
+        assert_eq!(run, case.greedy[1..], "{} in one run", case.name);
+    }
+}
+
 /// Scores after a prompt and after some steps, of every architecture, head size, format and batch, against the host's in f32.
 #[test]
 fn agrees_with_the_host() {

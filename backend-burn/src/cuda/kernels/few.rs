@@ -48,7 +48,6 @@ pub(crate) fn few<E: Float>(
     eps: f32,
     #[comptime] shape: Shape,
 ) {
-    follow();
     let Shape { bf16, tiles, shares, unroll, normed, biased, finish, .. } = comptime!(shape);
     let gated = comptime!(finish.is_gated());
     let height = comptime!(if finish.is_gated() { 8u32 } else { 16u32 });
@@ -71,9 +70,23 @@ pub(crate) fn few<E: Float>(
     let upper = (upper as usize) * (vectors as usize) + lane as usize;
     let lower = (lower as usize) * (vectors as usize) + lane as usize;
 
+    // Four vectors are 32 k. Weights depend on no kernel, so the first are asked for before the one in front has ended.
+    let steps = vectors / 4 / (shares as u32);
+    let mut step = share * steps;
+    let end = step + steps;
+    let mut a = Array::<Vector<u32, Const<4>>>::new(unroll);
+    let mut b = Array::<Vector<u32, Const<4>>>::new(unroll);
+    #[unroll]
+    for i in 0..unroll {
+        let at = ((step + i as u32) * 4) as usize;
+        a[i] = stream(weights, upper + at);
+        b[i] = stream(weights, lower + at);
+    }
+    follow();
+
     let mut input = Shared::<[Vector<u32, Const<4>>]>::new_slice(comptime!(if normed > 0 { normed / 4 } else { 1 }));
     if comptime!(normed > 0) {
-        norm_row::<E>(raw, gain, shift, &mut input, vectors, eps, comptime!(shape));
+        norm_row(raw, gain, shift, &mut input, vectors, eps, comptime!(shape));
     }
 
     let mut acc = Array::<Vector<f32, Const<4>>>::new(tiles);
@@ -81,18 +94,16 @@ pub(crate) fn few<E: Float>(
     for tile in 0..tiles {
         acc[tile] = Vector::<f32, Const<4>>::new(0.0f32);
     }
-    // Four vectors are 32 k.
-    let steps = vectors / 4 / (shares as u32);
-    let mut step = share * steps;
-    let end = step + steps;
     while step < end {
-        let mut a = Array::<Vector<u32, Const<4>>>::new(unroll);
-        let mut b = Array::<Vector<u32, Const<4>>>::new(unroll);
-        #[unroll]
-        for i in 0..unroll {
-            let at = ((step + i as u32) * 4) as usize;
-            a[i] = stream(weights, upper + at);
-            b[i] = stream(weights, lower + at);
+        let mut next_a = Array::<Vector<u32, Const<4>>>::new(unroll);
+        let mut next_b = Array::<Vector<u32, Const<4>>>::new(unroll);
+        if step + (unroll as u32) < end {
+            #[unroll]
+            for i in 0..unroll {
+                let at = ((step + comptime!(unroll as u32 + i as u32)) * 4) as usize;
+                next_a[i] = stream(weights, upper + at);
+                next_b[i] = stream(weights, lower + at);
+            }
         }
         #[unroll]
         for i in 0..unroll {
@@ -111,6 +122,11 @@ pub(crate) fn few<E: Float>(
                 let sum = mma(first, vec2(column.extract(0usize), column.extract(1usize)), acc[tile], bf16);
                 acc[tile] = mma(second, vec2(column.extract(2usize), column.extract(3usize)), sum, bf16);
             }
+        }
+        #[unroll]
+        for i in 0..unroll {
+            a[i] = next_a[i];
+            b[i] = next_b[i];
         }
         step += unroll as u32;
     }
@@ -217,7 +233,7 @@ pub(super) fn finish_one<E: Float>(
 
 /// The norm of one row, as 16-bit words in shared memory. Every cube does it again: that is less than a launch.
 #[cube]
-fn norm_row<E: Float>(
+fn norm_row(
     raw: &[f32],
     gain: &[f32],
     shift: &[f32],

@@ -18,9 +18,13 @@ pub(crate) enum Finish {
 /// Non-linearity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Activation {
+    /// `x * sigmoid(x)`.
     Silu,
+    /// GELU through the error function.
     Gelu,
+    /// GELU through the hyperbolic tangent.
     GeluTanh,
+    /// `max(x, 0)`.
     Relu,
 }
 
@@ -43,22 +47,13 @@ impl Finish {
             Self::Store | Self::Add => Activation::Relu,
         }
     }
-
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Store => "store",
-            Self::Add => "add",
-            Self::Plain(_) => "plain",
-            Self::Gated(_) => "gated",
-        }
-    }
 }
 
 #[cube]
 pub(super) fn activate(x: f32, #[comptime] activation: Activation) -> f32 {
     match comptime!(activation) {
         Activation::Silu => x / (1.0f32 + (-x).exp()),
-        Activation::Gelu => 0.5f32 * x * (1.0f32 + (x * 0.707_106_77f32).erf()),
+        Activation::Gelu => 0.5f32 * x * (1.0f32 + Erf::erf(x * 0.707_106_77f32)),
         Activation::GeluTanh => {
             let inner = 0.797_884_6f32 * (x + 0.044_715f32 * x * x * x);
             // tanh through the exponential, which is exact enough at both ends.

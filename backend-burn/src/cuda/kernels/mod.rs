@@ -4,6 +4,7 @@ pub(crate) mod attention;
 pub(crate) mod few;
 pub(crate) mod finish;
 pub(crate) mod plain;
+pub(crate) mod prompt;
 pub(crate) mod rows;
 pub(crate) mod tile;
 pub(crate) mod words;

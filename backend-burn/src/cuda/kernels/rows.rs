@@ -93,8 +93,7 @@ pub(crate) fn norm<E: Float>(x: &[f32], gain: &[f32], shift: &[f32], out: &mut [
     }
 }
 
-/// One plane turns one head by its position, after a norm of its own where `normed`: `value(i)` of the pair
-/// (i, i + half) that this unit's `index`-th turn covers.
+/// Both numbers of a pair, turned by their position's angle.
 #[cube]
 pub(super) fn turned(low: f32, high: f32, pair: u32, position: u32, frequencies: &[f32], #[comptime] rotate: bool) -> (f32, f32) {
     if comptime!(rotate) {

@@ -61,15 +61,24 @@ pub(super) fn mma(
     out
 }
 
-/// Sixteen bytes of global memory that are read once, past the first-level cache.
+/// Sixteen bytes of global memory that are read once, past the first-level cache. Not `pure`: so it stays where it is
+/// written, before what uses it, and many are under way at a time.
 #[cube]
 pub(super) fn stream(from: &[Vector<u32, Const<4>>], at: usize) -> Vector<u32, Const<4>> {
     let pointer = from[at..at + 1].as_ptr();
     let out: Vector<u32, Const<4>>;
     gpu_asm!(
         "ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {out}, [{from}];",
-        out = out(_) out, from = in(_) pointer, options(pure, nomem)
+        out = out(_) out, from = in(_) pointer, options(nomem)
     );
+    out
+}
+
+/// Two to the power of `x`.
+#[cube]
+pub(super) fn power(x: f32) -> f32 {
+    let out: f32;
+    gpu_asm!("ex2.approx.ftz.f32 {out}, {x};", out = out(_) out, x = in(_) f32::reinterpret(x), options(pure, nomem));
     out
 }
 
@@ -136,14 +145,6 @@ impl Format {
             Self::F16 | Self::Bf16 => 2,
         }
     }
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::Bf16 => "bf16",
-        }
-    }
 }
 
 /// One element of a vector.
@@ -151,7 +152,7 @@ impl Format {
 pub(super) fn element(vector: Vector<u32, Const<4>>, #[comptime] index: usize, #[comptime] format: Format) -> f32 {
     if comptime!(format == Format::F32) {
         f32::reinterpret(vector.extract(index))
-    } else if comptime!(index % 2 == 0) {
+    } else if comptime!(index.is_multiple_of(2)) {
         low(vector.extract(comptime!(index / 2)), comptime!(format == Format::Bf16))
     } else {
         high(vector.extract(comptime!(index / 2)), comptime!(format == Format::Bf16))

@@ -102,6 +102,8 @@ pub(crate) enum Command {
     /// Serve a run or a policy to Prometheus: GET /metrics
     #[cfg(feature = "export")]
     ServeMetrics(ServeMetrics),
+    /// Follow one cell through a folder of runs
+    History(History),
     /// Compile runs into a policy, or show one
     Policy(Policy),
     /// Ask a policy
@@ -249,15 +251,30 @@ pub(crate) struct Validate {
 
 #[derive(Args, Debug)]
 pub(crate) struct Report {
-    /// The run directory
-    pub(crate) run: PathBuf,
-    /// The decision card only
-    #[arg(long)]
+    /// The run directory, or a policy file
+    pub(crate) source: PathBuf,
+    /// Write one self-contained page
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// The decision card only, for a terminal of 80 columns
+    #[arg(long, conflicts_with = "json")]
     pub(crate) card: bool,
     /// Files that `phase import` wrote, shown in tables of their own
     #[cfg(feature = "export")]
-    #[arg(long, value_name = "FILE", conflicts_with = "card")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["card", "json", "html"])]
     pub(crate) foreign: Vec<PathBuf>,
+    /// Print JSON instead of Markdown
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The backend for ties and doubts [default: the reference of the agreement check]
+    #[arg(long, value_name = "BACKEND")]
+    pub(crate) default_safe: Option<String>,
+    /// A price book for the cost table
+    #[arg(long, value_name = "BOOK")]
+    pub(crate) prices: Option<PathBuf>,
+    /// Measured ceilings of the machine for the roofline; a row above them voids the report and ends with code 1
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ceilings: Option<PathBuf>,
 }
 
 #[cfg(feature = "export")]
@@ -313,6 +330,30 @@ pub(crate) struct Compare {
     pub(crate) base: PathBuf,
     /// The run in question
     pub(crate) run: PathBuf,
+    /// Differences below this share are equivalent [default: the policy's region of equivalence, 0.02]
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) threshold: Option<f64>,
+    /// Compare across boundaries all the same; the result says so
+    #[arg(long)]
+    pub(crate) foreign: bool,
+    /// Write one self-contained page
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct History {
+    /// A folder of run directories
+    pub(crate) dir: PathBuf,
+    /// The cell, by its id or the beginning of it [default: the steady cell that most runs have]
+    #[arg(long, value_name = "ID")]
+    pub(crate) cell: Option<String>,
+    /// Write one self-contained page
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -14,6 +14,7 @@ pub(crate) mod logits;
 pub(crate) mod model;
 pub(crate) mod plan;
 pub(crate) mod policy;
+pub(crate) mod report;
 pub(crate) mod run_directory;
 #[cfg(feature = "export")]
 pub(crate) mod serve_metrics;

@@ -13,11 +13,12 @@ const EVERYTHING: &[&str] = &[
     "phase-metrics",
     "phase-model",
     "phase-policy",
+    "phase-report",
     "phase-scenario",
 ];
 
 /// Which of our crates each of our crates may depend on, in normal dependencies.
-const ALLOWED: [(&str, &[&str]); 15] = [
+const ALLOWED: [(&str, &[&str]); 16] = [
     ("phase-core", &[]),
     ("phase-kernels", &[]),
     ("phase-model", &["phase-core"]),
@@ -29,6 +30,7 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ("phase-scenario", &["phase-core", "phase-energy", "phase-policy"]),
     ("phase-metrics", &["phase-core", "phase-policy"]),
     ("phase-export", &["phase-core", "phase-energy", "phase-metrics", "phase-policy", "phase-scenario"]),
+    ("phase-report", &["phase-core", "phase-energy", "phase-policy", "phase-scenario"]),
     ("phase-cli", EVERYTHING),
     ("phase-examples", EVERYTHING),
     ("phase-benches", EVERYTHING),

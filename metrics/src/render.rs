@@ -213,7 +213,9 @@ fn policy(w: &mut Writer, state: &State) {
 }
 
 fn ledger(w: &mut Writer, LedgerSnapshot { policy_digest: _, entries, regret, unpredicted, unusable }: &LedgerSnapshot) {
-    let counters: [(&table::Metric, fn(&LedgerEntry) -> f64); 3] = [
+    type Sum = fn(&LedgerEntry) -> f64;
+    type Split = fn(&LedgerEntry) -> [u64; 2];
+    let counters: [(&table::Metric, Sum); 3] = [
         (&table::LEDGER_REQUESTS, |e| real(e.requests)),
         (&table::LEDGER_PREDICTED, |e| e.predicted_seconds),
         (&table::LEDGER_ACTUAL, |e| e.actual_seconds),
@@ -221,7 +223,6 @@ fn ledger(w: &mut Writer, LedgerSnapshot { policy_digest: _, entries, regret, un
     for (metric, of) in counters {
         entries.iter().for_each(|e| w.sample(metric, &[e.backend.as_str(), e.part.as_str()], of(e)));
     }
-    type Split = fn(&LedgerEntry) -> [u64; 2];
     let split: [(&table::Metric, [&str; 2], Split); 3] = [
         (&table::LEDGER_INTERVAL, ["inside", "outside"], |e| [e.inside_interval, e.with_interval - e.inside_interval]),
         (&table::LEDGER_P95, ["below", "above"], |e| [e.below_p95, e.with_p95 - e.below_p95]),

@@ -159,7 +159,7 @@ table! {
     CELL_ENERGY_INFO = Gauge "phase_cell_energy_info", "", OF_CELL_STATUS, &[], None,
         "1: the status of the energy of a measured cell, and the reason where there is no number.";
     LEDGER_REQUESTS = Counter "phase_ledger_requests_total", "", &["backend", "part"], &[], None,
-        "Requests whose prediction was held against what they took: part prefill, decode_step or request.";
+        "Requests whose prediction was held against what they took, by part of the request.";
     LEDGER_PREDICTED = Counter "phase_ledger_predicted_seconds_total", "seconds", &["backend", "part"], &[], None,
         "Sum of the predictions of those requests.";
     LEDGER_ACTUAL = Counter "phase_ledger_actual_seconds_total", "seconds", &["backend", "part"], &[], None,

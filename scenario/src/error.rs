@@ -61,9 +61,6 @@ pub enum ScenarioError {
     /// The events of this run can't be made into a matrix.
     #[error("no matrix can be built from the events")]
     Matrix(#[source] phase_policy::MatrixError),
-    /// Two runs whose numbers may not be ranked against each other.
-    #[error("the runs can't be compared: {0}")]
-    NotComparable(BoundaryMismatch),
     /// The directory of a new run must be empty.
     #[error("{} is not empty and holds no run that could be resumed", .dir.display())]
     NotEmpty {

@@ -6,8 +6,7 @@
 //! | [`Plan::new`] | sets x backends, a seed | randomised blocks: the order of everything |
 //! | [`Runner`] | a [`Registry`](phase_core::Registry), a plan, a clock | a run directory |
 //! | [`validate`], [`Run::open`] | a run directory | proof that every cell follows from the raw events |
-//! | [`compare()`] | two runs | faster, slower, equivalent, ambiguous, or why not comparable |
-//! | [`report()`] | a run | Markdown with a decision card |
+//! | [`SealedRun`] | a run directory | cells, evidence and a stream of events, as sealed, for reports |
 //!
 //! The sets' names come from the source document, which never defines them; the definitions are ours: **S0** smoke and
 //! agreement of the backends, **S1** interactive and decode-heavy, **S2** batched prefill, **S3** mixed: long contexts,
@@ -48,10 +47,8 @@
 //! Blocks of one run share a process unless [`Residency::One`] loads afresh in each: variation between processes shows
 //! only there, in cold starts, and between runs.
 
-mod card;
 mod clock;
 mod cold;
-mod compare;
 mod dir;
 mod energy;
 mod error;
@@ -67,23 +64,21 @@ mod progress;
 mod random;
 mod rates;
 mod record;
-mod report;
 mod results;
 mod run;
 mod runs;
+mod sealed;
 mod set;
 mod stable;
-mod table;
 mod task;
 
 pub use clock::rfc3339;
 pub use cold::{ColdCall, ColdError, ColdLauncher, ColdReport, ColdRequest, CommandLauncher, StoredLoad, cold_start};
-pub use compare::{Comparison, Foreign, ForeignBackend, Row, RowOutcome, Summary, compare};
 pub use dir::{DIGESTS_SCHEMA, RunState, run_state};
 pub use energy::{
     ArmRest, DeviceState, ENERGY_SCHEMA, ENERGY_SITTING_SCHEMA, EnergyCell, EnergyOptions, EnergyPlan, EnergyRequest, EnergySensorEntry,
     EnergySetup, EnergySitting, EnergySummary, Meter, MeterError, ReplayedWindow, Rest, SampledMeter, SingleShots, SittingCall,
-    SittingFailure, SittingKind, best_sensors, match_calibrations,
+    SittingFailure, SittingKind, best_sensors, match_calibrations, middle_and_bounds,
 };
 pub use error::ScenarioError;
 pub use evidence::{ArtefactFile, EVIDENCE_SCHEMA, EvidenceFile};
@@ -96,10 +91,10 @@ pub use plan::{Block, Calls, PLAN_SCHEMA, Plan, PlanSpec, PlannedCell, Residency
 pub use progress::{Observer, Progress};
 pub use rates::Rates;
 pub use record::{BLOCK_SCHEMA, BlockRecord, EVENT_SCHEMA, FailureRecord, LoadProcess, LoadRecord, PhaseRecord, Record, Role, Stage};
-pub use report::{ReportOptions, report};
-pub use results::{CELLS_SCHEMA, LOADS_SCHEMA, LoadSummary};
+pub use results::{CELLS_SCHEMA, LOADS_SCHEMA, LoadSummary, arm_of};
 pub use run::{Finish, Runner};
 pub use runs::{Runs, load_runs, write_atomically};
+pub use sealed::{Call, Event, SealedFile, SealedRun};
 pub use set::{BenchCells, Effort, ParitySpec, SET_SCHEMA, ScenarioSet, Size, Workload, WorkloadKind};
 
 #[cfg(test)]

@@ -246,7 +246,7 @@ fn check_seal(dir: &Path, manifest: &Manifest, events: usize) -> Result<usize, S
     Ok(sealed.files.len())
 }
 
-fn check_finish(manifest: &Manifest, parity: &Parity) -> Result<(), ScenarioError> {
+pub(crate) fn check_finish(manifest: &Manifest, parity: &Parity) -> Result<(), ScenarioError> {
     if parity.run_id != manifest.run_id {
         return Err(ScenarioError::damaged(PARITY, None, format!("it belongs to run {}", parity.run_id)));
     }

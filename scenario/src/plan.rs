@@ -1,10 +1,10 @@
 //! What will be run, in which order: sets x backends, expanded into randomised blocks. The same inputs and seed give the
 //! same plan.
 
-use crate::{Effort, ParitySpec, ScenarioError, ScenarioSet, Workload, WorkloadKind, random::Random, rates::Rates};
+use crate::{Effort, ParitySpec, ScenarioError, ScenarioSet, Workload, random::Random, rates::Rates};
 use phase_core::{Arm, TokenId};
 use serde::{Deserialize, Serialize};
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 /// Schema of a plan.
 pub const PLAN_SCHEMA: &str = "phase.plan/1";
@@ -270,40 +270,6 @@ fn parity(sets: &[ScenarioSet]) -> Result<ParitySpec, ScenarioError> {
     }
 }
 
-/// The plan for people, as `--dry-run` shows it.
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut table = crate::table::Table::new(&["cell", "kind", "batch", "prompt", "new", "samples", "blocks"]);
-        for (at, cell) in self.cells.iter().enumerate() {
-            let blocks = self.blocks.iter().filter(|b| b.tasks.iter().any(|t| t.cell == at)).count();
-            let w = &cell.workload;
-            let kind = if w.kind == WorkloadKind::Cold { "cold" } else { "steady" };
-            table.row([
-                cell.id(),
-                kind.to_owned(),
-                w.batch.to_string(),
-                w.prompt_tokens.to_string(),
-                w.new_tokens().to_string(),
-                w.samples.to_string(),
-                blocks.to_string(),
-            ]);
-        }
-        let backends: Vec<_> = self.backends.iter().map(ToString::to_string).collect();
-        let tasks: usize = self.blocks.iter().map(|b| b.tasks.len()).sum();
-        let minutes = self.estimate(&Rates::default()).as_secs_f64() / 60.0;
-        writeln!(f, "Backends: {} (reference: {})", backends.join(", "), backends.first().map_or("none", String::as_str))?;
-        writeln!(
-            f,
-            "Scale {}, effort {}, seed {}: {} blocks, {tasks} visits, about {minutes:.1} min",
-            self.scale,
-            self.effort,
-            self.seed,
-            self.blocks.len()
-        )?;
-        write!(f, "\n{table}")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -384,6 +350,5 @@ mod tests {
         assert_eq!(plan.backends.iter().map(ToString::to_string).collect::<Vec<_>>(), ["c", "a", "b"]);
         let text = serde_json::to_string(&plan).unwrap();
         assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
-        assert!(plan.to_string().contains("| s0/b1-p8-d4"));
     }
 }

@@ -157,7 +157,7 @@ pub(crate) fn policy_observations(records: &[Record], admit: impl Fn(&Arm) -> bo
 }
 
 /// The competitor that a call or a cell names. One of an unknown mode is none of a plan's.
-pub(crate) fn arm_of(backend: &BackendId, mode: &str) -> Arm {
+pub fn arm_of(backend: &BackendId, mode: &str) -> Arm {
     let text = format!("{backend}@{mode}");
     text.parse().unwrap_or_else(|_| Arm::from(BackendId::from(text)))
 }

@@ -15,6 +15,7 @@ pub fn test() -> Result<()> {
     println!("\n{assets}");
     let (python, prometheus) = (peers::python_modules()?, peers::prometheus()?);
     let toolkit = toolkit()?;
+    let browser = browser()?;
     let deny = ["--", "--deny", "warnings"];
     step("clippy", cargo(&["clippy", "--release", "--workspace", "--all-targets"]).args(deny))?;
     // From here on with CUDA: a program that has it must do all the same where no device is.
@@ -32,6 +33,7 @@ pub fn test() -> Result<()> {
         let mut command = with_cuda(arguments);
         command.env("PHASE_TEST_MODEL", &assets.model).env("PHASE_MODEL", &assets.model).env("PHASE_ORT_LIBRARY", &assets.runtime);
         command.env("PHASE_TEST_PYTHONPATH", &python).env("PHASE_TEST_PROMETHEUS", &prometheus);
+        command.env("PHASE_TEST_CHROMIUM", &browser);
         command
     };
     step("tests", &mut with_assets(&["test", "--release", "--workspace", "--lib", "--bins", "--tests"]))?;
@@ -60,4 +62,16 @@ fn toolkit() -> Result<Option<gpu::Toolkit>> {
     }
     println!("\nwithout CUDA: its toolkit can be put together on x86-64 Linux only");
     Ok(None)
+}
+
+/// A Chromium to look at pages with: the one that is here, else Debian's.
+fn browser() -> Result<String> {
+    let works = |name: &&str| Command::new(name).arg("--version").output().is_ok_and(|out| out.status.success());
+    let find = || ["chromium", "chromium-browser", "google-chrome"].into_iter().find(works).map(str::to_owned);
+    if let Some(found) = find() {
+        return Ok(found);
+    }
+    step("look for Chromium", Command::new("apt-get").args(["update", "-qq"]))?;
+    step("install Chromium", Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends", "chromium"]))?;
+    find().ok_or_else(|| "no Chromium: install one, the pages are tested in it".into())
 }

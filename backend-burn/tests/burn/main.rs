@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 mod conformance;
+mod data;
 mod golden;
 mod refusals;

@@ -30,7 +30,8 @@ pub(crate) fn run(setting: &Setting, arguments: &argument::Bench) -> Result<(), 
     }
     let plan = plan(setting, arguments)?;
     if arguments.dry_run {
-        let text = format!("{plan}\nestimated time: {:.0} min", plan.estimate(&Rates::default()).as_secs_f64() / 60.0);
+        let text =
+            format!("{}\nestimated time: {:.0} min", phase_report::plan_text(&plan), plan.estimate(&Rates::default()).as_secs_f64() / 60.0);
         return say(&text);
     }
     let spec = setting.load_spec(&arguments.checkpoint.model, arguments.checkpoint.dtype).with_max_batch(plan.max_batch().max(1));
@@ -124,7 +125,7 @@ fn measure(setting: &Setting, arguments: &argument::Bench, runner: Runner<'_>, d
             } else if arguments.out.is_some() {
                 note(&format!("complete: {}", dir.display()));
             } else {
-                say(&phase_scenario::report(&run, &phase_scenario::ReportOptions::default()))?;
+                super::report::print(dir)?;
             }
             match failures {
                 0 => Ok(()),

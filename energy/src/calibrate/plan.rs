@@ -115,7 +115,7 @@ impl Plan {
     /// T5, T6, T8.
     pub fn rest(periods_s: &[f64], extent: Extent) -> Self {
         let full = extent == Extent::Full;
-        let mut steps: Vec<Step> = (0..8_u32).map(|k| Step::busy(Test::Step, 1.7 + 0.037 * f64::from(k), 1.7)).collect();
+        let mut steps: Vec<Step> = (0..8_u32).map(|k| Step::busy(Test::Step, 1.7 + 0.037 * f64::from(k), 1.713)).collect();
         for level in [0.25, 0.5, 0.75] {
             steps.push(Step { level, ..Step::busy(Test::Level, 0.3, 4.0) });
         }

@@ -84,6 +84,14 @@ impl ScenarioMatrix {
         &self.boundaries
     }
 
+    /// The cells that `admit` lets in, with the boundaries they name; `None` when it lets none in.
+    pub fn admitting(&self, admit: impl Fn(&CellKey) -> bool) -> Option<Self> {
+        let cells: Vec<_> = self.cells.iter().filter(|cell| admit(&cell.key)).cloned().collect();
+        let used = |id: &String| cells.iter().any(|cell| cell.boundary == *id);
+        let boundaries = self.boundaries.iter().filter(|(id, _)| used(id)).map(|(id, b)| (id.clone(), b.clone())).collect();
+        (!cells.is_empty()).then_some(Self { boundaries, cells })
+    }
+
     /// Attaches the energy of one call of the cell `key`. Until then a cell's energy is `no_data (not_recorded)`.
     ///
     /// # Errors

@@ -81,7 +81,7 @@ pub(super) fn read(json: &str) -> Result<Policy, PolicyError> {
         evidence,
     } = serde_json::from_value(value)?;
     let evidence = evidence.into_iter().map(CompileEvidence::recorded).collect::<Result<_, _>>().map_err(PolicyError::Inconsistent)?;
-    let policy = Policy {
+    let mut policy = Policy {
         schema,
         digest,
         created_unix_s,
@@ -97,6 +97,10 @@ pub(super) fn read(json: &str) -> Result<Policy, PolicyError> {
         mix,
         evidence,
     };
+    if upgrade::is_older(from) {
+        // Fields with a default are in what is written from here on.
+        policy.digest = self::digest(&policy);
+    }
     check(&policy)?;
     Ok(policy)
 }

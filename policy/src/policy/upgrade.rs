@@ -37,9 +37,14 @@ pub(super) fn version(schema: &str) -> Result<usize, PolicyError> {
     READABLE.iter().position(|known| *known == schema).ok_or_else(|| PolicyError::Schema { found: schema.to_owned() })
 }
 
+/// Whether the version at this position is older than the present one.
+pub(super) fn is_older(from: usize) -> bool {
+    READABLE[from] != SCHEMA
+}
+
 /// Brings a document of version `from` to the present one, under a digest that fits.
 pub(super) fn upgrade(document: &mut Value, from: usize) -> Result<(), PolicyError> {
-    if READABLE[from] == SCHEMA {
+    if !is_older(from) {
         return Ok(());
     }
     let (schema, digest) = (READABLE[from].to_owned(), document["digest"].as_str().unwrap_or_default().to_owned());

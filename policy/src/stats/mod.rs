@@ -3,6 +3,7 @@
 
 mod correlation;
 mod holm;
+mod independent;
 mod ordered;
 mod ratio;
 mod steady;
@@ -10,6 +11,7 @@ mod student;
 
 pub use correlation::effective_size;
 pub use holm::holm;
+pub use independent::independent_ratio;
 pub use ordered::{Interval, Ordered, needed_for_quantile};
 pub use ratio::{BlockMedian, RatioInterval, Verdict, paired_ratio};
 pub(crate) use ratio::{Edges, common_blocks};

@@ -126,6 +126,19 @@ pub(crate) struct EnergyFile<'a> {
     pub(crate) summary: &'a EnergySummary,
 }
 
+/// `energy.json` as it is read back.
+#[derive(Debug, Deserialize)]
+pub(crate) struct StoredEnergy {
+    #[serde(rename = "schema")]
+    _schema: String,
+    #[serde(rename = "run_id")]
+    _run_id: String,
+    #[serde(rename = "reason")]
+    _reason: Option<NoData>,
+    #[serde(flatten)]
+    pub(crate) summary: EnergySummary,
+}
+
 impl EnergyFile<'_> {
     pub(crate) fn text(&self) -> Result<String, ScenarioError> {
         json_text(self)
@@ -142,7 +155,7 @@ pub(super) fn per_token(energy: &Energy, tokens: usize) -> [Option<[f64; 3]>; 2]
 }
 
 /// Middle, lower and upper bound.
-pub(super) fn middle_and_bounds(energy: &Energy) -> Option<[f64; 3]> {
+pub fn middle_and_bounds(energy: &Energy) -> Option<[f64; 3]> {
     match energy {
         Energy::Measured { joules, low, high }
         | Energy::Interpolated { joules, low, high }

@@ -2,13 +2,13 @@
 
 mod bytes;
 mod cold;
-mod compare;
 mod damage;
 mod energy;
 mod evidence;
 mod failing;
 mod idle;
 mod resume;
+mod runs;
 mod whole;
 
 use crate::{files::list, *};

@@ -75,7 +75,11 @@ fn again(folder: &Path) -> Result<(Measurements, CalibrationReport), Failure> {
         parts.push(Part::new(recordings, read(folder, &format!("steps-{part}.json"))?));
     }
     let load = before["load"].as_str().unwrap_or_default().to_owned();
-    let measured = Measurements::new(load, parts, read(folder, "steps-perturbation.json")?);
+    let perturbation = match folder.join("steps-perturbation.json").exists() {
+        true => read(folder, "steps-perturbation.json")?,
+        false => Vec::new(),
+    };
+    let measured = Measurements::new(load, parts, perturbation);
     let first = |field: &str| before["sources"].as_array()?.iter().find_map(|s| s["calibration"].get(field)).cloned();
     let taken = before["taken_unix_s"].as_u64().or_else(|| first("taken_unix_s")?.as_u64()).unwrap_or(0);
     let mut report = analyse(&measured, before["limit_w"].as_f64(), taken);

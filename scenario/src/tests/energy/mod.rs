@@ -137,10 +137,6 @@ fn a_run_gives_every_call_the_energy_it_took_within_its_interval() {
     for kind in ["DeepIdle", "ModelResident", "ContextResident"] {
         assert!(rests.iter().any(|(rest, _)| format!("{rest:?}") == kind), "{kind} in {rests:?}");
     }
-    let text = report(&run, &ReportOptions::default());
-    for said in ["macro_window", "J/request", "J/token", "tokens/J", "no_data: too_few_updates (0 of", "deep_idle", "tokens/J; "] {
-        assert!(text.contains(said), "{said} is missing in\n{text}");
-    }
     let csv = std::fs::read_to_string(dir.path().join("cells.csv")).unwrap();
     assert_eq!(csv.matches("macro_window").count(), 4);
 }
@@ -263,8 +259,6 @@ fn without_a_source_every_cell_says_why_and_there_is_no_number() {
     let energy = run.energy().unwrap();
     assert!(energy.cells.iter().all(|c| c.energy == none && c.joules_per_token.is_none()));
     assert!(energy.requests.iter().all(|r| r.energy == none && r.tokens_per_joule.is_none()));
-    let text = report(&run, &ReportOptions::default());
-    assert!(text.contains("`no_data` (no_source) for every cell") && text.contains("no driver"), "{text}");
 }
 
 #[test]

@@ -1,39 +1,12 @@
-//! Energy in the report and on the decision card.
+//! What a run that was asked for energy found, in tables.
 
-use super::{EnergyCell, EnergyPlan, EnergySummary};
-use crate::{Run, table::Table};
+use crate::table::Table;
 use phase_core::{Energy, Phase};
-use phase_energy::Availability;
+use phase_scenario::{EnergyCell, EnergyPlan, EnergySummary, middle_and_bounds};
 use std::fmt::Write as _;
 
-/// The section of the report.
-pub(crate) fn section(run: &Run) -> String {
-    let manifest = run.manifest();
-    let mut out = "## Energy\n\n".to_owned();
-    match (&manifest.energy, run.energy()) {
-        (Some(plan), Some(summary)) => measured(&mut out, plan, summary),
-        _ => {
-            let _ = writeln!(out, "`no_data` ({}) for every cell: nobody asked for energy (`--energy`).\n", manifest.energy_reason);
-        }
-    }
-    let mut table = Table::new(&["source", "status", "detail"]);
-    for source in &manifest.energy_sources {
-        let (status, detail) = match &source.availability {
-            Availability::Available { detail } => ("available", detail.as_str()),
-            Availability::Unavailable { reason } => ("absent", reason.as_str()),
-            _ => ("unknown", ""),
-        };
-        table.row([source.name.clone(), status.to_owned(), detail.to_owned()]);
-    }
-    let _ = write!(out, "{table}");
-    out
-}
-
 /// What the decision card says about energy.
-pub(crate) fn card_line(run: &Run) -> String {
-    let Some((plan, summary)) = run.manifest().energy.as_ref().zip(run.energy()) else {
-        return format!("`no_data`: {}", run.manifest().energy_reason);
-    };
+pub(crate) fn card_line(plan: &EnergyPlan, summary: &EnergySummary) -> String {
     if let Some(reason) = plan.reason {
         return format!("`no_data`: {reason}");
     }
@@ -51,7 +24,8 @@ pub(crate) fn card_line(run: &Run) -> String {
     format!("it decides only where intervals do not overlap; {}", parts.join("; "))
 }
 
-fn measured(out: &mut String, plan: &EnergyPlan, summary: &EnergySummary) {
+/// The tables: calls, requests, power at rest.
+pub(crate) fn measured(out: &mut String, plan: &EnergyPlan, summary: &EnergySummary) {
     if let Some(reason) = plan.reason {
         let _ = writeln!(out, "`no_data` ({reason}) for every cell.\n");
     } else {
@@ -166,7 +140,7 @@ fn status(energy: &Energy) -> String {
 }
 
 fn joules(energy: &Energy) -> String {
-    super::summary::middle_and_bounds(energy).map_or_else(|| "-".to_owned(), short)
+    middle_and_bounds(energy).map_or_else(|| "-".to_owned(), short)
 }
 
 fn windows(cell: &EnergyCell) -> String {

@@ -81,6 +81,15 @@ fn every_xtask_that_is_named_exists() {
 }
 
 #[test]
+fn every_page_with_rust_is_compiled() {
+    let compiled = read(&root().join("examples/lib.rs"));
+    let with_rust = documents().into_iter().filter(|page| read(page).contains("```rust"));
+    let named = |page: &Path| compiled.contains(&format!("include_str!(\"../{}\")", page.strip_prefix(root()).unwrap().display()));
+    assert_eq!(with_rust.filter(|page| !named(page)).collect::<Vec<_>>(), Vec::<PathBuf>::new());
+    assert_eq!(compiled.matches("\"../docs/").count(), pages().iter().filter(|page| read(page).contains("```rust")).count());
+}
+
+#[test]
 fn the_command_reference_has_every_command_and_every_flag() {
     let mut program = Program::default();
     let page = read(&root().join("docs/reference/cli.md"));

@@ -22,7 +22,7 @@ pub const FEATURES: &str = "phase-cli/cuda";
 const TESTS: &str = "cuda*";
 
 /// What tests read, and what measures beside us, relative to the workspace's root.
-const SOURCES: [&str; 3] = ["model/tests/golden", "benches/peers/drivers", "LICENSE-MIT"];
+const SOURCES: [&str; 4] = ["model/tests/golden", "benches/peers/drivers", "energy/tools", "LICENSE-MIT"];
 
 /// Builds, and packs into `out`, which must not be there yet.
 pub fn build(out: &Path) -> Result<()> {

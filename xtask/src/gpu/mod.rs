@@ -24,9 +24,10 @@ cargo xtask gpu COMMAND
                  build with CUDA, and pack what a bare GPU machine needs into DIR/1, DIR/2 and so on, 56 MiB each
   run --from PACKAGE --out RESULTS [OPTION...]
                  on the GPU machine, as PACKAGE/xtask gpu run: unpack, check digests, prove and measure
-      --only LIST       of conformance,parity,matrix,bench,sanitizer [default: all but the last]
+      --only LIST       of conformance,parity,matrix,bench,sanitizer,energy [default: all but the last two]
       --models LIST     of smollm2,llama-3.2-1b,llama-3.1-8b [default: all; smollm2 on a CPU]
-      --backends LIST   of ort,candle,burn [default: all that have the device; burn has no CUDA yet]
+      --backends LIST   of ort,candle,burn [default: all]
+      --effort EFFORT   of the matrix on a GPU: full or short [default: full]
       --device DEVICE   cpu, cuda or cuda:N [default: cuda]
       --limit SECONDS   end after this long, with what there is
       --work DIR        where to unpack and to make models [default: PACKAGE/work]
@@ -55,7 +56,7 @@ fn toolkit() -> Result<()> {
 }
 
 fn run_options(arguments: &[&str]) -> Result<run::Options> {
-    let mut given = named(arguments, &["from", "out", "work", "only", "models", "backends", "device", "limit"])?;
+    let mut given = named(arguments, &["from", "out", "work", "only", "models", "backends", "device", "limit", "effort"])?;
     let from = path(&mut given, "from")?;
     let device = given.remove("device").unwrap_or("cuda").to_owned();
     let index = device.strip_prefix("cuda:").map(str::parse::<u32>);
@@ -69,7 +70,8 @@ fn run_options(arguments: &[&str]) -> Result<run::Options> {
         work: given.remove("work").map_or_else(|| from.join("work"), PathBuf::from),
         only: list(&mut given, "only", &plan::GROUPS, &plan::GROUPS[..4])?,
         models: list(&mut given, "models", &plan::MODELS, models)?,
-        backends: list(&mut given, "backends", &BACKENDS, if device == "cpu" { &BACKENDS } else { &BACKENDS[..2] })?,
+        backends: list(&mut given, "backends", &BACKENDS, &BACKENDS)?,
+        effort: list(&mut given, "effort", &["full", "short"], &["full"])?.concat(),
         device,
         limit: Duration::from_secs(limit),
         from,

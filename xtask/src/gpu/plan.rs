@@ -13,8 +13,8 @@ use std::{
     time::Duration,
 };
 
-/// The groups `--only` picks from; all but the last are the default.
-pub const GROUPS: [&str; 5] = ["conformance", "parity", "matrix", "bench", "sanitizer"];
+/// The groups `--only` picks from; all but the last two are the default.
+pub const GROUPS: [&str; 6] = ["conformance", "parity", "matrix", "bench", "sanitizer", "energy"];
 
 /// The models `--models` picks from: the one in the package, and shapes whose weights are made on the spot.
 pub const MODELS: [&str; 3] = ["smollm2", "llama-3.2-1b", "llama-3.1-8b"];
@@ -46,7 +46,7 @@ pub fn steps(options: &Options, place: &Place, out: &Path, work: &Path) -> Resul
     if plan.wants("parity") && plan.models("smollm2") {
         steps.extend(plan.parity()?);
     }
-    if plan.wants("matrix") || plan.wants("bench") {
+    if ["matrix", "bench", "energy"].iter().any(|group| plan.wants(group)) {
         steps.extend(MODELS[1..].iter().filter(|name| plan.models(name)).filter_map(|name| plan.make(name)));
     }
     if plan.wants("matrix") {
@@ -54,6 +54,10 @@ pub fn steps(options: &Options, place: &Place, out: &Path, work: &Path) -> Resul
     }
     if plan.wants("bench") {
         steps.extend(MODELS.iter().filter(|name| plan.models(name)).flat_map(|name| plan.bench(name)));
+    }
+    if plan.wants("energy") && plan.on_gpu() {
+        steps.push(plan.calibrate());
+        steps.extend(MODELS.iter().filter(|name| plan.models(name)).flat_map(|name| plan.energy(name)));
     }
     Ok(steps)
 }
@@ -189,7 +193,7 @@ impl Plan<'_> {
         let (path, backends) = (path.to_string_lossy(), self.options.backends.join(","));
         let run = format!("matrix-{model}");
         let (policy, report) = (format!("{run}.policy.json"), self.out.join(format!("{run}.md")));
-        let (scale, effort) = if self.on_gpu() { ("gpu", "full") } else { ("cpu", "short") };
+        let (scale, effort) = if self.on_gpu() { ("gpu", self.options.effort.as_str()) } else { ("cpu", "short") };
         let step = |name: &str, arguments: &[&str], seconds| self.phase("matrix", format!("{name} {model}"), arguments, seconds);
         let measure = [
             "--device",
@@ -258,6 +262,32 @@ impl Plan<'_> {
             steps.push(self.driver("transformers-compiled", model, "hf_cuda.py", &arguments("compiled", "")));
         }
         steps
+    }
+
+    /// What the device's sensors are worth; energies rest on it.
+    fn calibrate(&self) -> Step {
+        let load = format!("python3 {}", self.place.tree.join("sources/energy/tools/load_torch.py").display());
+        let device = self.options.device.strip_prefix("cuda:").unwrap_or("0");
+        let arguments = ["energy", "calibrate", "--short", "--gpu", device, "--load-command", &load, "--out", "calibration"];
+        self.phase("energy", "calibrate".to_owned(), &arguments, 360)
+    }
+
+    /// Joules a prompt and a token: one prompt length at a time, so that a short limit leaves the first.
+    fn energy(&self, model: &str) -> Vec<Step> {
+        let (path, backends) = (self.model(model), self.options.backends.join(","));
+        let path = path.to_string_lossy();
+        let step = |prompt: &str, new: &str| {
+            let run = format!("energy-{model}-p{prompt}");
+            let device = ["--device", &self.options.device, "bench", "--model", &path, "--dtype", self.dtype(), "--backends", &backends];
+            let cells = ["--modes", "compiled", "-p", prompt, "-r", "5", "--energy", "--energy-calibration", "calibration", "--out", &run];
+            let decode: &[&str] = if new.is_empty() { &[] } else { &["-n", new, "-d", "512"] };
+            let arguments = [&device[..], &cells, decode].concat();
+            [
+                self.phase("energy", format!("measure {run}"), &arguments, 900),
+                self.phase("energy", format!("validate {run}"), &["validate", &run], 60),
+            ]
+        };
+        [step("512", "64"), step("2048", "")].into_iter().flatten().collect()
     }
 
     /// A peer, whose lines of JSON are kept.

@@ -23,6 +23,8 @@ pub struct Options {
     pub only: Vec<String>,
     pub models: Vec<String>,
     pub backends: Vec<String>,
+    /// Of the matrix on a GPU: `full` or `short`.
+    pub effort: String,
     /// `cpu`, `cuda` or `cuda:N`.
     pub device: String,
     /// After this, nothing is started and what runs is ended.

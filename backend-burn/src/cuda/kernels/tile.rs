@@ -42,7 +42,7 @@ pub(crate) fn tiles<E: Float>(
     let first_row = CUBE_POS_X * comptime!(SIDE as u32);
     let first_column = CUBE_POS_Y * comptime!(SIDE as u32);
 
-    // Each unit copies a vector of every 32nd row.
+    // Each unit copies a vector of every 32nd row. Rows of `x` that are not there are not copied: nothing is stored for them.
     let copy_row = UNIT_POS / 4;
     let copy_at = (UNIT_POS % 4) as usize;
     let mut from_x = Array::<usize>::new(4usize);
@@ -50,7 +50,7 @@ pub(crate) fn tiles<E: Float>(
     #[unroll]
     for i in 0..4usize {
         let row = copy_row + comptime!(i as u32 * 32);
-        from_x[i] = (min(first_row + row, rows - 1) as usize) * (vectors as usize) + copy_at;
+        from_x[i] = ((first_row + row) as usize) * (vectors as usize) + copy_at;
         let mut column = min(first_column + row, n - 1);
         if comptime!(gated) {
             let all = first_column + row;
@@ -67,8 +67,10 @@ pub(crate) fn tiles<E: Float>(
             #[unroll]
             for i in 0..4usize {
                 let at = comptime!(stage * SIDE * PITCH + i * 32 * PITCH) + to;
-                let source = from_x[i] + comptime!(stage * DEEP);
-                copy_async(&x[source..source + 1], &mut left[at..at + 1], 4u32);
+                if first_row + copy_row + comptime!(i as u32 * 32) < rows {
+                    let source = from_x[i] + comptime!(stage * DEEP);
+                    copy_async(&x[source..source + 1], &mut left[at..at + 1], 4u32);
+                }
                 let source = from_weights[i] + comptime!(stage * DEEP);
                 copy_async(&weights[source..source + 1], &mut right[at..at + 1], 4u32);
             }
@@ -99,8 +101,10 @@ pub(crate) fn tiles<E: Float>(
             #[unroll]
             for i in 0..4usize {
                 let at = stage * comptime!(SIDE * PITCH) + comptime!(i * 32 * PITCH) + to;
-                let source = from_x[i] + next * DEEP;
-                copy_async(&x[source..source + 1], &mut left[at..at + 1], 4u32);
+                if first_row + copy_row + comptime!(i as u32 * 32) < rows {
+                    let source = from_x[i] + next * DEEP;
+                    copy_async(&x[source..source + 1], &mut left[at..at + 1], 4u32);
+                }
                 let source = from_weights[i] + next * DEEP;
                 copy_async(&weights[source..source + 1], &mut right[at..at + 1], 4u32);
             }

@@ -59,9 +59,10 @@ fn answer(router: &Router, phase: Phase) -> Option<Answer> {
     for (_, choice) in &choices {
         *takers.entry(&choice.backend).or_default() += 1;
     }
-    // Of two that take as many, the default-safe one.
+    // Of two that take as many, the one that was measured faster; then the default-safe one.
+    let won = |name: &str| choices.iter().filter(|(_, c)| c.backend == name && c.standing == Standing::Faster).count();
     let safe = router.policy().default_safe().as_str();
-    let (backend, taken) = takers.into_iter().max_by_key(|(name, n)| (*n, *name == safe))?;
+    let (backend, taken) = takers.into_iter().max_by_key(|(name, n)| (*n, won(name), *name == safe))?;
     let backend = backend.to_owned();
     let own = || choices.iter().map(|(_, choice)| choice).filter(|c| c.backend == backend);
     let with = |standing| own().filter(|c| c.standing == standing).count();

@@ -1,6 +1,5 @@
 //! A sealed run of two simulated backends, and Python where the tests were given one with DuckDB and jsonschema.
 
-
 use phase_core::{BackendId, DynBackend, LoadSpec, ManualClock, Registry, sim::Sim};
 use phase_scenario::{BenchCells, Plan, PlanSpec, Run, Runner, ScenarioSet};
 use std::{

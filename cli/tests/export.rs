@@ -27,16 +27,17 @@ fn text(bytes: &[u8]) -> String {
 fn run_in(folder: &Path) -> PathBuf {
     let registry = Registry::new().with(Sim::default());
     let cells = BenchCells { prompt_tokens: vec![4], decode_steps: vec![3], batches: vec![1], depths: vec![4], repetitions: 3 };
-    let spec = PlanSpec::new(vec![ScenarioSet::bench(&cells).unwrap()], registry.iter().map(DynBackend::arm));
+    let spec = PlanSpec::new(vec![ScenarioSet::bench(&cells).expect("it is there in a test")], registry.iter().map(DynBackend::arm));
     let dir = folder.join("run");
     let clock = Arc::new(ManualClock::ticking(Duration::from_micros(1)));
-    let mut runner = Runner::create(&registry, Plan::new(&spec).unwrap(), LoadSpec::new("none"), clock, &dir).unwrap();
-    runner.run(&mut (), &AtomicBool::new(false)).unwrap();
+    let mut runner = Runner::create(&registry, Plan::new(&spec).expect("it is there in a test"), LoadSpec::new("none"), clock, &dir)
+        .expect("it is there in a test");
+    runner.run(&mut (), &AtomicBool::new(false)).expect("it is there in a test");
     dir
 }
 
 fn succeeds(command: &mut Command) -> Output {
-    let out = command.output().unwrap();
+    let out = command.output().expect("it is there in a test");
     assert!(out.status.success(), "{}", text(&out.stderr));
     out
 }

@@ -6,7 +6,7 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use phase_export::{csv, parquet, tables};
 use phase_scenario::Record;
-use std::{hint::black_box, time::Duration};
+use std::{hint::black_box, io::Write, time::Duration};
 
 const EVENTS: u64 = 1_000_000;
 
@@ -17,7 +17,7 @@ const LINE: &str = r#"{"kind":"phase","schema":"phase.event/1","run_id":"2026112
 /// Calls of three backends over a thousand cells, with times that repeat no more than real ones do.
 fn records() -> Vec<Record> {
     let Ok(Record::Phase(call)) = serde_json::from_str(LINE) else { panic!("a phase line") };
-    let backends = ["ort-cpu", "candle-cpu", "burn-cpu"].map(|b| phase_core::BackendId::new(b));
+    let backends = ["ort-cpu", "candle-cpu", "burn-cpu"].map(phase_core::BackendId::new);
     let mut seed = 1_u64;
     let mut now = 0;
     (0..EVENTS)
@@ -42,7 +42,7 @@ fn records() -> Vec<Record> {
 fn export(c: &mut Criterion) {
     let records = records();
     let table = tables::events(&records);
-    println!("Parquet: {} bytes for {} events", parquet(&table, &[]).expect("a table").len(), table.rows());
+    let _ = writeln!(std::io::stdout(), "Parquet: {} bytes for {} events", parquet(&table, &[]).expect("a table").len(), table.rows());
     let mut group = c.benchmark_group("export");
     group.throughput(Throughput::Elements(EVENTS)).sample_size(10).measurement_time(Duration::from_secs(10));
     group.bench_function("events to Parquet", |b| b.iter(|| parquet(&tables::events(black_box(&records)), &[]).expect("a table")));

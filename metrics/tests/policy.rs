@@ -20,13 +20,17 @@ fn policy() -> Policy {
                 |phase, shape, ns| Observation::new(BackendId::new(backend), phase, shape, ns).with_boundary(backend).with_block(block);
             for i in 0..4 {
                 seen.push(call(Phase::Prefill, Shape { batch: 1, new_tokens: 16, context: 0 }, ns + i + u64::from(block)));
-                seen.push(call(Phase::Decode, Shape { batch: 1, new_tokens: 1, context: 16 + usize::try_from(i).unwrap() }, ns + i));
+                seen.push(call(
+                    Phase::Decode,
+                    Shape { batch: 1, new_tokens: 1, context: 16 + usize::try_from(i).expect("it is there in a test") },
+                    ns + i,
+                ));
             }
         }
     }
     let boundaries = [("a".to_owned(), boundary("6.1", "x 1")), ("b".to_owned(), boundary("6.1", "y 1"))].into();
-    let matrix = ScenarioMatrix::build(&seen, &boundaries).unwrap();
-    Policy::compile(&matrix, &PolicyOptions::new(BackendId::new("a"), 1_760_000_000)).unwrap()
+    let matrix = ScenarioMatrix::build(&seen, &boundaries).expect("it is there in a test");
+    Policy::compile(&matrix, &PolicyOptions::new(BackendId::new("a"), 1_760_000_000)).expect("it is there in a test")
 }
 
 fn text(exporter: &Exporter) -> String {

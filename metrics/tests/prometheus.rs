@@ -19,13 +19,16 @@ fn tools() -> Option<PathBuf> {
     #[expect(clippy::disallowed_methods, reason = "tests are told by the environment what they may use")]
     let folder = std::env::var_os("PHASE_TEST_PROMETHEUS");
     if folder.is_none() {
-        println!("skipped: PHASE_TEST_PROMETHEUS names no folder with prometheus and promtool; `cargo xtask test` does");
+        let _ = writeln!(
+            std::io::stderr(),
+            "skipped: PHASE_TEST_PROMETHEUS names no folder with prometheus and promtool; `cargo xtask test` does"
+        );
     }
     folder.map(PathBuf::from)
 }
 
 fn dashboards() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../dashboards").canonicalize().unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../dashboards").canonicalize().expect("it is there in a test")
 }
 
 /// A live application on a free port; it ends when this is dropped.
@@ -41,9 +44,10 @@ impl Application {
         let (told, address) = mpsc::channel();
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || {
-            live::run("127.0.0.1:0", &stopped, |server| told.send(server.address()).unwrap()).unwrap();
+            live::run("127.0.0.1:0", &stopped, |server| told.send(server.address()).expect("it is there in a test"))
+                .expect("it is there in a test");
         });
-        Self { address: address.recv().unwrap(), stop, thread: Some(thread) }
+        Self { address: address.recv().expect("it is there in a test"), stop, thread: Some(thread) }
     }
 }
 
@@ -92,16 +96,16 @@ fn wait_for<T>(what: &str, ask: impl Fn() -> Option<T>) -> T {
     let seen = give_up.clone();
     let watch = std::thread::spawn(move || {
         if deadline.recv_timeout(Duration::from_secs(60)) == Err(mpsc::RecvTimeoutError::Timeout) {
-            *seen.lock().unwrap() = true;
+            *seen.lock().expect("it is there in a test") = true;
         }
     });
     loop {
         if let Some(answer) = ask() {
             drop(expired);
-            watch.join().unwrap();
+            watch.join().expect("it is there in a test");
             return answer;
         }
-        assert!(!*give_up.lock().unwrap(), "{what}: not within a minute");
+        assert!(!*give_up.lock().expect("it is there in a test"), "{what}: not within a minute");
         std::thread::park_timeout(Duration::from_millis(50));
     }
 }
@@ -115,8 +119,8 @@ fn promtool(folder: &Path, arguments: &[&str], input: &str) {
         .stderr(Stdio::piped())
         .spawn()
         .expect("promtool starts");
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let out = child.wait_with_output().unwrap();
+    child.stdin.take().expect("it is there in a test").write_all(input.as_bytes()).expect("it is there in a test");
+    let out = child.wait_with_output().expect("it is there in a test");
     let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert!(out.status.success(), "promtool {arguments:?}:\n{said}");
 }

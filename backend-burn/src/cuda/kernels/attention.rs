@@ -24,7 +24,7 @@ pub(crate) struct Heads {
 }
 
 impl Heads {
-    /// Whether [`attend_one`] takes heads of this size, with so many elements in 16 bytes.
+    /// Whether [`attend_one()`] takes heads of this size, with so many elements in 16 bytes.
     pub(crate) const fn fits(head_dim: usize, per_vector: usize) -> bool {
         head_dim.is_multiple_of(2 * per_vector) && (head_dim / per_vector).is_power_of_two() && head_dim / per_vector <= 32
     }

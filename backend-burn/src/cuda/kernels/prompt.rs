@@ -10,7 +10,7 @@ pub(crate) const SIDE: usize = 64;
 /// Units of a cube: four planes of 16 query positions.
 pub(crate) const UNITS: u32 = 128;
 
-/// Head sizes that [`attend_tiles`] has been tested with.
+/// Head sizes that [`attend_tiles()`] has been tested with.
 pub(crate) const HEAD_DIMS: [usize; 2] = [64, 128];
 
 /// Attends with every position of a prompt whose keys and values are in the cache already.

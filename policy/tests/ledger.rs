@@ -1,5 +1,7 @@
 //! Predictions against what then happened: who is held to account, for what, and when a measurement is due.
 
+#![expect(clippy::unwrap_used, reason = "it is all test code")]
+
 mod common;
 
 use common::{BULK, FAST, SAFE};

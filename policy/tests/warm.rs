@@ -1,5 +1,7 @@
 //! What is warmed, what must be kept warm, and what cold requests take.
 
+#![expect(clippy::unwrap_used, clippy::float_cmp, reason = "it is all test code")]
+
 mod common;
 
 use common::{BULK, FAST, SAFE, boundaries, observations, prefill};

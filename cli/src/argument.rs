@@ -761,7 +761,6 @@ pub(crate) struct Man {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "it is all test code")]
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
@@ -769,7 +768,7 @@ mod tests {
     #[test]
     fn every_example_can_be_meant() {
         let mut program = Arguments::command();
-        program.debug_assert();
+        program.clone().debug_assert();
         program.build();
         let mut open: Vec<_> = program.get_subcommands().collect();
         let mut seen = 0;

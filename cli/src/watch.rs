@@ -144,10 +144,10 @@ fn duration(ns: f64) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "it is all test code")]
 mod tests {
     use super::*;
-    use phase_core::{Arm, BackendId, DynBackend, LoadSpec, ManualClock, Registry, sim::Sim};
+    use crate::progress::Bar;
+    use phase_core::{Arm, DynBackend, LoadSpec, ManualClock, Registry, sim::Sim};
     use phase_scenario::{BenchCells, Observer, PlanSpec, Runner, ScenarioSet, Stage};
     use std::{
         sync::{Arc, atomic::AtomicBool},
@@ -197,7 +197,14 @@ mod tests {
         assert_eq!(table.render(Some((200, 50))), GOLDEN, "all of it fits");
     }
 
-    const GOLDEN: &str = "";
+    const GOLDEN: &str = "  cell               backend                 samples      median
+  bench/b1-p128      ort-cpu                     2/4      720 ns
+  bench/b1-p128      candle-cuda@compiled        2/4     1.42 us
+  bench/b1-p128-d16  ort-cpu                     2/4      910 us
+> bench/b1-p128-d16  candle-cuda@compiled        2/4     1.82 ms  1 failed
+  bench/b1-p128-d32  ort-cpu                     2/4      1.18 s
+  bench/b1-p128-d32  candle-cuda@compiled        2/4      2.37 s
+";
 
     #[test]
     fn a_resumed_run_counts_what_was_done_before() {
@@ -211,18 +218,20 @@ mod tests {
 
     #[test]
     fn a_real_run_fills_every_row() {
-        struct Watching(Table);
+        /// What is drawn goes to standard error, wherever that leads.
+        struct Watching(Table, Bar);
         impl Observer for Watching {
             fn progress(&mut self, progress: &Progress<'_>) {
                 self.0.take(progress);
+                self.1.progress(progress);
             }
         }
         let dir = tempfile::tempdir().unwrap();
         let registry = Registry::new().with(Sim::default());
         let plan = plan(registry.iter().map(DynBackend::arm));
-        let mut watching = Watching(Table::new(&plan));
+        let mut watching = Watching(Table::new(&plan), Bar::watching(&plan));
         let clock = Arc::new(ManualClock::ticking(Duration::from_micros(1)));
-        let mut runner = Runner::create(&registry, plan, LoadSpec::new("none"), clock, dir.path().join("run")).unwrap();
+        let mut runner = Runner::create(&registry, plan, LoadSpec::new("none"), clock, &dir.path().join("run")).unwrap();
         runner.run(&mut watching, &AtomicBool::new(false)).unwrap();
         let rows = &watching.0.rows;
         assert!(rows.len() == 3 && rows.iter().all(|r| r.planned == 4 && r.walls_ns.len() == 4 && r.walls_ns.is_sorted()), "{rows:?}");

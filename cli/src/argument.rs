@@ -1,6 +1,6 @@
 //! The command line.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, ColorChoice, Parser, Subcommand};
 use phase_core::{DType, Mode};
 use phase_policy::{
     Slo,
@@ -11,6 +11,7 @@ use std::{fmt, num::NonZeroUsize, path::PathBuf, str::FromStr};
 /// Measure one checkpoint on several runtimes, phase by phase, and route requests by what was measured.
 #[derive(Debug, Parser)]
 #[command(name = "phase", version, max_term_width = 110, propagate_version = true)]
+#[command(after_help = "Example: phase doctor")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -32,6 +33,12 @@ pub(crate) struct Global {
     /// Host threads a backend uses [default: one per core]
     #[arg(long, global = true, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
+    /// Print the answer and what went wrong, nothing else
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Colours: auto, always or never; auto heeds the terminal, `NO_COLOR` and `CLICOLOR_FORCE`
+    #[arg(long, global = true, default_value = "auto", value_name = "WHEN", hide_possible_values = true)]
+    pub(crate) color: ColorChoice,
 }
 
 /// Where a bare backend name runs.
@@ -122,6 +129,10 @@ pub(crate) enum Command {
     Logits(Logits),
     /// Make or look at checkpoints
     Model(Model),
+    /// Print what makes a shell complete this program's commands and flags
+    Completions(Completions),
+    /// Write the manual, a page a command
+    Man(Man),
 }
 
 #[derive(Args, Debug)]
@@ -135,6 +146,7 @@ pub(crate) struct Checkpoint {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Example: phase doctor")]
 pub(crate) struct Doctor {
     /// Print JSON
     #[arg(long)]
@@ -142,6 +154,7 @@ pub(crate) struct Doctor {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Example: phase bench --model SmolLM2 --out runs/one --watch")]
 pub(crate) struct Bench {
     #[command(flatten)]
     pub(crate) checkpoint: Checkpoint,
@@ -169,6 +182,9 @@ pub(crate) struct Bench {
     /// Print the plan and its estimated time, measure nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Show a table meanwhile: samples and running median of every cell on every backend
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) watch: bool,
     /// Cells of your own: prompt lengths to prefill
     #[arg(short = 'p', long, value_delimiter = ',', value_name = "LIST")]
     pub(crate) prompt_tokens: Vec<usize>,
@@ -223,6 +239,7 @@ pub(crate) struct Cold {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Example: phase idle --model SmolLM2 --backends ort -o idle.json")]
 pub(crate) struct Idle {
     #[command(flatten)]
     pub(crate) checkpoint: Checkpoint,
@@ -241,6 +258,7 @@ pub(crate) struct Idle {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Example: phase validate runs/one")]
 pub(crate) struct Validate {
     /// The run directory
     pub(crate) run: PathBuf,
@@ -250,6 +268,7 @@ pub(crate) struct Validate {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Example: phase report runs/one --html report.html")]
 pub(crate) struct Report {
     /// The run directory, or a policy file
     pub(crate) source: PathBuf,
@@ -279,6 +298,7 @@ pub(crate) struct Report {
 
 #[cfg(feature = "export")]
 #[derive(Args, Debug)]
+#[command(after_help = "Example: phase export runs/one --format parquet -o tables")]
 pub(crate) struct Export {
     /// The run directory
     pub(crate) run: PathBuf,
@@ -292,6 +312,7 @@ pub(crate) struct Export {
 
 #[cfg(feature = "export")]
 #[derive(Args, Debug)]
+#[command(after_help = "Example: phase import bench.json --format llama-bench -o foreign.json")]
 pub(crate) struct Import {
     /// The other tool's file
     pub(crate) file: PathBuf,
@@ -311,7 +332,9 @@ fn tool(text: &str) -> Result<phase_export::Tool, String> {
 
 #[cfg(feature = "export")]
 #[derive(Args, Debug)]
-#[command(after_help = "There is no encryption and no password: listen on a loopback address, or put a proxy before it.")]
+#[command(
+    after_help = "Example: phase serve-metrics runs/one --policy policy.json\nThere is no encryption and no password: listen on a loopback address, or put a proxy before it."
+)]
 pub(crate) struct ServeMetrics {
     /// The run directory
     #[arg(required_unless_present = "policy")]
@@ -325,6 +348,7 @@ pub(crate) struct ServeMetrics {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Example: phase compare runs/one runs/two --threshold 0.05")]
 pub(crate) struct Compare {
     /// The run to compare with
     pub(crate) base: PathBuf,
@@ -345,6 +369,7 @@ pub(crate) struct Compare {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Example: phase history runs --html history.html")]
 pub(crate) struct History {
     /// A folder of run directories
     pub(crate) dir: PathBuf,
@@ -361,6 +386,7 @@ pub(crate) struct History {
 
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(after_help = "Example: phase policy runs/one runs/two -o policy.json")]
 pub(crate) struct Policy {
     #[command(subcommand)]
     pub(crate) command: Option<PolicyCommand>,
@@ -390,6 +416,7 @@ pub(crate) struct Policy {
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
     /// Say what a policy rests on and what it decides
+    #[command(after_help = "Example: phase policy show policy.json")]
     Show {
         /// The policy file, of this version or an older one
         policy: PathBuf,
@@ -400,6 +427,7 @@ pub(crate) enum PolicyCommand {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Example: phase decide --policy policy.json --prompt-tokens 512 --new-tokens 64 --explain")]
 pub(crate) struct Decide {
     /// The policy file
     #[arg(long, value_name = "FILE")]
@@ -422,6 +450,7 @@ pub(crate) struct Decide {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Example: phase energy watch --seconds 10")]
 pub(crate) struct Energy {
     #[command(subcommand)]
     pub(crate) command: EnergyCommand,
@@ -438,6 +467,7 @@ pub(crate) enum EnergyCommand {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Example: phase energy attribute --events e.jsonl --samples s.jsonl --calibration c.json")]
 pub(crate) struct Attribute {
     /// Phases, one JSON object a line: `event`, `phase`, `start_ns`, `end_ns`
     #[arg(long, value_name = "EVENTS")]
@@ -454,6 +484,7 @@ pub(crate) struct Attribute {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Example: phase energy calibrate --load-command \"python3 load_torch.py\" -o calibration")]
 pub(crate) struct Calibrate {
     /// The program that makes the GPU busy, with its arguments; `energy/tools/load_torch.py` is one
     #[arg(long, value_name = "COMMAND", required_unless_present = "from")]
@@ -479,6 +510,7 @@ pub(crate) struct Calibrate {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Example: phase energy watch --seconds 10")]
 pub(crate) struct Watch {
     /// End after so many seconds [default: when interrupted]
     #[arg(long, value_name = "N")]
@@ -495,7 +527,9 @@ pub(crate) struct Watch {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Exit codes: 0 the policy holds, 10 reweight, 11 recheck, 12 energy invalid, 13 invalid")]
+#[command(
+    after_help = "Example: phase check --policy policy.json --model SmolLM2\nExit codes: 0 the policy holds, 10 reweight, 11 recheck, 12 energy invalid, 13 invalid"
+)]
 pub(crate) struct Check {
     /// The policy file
     #[arg(long, value_name = "FILE")]
@@ -518,6 +552,7 @@ pub(crate) struct Check {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Example: phase cost --tokens-per-s 900,850,950 --usd-per-hour 2.5")]
 pub(crate) struct Cost {
     /// Tokens a second of one worker, with a lower and an upper bound where they are known
     #[arg(long, value_name = "X[,LOW,HIGH]", value_parser = rate)]
@@ -574,6 +609,7 @@ fn at_least_one(text: &str) -> Result<f64, String> {
 
 #[derive(Args, Debug)]
 #[command(group = clap::ArgGroup::new("load").required(true).args(["trace", "mix"]))]
+#[command(after_help = "Example: phase plan --policy policy.json --mix 512x64:1 --requests-per-s 5 --prices prices.json")]
 pub(crate) struct Plan {
     /// The policy file
     #[arg(long, value_name = "FILE")]
@@ -622,6 +658,7 @@ fn tier(text: &str) -> Result<TierKind, String> {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Example: phase generate --model SmolLM2 --backend candle \"Once upon a time\"")]
 pub(crate) struct Generate {
     #[command(flatten)]
     pub(crate) checkpoint: Checkpoint,
@@ -654,6 +691,7 @@ pub(crate) struct Generate {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Example: phase logits --model SmolLM2 --backend ort --tokens 1,2,3 --json")]
 pub(crate) struct Logits {
     #[command(flatten)]
     pub(crate) checkpoint: Checkpoint,
@@ -672,6 +710,7 @@ pub(crate) struct Logits {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Example: phase model info model")]
 pub(crate) struct Model {
     #[command(subcommand)]
     pub(crate) command: ModelCommand,
@@ -680,6 +719,7 @@ pub(crate) struct Model {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModelCommand {
     /// Write a checkpoint of random weights: as slow as a trained one, and as large
+    #[command(after_help = "Example: phase model random --shape tiny -o model")]
     Random {
         /// tiny, tiny-gpt2, tiny-qwen2, tiny-qwen3, tiny-mistral, smollm2-135m, llama-3.2-1b, llama-3.1-8b
         #[arg(long)]
@@ -695,6 +735,7 @@ pub(crate) enum ModelCommand {
         out: PathBuf,
     },
     /// Say what a checkpoint is, or why it can't be used
+    #[command(after_help = "Example: phase model info model")]
     Info {
         /// A Hugging Face folder or a GGUF file
         path: PathBuf,
@@ -702,4 +743,48 @@ pub(crate) enum ModelCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example: phase completions bash > ~/.local/share/bash-completion/completions/phase")]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example: phase man --out ~/.local/share/man/man1")]
+pub(crate) struct Man {
+    /// The folder to write, made if it is missing
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn every_example_can_be_meant() {
+        let mut program = Arguments::command();
+        program.clone().debug_assert();
+        program.build();
+        let mut open: Vec<_> = program.get_subcommands().collect();
+        let mut seen = 0;
+        while let Some(command) = open.pop() {
+            open.extend(command.get_subcommands().filter(|c| c.get_name() != "help"));
+            let Some(help) = command.get_after_help() else { continue };
+            let line = help.to_string().lines().next().unwrap().strip_prefix("Example: ").unwrap().to_owned();
+            // Words as a shell makes them: quotes hold together, the rest is no argument from `>` on.
+            let parts = line.split('"').enumerate().flat_map(|(n, part)| match n % 2 {
+                0 => part.split_whitespace().map(str::to_owned).collect(),
+                _ => vec![part.to_owned()],
+            });
+            let words: Vec<_> = parts.take_while(|word| word != ">").collect();
+            Arguments::try_parse_from(&words).unwrap_or_else(|e| panic!("{line}: {e}"));
+            seen += 1;
+        }
+        assert!(seen > 20, "the examples were not found");
+    }
 }

@@ -11,6 +11,7 @@ pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod idle;
 pub(crate) mod logits;
+pub(crate) mod manual;
 pub(crate) mod model;
 pub(crate) mod plan;
 pub(crate) mod policy;

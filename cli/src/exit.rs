@@ -1,8 +1,14 @@
 //! What a failed command prints and which code it ends with.
 
+use clap::ColorChoice;
 use phase_core::{ErrorKind, PhaseError};
 use phase_policy::Severity;
-use std::{error::Error, process::ExitCode};
+use std::{
+    error::Error,
+    ffi::OsString,
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -84,15 +90,55 @@ pub(crate) fn say(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Prints a line beside the answer.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Whether `note` and progress say nothing from now on.
+pub(crate) fn set_quiet(quiet: bool) {
+    QUIET.store(quiet, Ordering::Relaxed);
+}
+
+/// Whether only the answer and failures are wanted.
+pub(crate) fn quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
+
+/// Prints a line beside the answer, unless that is not wanted.
 #[expect(clippy::print_stderr, reason = "what is beside the answer goes to standard error")]
 pub(crate) fn note(text: &str) {
-    eprintln!("{text}");
+    if !quiet() {
+        eprintln!("{text}");
+    }
+}
+
+/// What `--color` among `arguments` says, for what is printed before they are understood: help and usage errors.
+pub(crate) fn color_asked_for(arguments: impl IntoIterator<Item = OsString>) -> ColorChoice {
+    let mut words = arguments.into_iter().take_while(|word| word != "--");
+    while let Some(word) = words.next() {
+        let value = match word.to_str() {
+            Some("--color") => words.next().and_then(|value| value.into_string().ok()),
+            Some(text) => text.strip_prefix("--color=").map(str::to_owned),
+            None => None,
+        };
+        if let Some(choice) = value.and_then(|value| value.parse().ok()) {
+            return choice;
+        }
+    }
+    ColorChoice::Auto
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_colour_is_known_before_the_arguments_are() {
+        let of = |line: &str| color_asked_for(line.split(' ').map(OsString::from));
+        assert_eq!(of("phase --color never report x"), ColorChoice::Never);
+        assert_eq!(of("phase report x --color=always"), ColorChoice::Always);
+        for line in ["phase report x", "phase --color loud", "phase generate -- --color never", "phase --color"] {
+            assert_eq!(of(line), ColorChoice::Auto, "{line}");
+        }
+    }
 
     #[test]
     fn every_severity_has_its_code() {

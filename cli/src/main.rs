@@ -9,15 +9,18 @@ mod cuda;
 mod exit;
 mod progress;
 mod setting;
+mod watch;
 
 use argument::{Arguments, Command};
-use clap::Parser;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use exit::Failure;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // clap exits with 2 by itself on a usage error, and with 0 on --help.
-    let arguments = Arguments::parse();
+    let matches = Arguments::command().color(exit::color_asked_for(std::env::args_os())).get_matches();
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    exit::set_quiet(arguments.global.quiet);
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -28,14 +31,19 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let setting = setting::Setting::new(&arguments.global)?;
+    let setting = match &arguments.command {
+        // What the build of a package calls needs no home and no runtime.
+        Command::Completions(a) => return command::manual::completions(a),
+        Command::Man(a) => return command::manual::man(a),
+        _ => setting::Setting::new(&arguments.global)?,
+    };
     match &arguments.command {
         Command::Doctor(a) => command::doctor::run(&setting, a),
         Command::Bench(a) => command::bench::run(&setting, a),
         Command::Cold(a) => command::cold::run(&setting, a),
         Command::Idle(a) => command::idle::run(&setting, a),
         Command::Validate(a) => command::run_directory::validate(a),
-        Command::Report(a) => command::report::report(a),
+        Command::Report(a) => command::report::report(&setting, a),
         Command::Compare(a) => command::report::compare(a),
         Command::History(a) => command::report::history(a),
         Command::Policy(a) => command::policy::run(a),
@@ -53,5 +61,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Generate(a) => command::generate::run(&setting, a),
         Command::Logits(a) => command::logits::run(&setting, a),
         Command::Model(a) => command::model::run(a),
+        Command::Completions(a) => command::manual::completions(a),
+        Command::Man(a) => command::manual::man(a),
     }
 }

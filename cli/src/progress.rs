@@ -1,21 +1,72 @@
-//! Progress on standard error, drawn between samples, never inside a timed region.
+//! Progress on standard error: a spinner for what takes seconds, a bar and a table for runs.
+//!
+//! A run's is drawn between samples, never inside a timed region; a spinner has a thread of its own and is gone before anything is timed.
 
-use indicatif::{ProgressBar, ProgressStyle};
-use phase_scenario::{Observer, Progress};
+use crate::{exit::quiet, watch::Table};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use phase_scenario::{Observer, Plan, Progress};
+use std::time::Duration;
+
+/// Does `work` while a spinner says `what` on a terminal.
+pub(crate) fn during<T>(what: &'static str, work: impl FnOnce() -> T) -> T {
+    let _spinner = Spinner::new(what);
+    work()
+}
+
+/// Gone when it is dropped, so that errors and answers are printed on a clean line.
+struct Spinner(ProgressBar);
+
+impl Spinner {
+    fn new(what: &'static str) -> Self {
+        let bar = if quiet() { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
+        if !bar.is_hidden() {
+            bar.set_style(style("  {spinner} {wide_msg} {elapsed}"));
+            bar.set_message(what);
+            bar.enable_steady_tick(Duration::from_millis(200));
+        }
+        Self(bar)
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
+}
 
 /// Draws a bar with the time left on a terminal, and a line per block elsewhere.
 #[derive(Debug)]
 pub(crate) struct Bar {
     bar: ProgressBar,
+    watch: Option<Watch>,
+}
+
+#[derive(Debug)]
+struct Watch {
+    table: Table,
+    /// Where the table is drawn in place; hidden where there is no terminal.
+    place: ProgressBar,
 }
 
 impl Bar {
     pub(crate) fn new() -> Self {
-        let bar = ProgressBar::new(0);
-        let style = ProgressStyle::with_template("  [{elapsed_precise}] {bar:28} {pos}/{len} {wide_msg}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
-        bar.set_style(style.progress_chars("=> "));
-        Self { bar }
+        let bar = ProgressBar::with_draw_target(Some(0), target());
+        bar.set_style(style("  [{elapsed_precise}] {bar:28} {pos}/{len} {wide_msg}"));
+        Self { bar, watch: None }
+    }
+
+    /// With a table of every cell and backend of `plan`.
+    pub(crate) fn watching(plan: &Plan) -> Self {
+        let screen = MultiProgress::with_draw_target(target());
+        let place = screen.add(ProgressBar::new_spinner().with_style(style("{msg}")));
+        let mut new = Self::new();
+        new.bar = screen.add(new.bar.clone());
+        new.watch = Some(Watch { table: Table::new(plan), place });
+        new
     }
 
     fn line(&self, text: &str) {
@@ -25,16 +76,49 @@ impl Bar {
             self.bar.println(text);
         }
     }
+
+    fn watch(&mut self, progress: &Progress<'_>) {
+        let Some(Watch { table, place }) = &mut self.watch else { return };
+        table.take(progress);
+        if place.is_hidden() {
+            if matches!(progress, Progress::BlockEnd { .. }) {
+                crate::exit::note(table.render(None).trim_end());
+            }
+        } else if matches!(progress, Progress::Visit { .. } | Progress::BlockEnd { .. }) {
+            place.set_message(table.render(Some(screen())));
+            place.tick();
+        }
+    }
+}
+
+fn target() -> ProgressDrawTarget {
+    if quiet() { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() }
+}
+
+/// Columns of the terminal, and lines that the table may have: the bar and what is printed above need some.
+fn screen() -> (usize, usize) {
+    let (columns, lines) =
+        terminal_size::terminal_size_of(std::io::stderr()).map_or((80, 24), |(w, h)| (usize::from(w.0), usize::from(h.0)));
+    (columns, lines.saturating_sub(4).max(4))
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+        if let Some(Watch { table, place }) = &self.watch {
+            let drawn = !place.is_hidden();
+            place.finish_and_clear();
+            // What stays is the whole table, which may be longer than the screen.
+            if drawn {
+                crate::exit::note(table.render(None).trim_end());
+            }
+        }
     }
 }
 
 impl Observer for Bar {
     fn progress(&mut self, progress: &Progress<'_>) {
+        self.watch(progress);
         match progress {
             Progress::Loading { backend } => self.bar.set_message(format!("loading {backend}")),
             Progress::Loaded { backend, load_ns } => self.line(&format!("  loaded {backend} in {:.2} s", *load_ns as f64 / 1e9)),

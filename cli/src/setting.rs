@@ -14,6 +14,7 @@ pub(crate) struct Setting {
     pub(crate) cache: PathBuf,
     pub(crate) ort_library: Option<PathBuf>,
     pub(crate) device: Device,
+    pub(crate) color: clap::ColorChoice,
     threads: Option<usize>,
 }
 
@@ -30,6 +31,7 @@ impl Setting {
             cache,
             ort_library,
             device: global.device,
+            color: global.color,
             threads: global.threads.map(usize::from),
         })
     }

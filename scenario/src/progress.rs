@@ -1,6 +1,6 @@
 //! What a run tells while it goes on. Never called inside a timed region.
 
-use crate::record::Stage;
+use crate::record::{PhaseRecord, Role, Stage};
 use phase_core::Arm;
 use std::time::Duration;
 
@@ -74,6 +74,15 @@ pub enum Progress<'a> {
         /// Whether it agrees (the reference does).
         passed: bool,
     },
+    /// A sample was taken. Told after the visit that it was taken in, when nothing is timed any more.
+    Sampled {
+        /// Who.
+        backend: &'a Arm,
+        /// The planned cell.
+        cell: &'a str,
+        /// From just before the sample's first call to just after its last.
+        wall_ns: u64,
+    },
     /// Results are computed and the directory is sealed.
     Sealing,
     /// A workload is about to run on a backend.
@@ -89,4 +98,18 @@ pub enum Progress<'a> {
         /// Estimate of the time left, from the speed so far.
         remaining: Duration,
     },
+}
+
+/// Tells of the samples among the records of one visit.
+pub(crate) fn tell_samples<'a>(records: impl Iterator<Item = &'a PhaseRecord>, backend: &Arm, cell: &str, observer: &mut dyn Observer) {
+    let mut samples: Vec<(u32, u64, u64)> = Vec::new();
+    for record in records.filter(|r| matches!(r.role, Role::Sample | Role::Cold)) {
+        match samples.last_mut() {
+            Some((sample, _, end)) if *sample == record.sample => *end = record.end_ns,
+            _ => samples.push((record.sample, record.start_ns, record.end_ns)),
+        }
+    }
+    for (_, start, end) in samples {
+        observer.progress(&Progress::Sampled { backend, cell, wall_ns: end.saturating_sub(start) });
+    }
 }

@@ -11,6 +11,7 @@ use crate::{
     manifest::Segment,
     other_load::ProcLoad,
     parity::{PARITY_SCHEMA, Parity},
+    progress::tell_samples,
     rates::remaining,
     record::{FailureRecord, Record, Stage},
     results,
@@ -381,6 +382,9 @@ impl<'a> Runner<'a> {
             Slot::Broken { kind, message } => Err(Stop::Failed { stage: Stage::Load, kind: *kind, message: message.clone() }),
             Slot::Empty => Ok(()),
         };
+        if result.is_ok() {
+            tell_samples(records.iter(), &visit.plan.backends[at], &visit.plan.cells[visit.cell].id(), observer);
+        }
         self.pending.extend(records.into_iter().map(Record::Phase));
         match result {
             Ok(()) => Ok(true),
@@ -413,7 +417,11 @@ impl<'a> Runner<'a> {
                 Stable::accept(at, report.boundary, &mut self.manifest).map(|()| records)
             });
             match kept {
-                Ok(records) => self.pending.extend(records),
+                Ok(records) => {
+                    let phases = records.iter().filter_map(|r| if let Record::Phase(phase) = r { Some(phase) } else { None });
+                    tell_samples(phases, &id, &visit.plan.cells[visit.cell].id(), observer);
+                    self.pending.extend(records);
+                }
                 Err((kind, message)) => self.fail(at, Some(visit.cell), Some(visit.block), Stage::ColdStart, kind, &message, observer),
             }
         }

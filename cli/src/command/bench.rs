@@ -114,7 +114,7 @@ fn measure(setting: &Setting, arguments: &argument::Bench, runner: Runner<'_>, d
         .with_created(unix_seconds())
         .with_cold_launcher(Box::new(CommandLauncher::new(program, launch)));
     runner = energy::with_energy(runner, arguments)?;
-    let mut bar = Bar::new();
+    let mut bar = if arguments.watch { Bar::watching(runner.plan()) } else { Bar::new() };
     let finish = runner.run(&mut bar, &stop).map_err(|e| Failure::work(&e))?;
     drop(bar);
     match finish {

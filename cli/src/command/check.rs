@@ -4,6 +4,7 @@ use super::{plan, policy};
 use crate::{
     argument,
     exit::{Failure, note, say},
+    progress::during,
     setting::Setting,
 };
 use phase_core::{BackendId, Measured, MeasurementBoundary, MonotonicClock, NoopSink};
@@ -24,7 +25,7 @@ pub(crate) fn run(setting: &Setting, arguments: &argument::Check) -> Result<(), 
         }
     };
     if !arguments.evidence.is_empty() {
-        let runs = phase_scenario::load_runs(&arguments.evidence).map_err(|e| Failure::work(&e))?;
+        let runs = during("reading the runs", || phase_scenario::load_runs(&arguments.evidence)).map_err(|e| Failure::work(&e))?;
         policy.check_evidence(&runs.evidence()).map_err(|e| Failure::Check(e.to_string()))?;
     }
     let changes = match &arguments.trace {
@@ -75,7 +76,7 @@ fn boundaries(
 ) -> Result<Vec<(BackendId, MeasurementBoundary)>, Failure> {
     let mut live = Vec::new();
     for backend in setting.registry.iter().filter(|b| policy.boundary(&b.id_dyn()).is_some()) {
-        match backend.load_dyn(&setting.load_spec(model, dtype)) {
+        match during("loading the model", || backend.load_dyn(&setting.load_spec(model, dtype))) {
             Ok(loaded) => {
                 let measured = Measured::new(loaded, MonotonicClock::new(), NoopSink);
                 live.push((backend.id_dyn(), (**measured.boundary()).clone()));

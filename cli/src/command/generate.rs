@@ -3,6 +3,7 @@
 use crate::{
     argument,
     exit::{Failure, note},
+    progress::during,
     setting::Setting,
 };
 use phase_core::{
@@ -51,7 +52,8 @@ fn encode(checkpoint: &Checkpoint, tokenizer: &Tokenizer, arguments: &argument::
 
 fn load(setting: &Setting, arguments: &argument::Generate, backend: &str, sink: &Arc<RingSink>) -> Result<Loaded, Failure> {
     let spec = setting.load_spec(&arguments.checkpoint.model, arguments.checkpoint.dtype);
-    let model = setting.backend(backend)?.load_dyn(&spec).map_err(|e| Failure::of(&e))?;
+    let backend = setting.backend(backend)?;
+    let model = during("loading the model", || backend.load_dyn(&spec)).map_err(|e| Failure::of(&e))?;
     Ok(Measured::new(model, MonotonicClock::new(), sink.clone()))
 }
 

@@ -3,6 +3,7 @@
 use crate::{
     argument::{self, ModelCommand},
     exit::{Failure, note, say},
+    progress::during,
 };
 use phase_model::{Checkpoint, random};
 use std::path::Path;
@@ -13,7 +14,7 @@ pub(crate) fn run(arguments: &argument::Model) -> Result<(), Failure> {
             let shape = random::Shape::named(shape).ok_or_else(|| {
                 Failure::Usage(format!("unknown shape `{shape}`: tiny, tiny-gpt2, tiny-qwen2, tiny-qwen3, tiny-mistral, smollm2-135m, llama-3.2-1b or llama-3.1-8b"))
             })?;
-            random::write(out, &shape, *seed, *dtype).map_err(|e| Failure::of(&e))?;
+            during("drawing weights", || random::write(out, &shape, *seed, *dtype)).map_err(|e| Failure::of(&e))?;
             note(&format!("wrote {}", out.display()));
             Ok(())
         }
@@ -24,7 +25,7 @@ pub(crate) fn run(arguments: &argument::Model) -> Result<(), Failure> {
 fn info(path: &Path, json: bool) -> Result<(), Failure> {
     let checkpoint = Checkpoint::open(path).map_err(|e| Failure::of(&e))?;
     let config = checkpoint.config();
-    let digest = checkpoint.digest().map_err(|e| Failure::of(&e))?.to_string();
+    let digest = during("reading every weight", || checkpoint.digest()).map_err(|e| Failure::of(&e))?.to_string();
     let rows = [
         ("architecture", format!("{:?}", config.architecture)),
         ("parameters", config.parameters().to_string()),

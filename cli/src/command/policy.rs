@@ -3,6 +3,7 @@
 use crate::{
     argument,
     exit::{Failure, chain, note, say},
+    progress::during,
 };
 use phase_core::{Arm, BackendId};
 use phase_policy::{Ceilings, Policy, PolicyOptions, Router, Workload, capacity::Mix};
@@ -26,7 +27,7 @@ fn show(path: &Path, json: bool) -> Result<(), Failure> {
 
 fn compile(arguments: &argument::Policy) -> Result<(), Failure> {
     let out = arguments.out.as_deref().ok_or_else(|| Failure::Usage("--out names the policy file to write".to_owned()))?;
-    let loaded = phase_scenario::load_runs(&arguments.runs).map_err(|e| Failure::work(&e))?;
+    let loaded = during("reading the runs", || phase_scenario::load_runs(&arguments.runs)).map_err(|e| Failure::work(&e))?;
     let default_safe = default_safe(arguments, &paths(loaded.backends()))?;
     let mut options = PolicyOptions::new(default_safe, loaded.created_unix_s())
         .with_rope(arguments.rope)
@@ -44,14 +45,14 @@ fn compile(arguments: &argument::Policy) -> Result<(), Failure> {
         let curves = idle.curves(&options.constants).map_err(|e| Failure::work(&e))?;
         options = options.with_idle_curves(curves);
     }
-    let matrix = loaded.matrix().map_err(|e| Failure::work(&e))?;
+    let matrix = during("building the matrix", || loaded.matrix()).map_err(|e| Failure::work(&e))?;
     let ceilings = arguments.ceiling.iter().map(|text| ceiling(text)).collect::<Result<Vec<_>, _>>()?;
     let known = |path: &BackendId| {
         let (_, ceilings) = ceilings.iter().find(|(id, _)| id == path)?;
         Some((loaded.least_work(path)?, *ceilings))
     };
     matrix.check_roofline(known).map_err(|e| Failure::work(&e))?;
-    let policy = Policy::compile(&matrix, &options).map_err(|e| Failure::work(&e))?;
+    let policy = during("comparing the cells", || Policy::compile(&matrix, &options)).map_err(|e| Failure::work(&e))?;
     phase_scenario::write_atomically(out, policy.to_json().as_bytes()).map_err(|e| Failure::work(&e))?;
     note(&format!(
         "wrote {}: {} backends, {} cells, default-safe {}",

@@ -3,26 +3,31 @@
 use crate::{
     argument,
     exit::{Failure, note, say},
+    progress::during,
+    setting::Setting,
 };
+use clap::ColorChoice;
 use phase_core::Arm;
 use phase_policy::cost::PriceBook;
 use phase_report::{Ceilings, Comparison, Foreign, Paint, Report, ReportOptions, Summary};
 use phase_scenario::SealedRun;
 use std::{io::IsTerminal as _, path::Path};
 
-pub(crate) fn report(arguments: &argument::Report) -> Result<(), Failure> {
+pub(crate) fn report(setting: &Setting, arguments: &argument::Report) -> Result<(), Failure> {
     let options = options(arguments)?;
     let report = if arguments.source.is_dir() {
-        let run = SealedRun::open(&arguments.source).map_err(|e| Failure::work(&e))?;
-        Report::of_run(&run, &options).map_err(|e| Failure::work(&e))?
+        during("reading the run", || {
+            let run = SealedRun::open(&arguments.source).map_err(|e| Failure::work(&e))?;
+            Report::of_run(&run, &options).map_err(|e| Failure::work(&e))
+        })?
     } else {
         Report::of_policy(&super::policy::read(&arguments.source)?, &options)
     };
     if let Some(file) = &arguments.html {
-        write(file, &report.to_html().map_err(|e| Failure::work(&e))?)?;
+        write(file, &during("drawing the page", || report.to_html()).map_err(|e| Failure::work(&e))?)?;
     }
     if arguments.card {
-        say(&report.to_terminal(paint()))?;
+        say(&report.to_terminal(paint(setting.color)))?;
     } else if arguments.json {
         say(&report.to_json().map_err(|e| Failure::work(&e))?)?;
     } else if arguments.html.is_none() {
@@ -47,7 +52,7 @@ pub(crate) fn compare(arguments: &argument::Compare) -> Result<(), Failure> {
     let open = |path: &Path| {
         #[cfg(feature = "export")]
         super::export::refuse_foreign(path)?;
-        SealedRun::open(path).map_err(|e| Failure::work(&e))
+        during("reading the runs", || SealedRun::open(path)).map_err(|e| Failure::work(&e))
     };
     let foreign = if arguments.foreign { Foreign::Accept } else { Foreign::Refuse };
     let comparison = phase_report::compare(&open(&arguments.base)?, &open(&arguments.run)?, arguments.threshold, foreign);
@@ -71,7 +76,8 @@ fn judged(comparison: &Comparison) -> Result<(), Failure> {
 }
 
 pub(crate) fn history(arguments: &argument::History) -> Result<(), Failure> {
-    let history = phase_report::history(&arguments.dir, arguments.cell.as_deref()).map_err(|e| Failure::work(&e))?;
+    let history =
+        during("reading the runs", || phase_report::history(&arguments.dir, arguments.cell.as_deref())).map_err(|e| Failure::work(&e))?;
     if let Some(file) = &arguments.html {
         write(file, &history.to_html().map_err(|e| Failure::work(&e))?)?;
     }
@@ -112,8 +118,13 @@ fn write(file: &Path, page: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Colours where a person looks and did not decline them (`NO_COLOR`, `CLICOLOR_FORCE`).
-fn paint() -> Paint {
-    let wanted = anstyle_query::clicolor_force() || std::io::stdout().is_terminal() && anstyle_query::term_supports_color();
-    if wanted && !anstyle_query::no_color() { Paint::Colour } else { Paint::Plain }
+/// Colours as asked for; else where a person looks and did not decline them (`NO_COLOR`, `CLICOLOR_FORCE`).
+fn paint(color: ColorChoice) -> Paint {
+    let looked_at = || std::io::stdout().is_terminal() && anstyle_query::term_supports_color();
+    let wanted = match color {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        ColorChoice::Auto => !anstyle_query::no_color() && (anstyle_query::clicolor_force() || looked_at()),
+    };
+    if wanted { Paint::Colour } else { Paint::Plain }
 }

@@ -1,7 +1,7 @@
 //! Runs that go through.
 
 use super::*;
-use phase_core::{Phase, Regime};
+use phase_core::{BackendId, Phase, Regime};
 
 #[test]
 fn a_run_holds_what_was_planned_and_validates() {
@@ -117,11 +117,12 @@ fn other_load_is_recorded_per_block_and_flagged() {
 #[test]
 fn progress_counts_up_to_the_plan() {
     #[derive(Default)]
-    struct Log(Vec<(usize, usize)>, Vec<String>);
+    struct Log(Vec<(usize, usize)>, Vec<String>, Vec<(String, BackendId, u64)>);
     impl Observer for Log {
         fn progress(&mut self, progress: &Progress<'_>) {
             match progress {
                 Progress::Visit { done, total, .. } => self.0.push((*done, *total)),
+                Progress::Sampled { backend, cell, wall_ns } => self.2.push(((*cell).to_owned(), backend.backend.clone(), *wall_ns)),
                 other => self.1.push(format!("{other:?}").split([' ', '{']).next().unwrap().to_owned()),
             }
         }
@@ -132,6 +133,20 @@ fn progress_counts_up_to_the_plan() {
     assert_eq!(log.0, (0..16).map(|n| (n, 16)).collect::<Vec<_>>());
     assert_eq!(log.1[..6], ["Loading", "Loaded", "Parity", "Loading", "Loaded", "Parity"]);
     assert_eq!(log.1.last().unwrap(), "Sealing");
+    // Samples are told as they were recorded.
+    let run = Run::open(dir.path()).unwrap();
+    let mut recorded: Vec<(&PhaseRecord, u64)> = Vec::new();
+    for record in run.records() {
+        let Record::Phase(r) = record else { continue };
+        match recorded.last_mut() {
+            _ if !matches!(r.role, Role::Sample | Role::Cold) => {}
+            Some((first, end)) if r.call > 0 && first.cell == r.cell => *end = r.end_ns,
+            _ => recorded.push((r, r.end_ns)),
+        }
+    }
+    assert!(recorded.len() >= 16, "{recorded:?}");
+    let recorded: Vec<_> = recorded.iter().map(|(r, end)| (r.cell.clone(), r.seen.backend.clone(), end - r.start_ns)).collect();
+    assert_eq!(log.2, recorded);
 }
 
 #[test]

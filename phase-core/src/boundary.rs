@@ -167,12 +167,20 @@ impl MeasurementBoundary {
     }
 
     /// Whether a number under `self` may be ranked against one under `other`: same machine, same model and dtype, same
-    /// timed region and clock. The runtimes may differ: that is what is being ranked.
+    /// timed region and clock, and the same kind of GPU where both run on one. The runtimes may differ: that is what is being
+    /// ranked.
     ///
     /// # Errors
     /// Every field that differs or is unknown.
     pub fn comparable(&self, other: &Self) -> Result<(), BoundaryMismatch> {
-        self.mismatch(other, &[Layer::Machine, Layer::Model])
+        let mut fields = match self.mismatch(other, &[Layer::Machine, Layer::Model]) {
+            Ok(()) => Vec::new(),
+            Err(mismatch) => mismatch.fields,
+        };
+        let both = |key: &str| [self, other].into_iter().all(|b| b.stack.fact(Layer::Runtime, key).is_some());
+        let kind = |field: &str| field.strip_prefix("runtime.").is_some_and(|key| GPU_KIND.contains(&key) && both(key));
+        fields.extend(self.stack.differences(&other.stack, Layer::Runtime).into_iter().filter(|d| kind(&d.field)));
+        if fields.is_empty() { Ok(()) } else { Err(BoundaryMismatch { fields }) }
     }
 
     /// Whether `other` is the very boundary that `self` was taken under: a policy made under the one holds under the
@@ -193,13 +201,18 @@ impl MeasurementBoundary {
             }
         };
         check(span == &other.span, Difference::new("span", span, other.span));
-        check(includes == &other.includes, Difference::new("includes", includes, other.includes));
+        let (ours, theirs) = (includes.to_string(), other.includes.to_string());
+        check(includes == &other.includes, Difference { field: "includes".to_owned(), ours, theirs });
         check(timing == &other.timing, Difference::new("timing", timing, other.timing));
         check(cadence == &other.cadence, Difference::new("cadence", cadence, other.cadence));
         check(definitions == &other.definitions, Difference::new("definitions", definitions, other.definitions));
         if fields.is_empty() { Ok(()) } else { Err(BoundaryMismatch { fields }) }
     }
 }
+
+/// Facts of a runtime that say which kind of GPU it runs on.
+const GPU_KIND: [&str; 7] =
+    ["gpu", "gpu_compute_capability", "gpu_l2_mib", "gpu_max_memory_mhz", "gpu_max_sm_mhz", "gpu_memory_gib", "gpu_multiprocessors"];
 
 /// Two numbers can't be compared, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -224,6 +237,15 @@ mod tests {
         assert_eq!(a.comparable(&b), Ok(()));
         assert_eq!(a.same(&b).unwrap_err().fields[0].field, "runtime.library");
         assert_ne!(a.id(), b.id());
+    }
+
+    #[test]
+    fn two_kinds_of_gpu_are_not_ranked_but_a_gpu_and_a_processor_are() {
+        let on = |gpu: &str| MeasurementBoundary::call(StackInfo::new().with(Layer::Machine, "cpu", "x").with(Layer::Runtime, "gpu", gpu));
+        let error = on("H100").comparable(&on("H200")).unwrap_err();
+        assert_eq!(error.fields.iter().map(ToString::to_string).collect::<Vec<_>>(), ["runtime.gpu: H100 against H200"]);
+        assert_eq!(on("H100").comparable(&on("H100")), Ok(()));
+        assert_eq!(on("H100").comparable(&boundary("x", "burn")), Ok(()));
     }
 
     #[test]

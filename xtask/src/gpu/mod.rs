@@ -21,7 +21,7 @@ cargo xtask gpu COMMAND
 
   toolkit        put the CUDA 13.0 toolkit into the cache, and print the environment that builds with it
   build --out DIR
-                 build with CUDA, and pack what a bare GPU machine needs into DIR/1, DIR/2 and so on, 56 MiB each
+                 build with CUDA, and pack what a bare GPU machine needs into DIR/1, DIR/2 and so on, 48 MiB each
   run --from PACKAGE --out RESULTS [OPTION...]
                  on the GPU machine, as PACKAGE/xtask gpu run: unpack, check digests, prove and measure
       --only LIST       of conformance,parity,matrix,bench,sanitizer,energy [default: all but the last two]

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Most bytes in a piece: what fits a transfer of 64 MiB with room for a checkout beside it.
-pub const PIECE: u64 = 56 << 20;
+pub const PIECE: u64 = 48 << 20;
 
 /// The digests of the tree's files, in the tree.
 pub const CONTENTS: &str = "CONTENTS";

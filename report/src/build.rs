@@ -169,7 +169,7 @@ fn subject(boundaries: &BTreeMap<String, MeasurementBoundary>) -> String {
     let parts = [
         fact(Layer::Model, &["name", "architecture"]),
         fact(Layer::Model, &["dtype", "weights"]),
-        fact(Layer::Runtime, &["gpu_name"]),
+        fact(Layer::Runtime, &["gpu"]),
         fact(Layer::Machine, &["cpu"]),
         fact(Layer::Machine, &["cores", "logical_cores"]).map(|n| format!("{n} cores")),
     ];

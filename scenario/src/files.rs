@@ -24,7 +24,11 @@ pub(crate) struct RealDisk;
 impl Disk for RealDisk {
     fn replace(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        let mut builder = tempfile::Builder::new();
+        // What is written is for others too, as far as the umask lets them: a temporary file by itself is not.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut file = builder.tempfile_in(folder)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|e| e.error)?;
@@ -112,5 +116,8 @@ mod tests {
         RealDisk.replace(&dir.path().join("a"), b"2").unwrap();
         assert_eq!(list(dir.path()).unwrap(), ["a"]);
         assert!(RealDisk.replace(&dir.path().join("none/a"), b"1").is_err());
+        fs::write(dir.path().join("plain"), b"1").unwrap();
+        let mode = |name: &str| fs::metadata(dir.path().join(name)).unwrap().permissions();
+        assert_eq!(mode("a"), mode("plain"));
     }
 }

@@ -1,4 +1,4 @@
-//! The matrix of three backends on an H100, kept in `runs/`: what the program makes of it on a machine without a GPU.
+//! The matrix of three backends on an H100, kept in `recorded/`: what the program makes of it on a machine without a GPU.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,7 +14,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn unpacked(folder: &Path) -> PathBuf {
-    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("../runs/h100-llama-3.2-1b.tar.xz");
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recorded/h100-llama-3.2-1b.tar.xz");
     let out = Command::new("tar").arg("-xJf").arg(&archive).arg("-C").arg(folder).output().expect("tar starts");
     assert!(out.status.success(), "{}", text(&out.stderr));
     folder.join("matrix-llama-3.2-1b")

@@ -13,7 +13,7 @@ use candle_core::{
         driver::{CudaContext, CudaEvent, CudaSlice, CudaStream, DriverError, PinnedHostSlice, result, sys},
     },
 };
-use phase_kernels::cuda::{CudaError, Format, Region, classify, driver};
+use phase_kernels::cuda::{CudaError, Format, Region, classify, device_uuid, driver};
 
 use crate::CandleError;
 
@@ -270,15 +270,7 @@ pub(super) fn context(ordinal: usize) -> Result<Arc<CudaContext>, CandleError> {
 /// Name and UUID, for example `NVIDIA H100 80GB HBM3 (GPU-01234567-...)`.
 fn label(context: &CudaContext) -> Result<String, CandleError> {
     let name = context.name().map_err(classify("ask for the device's name"))?;
-    Ok(format!("{name} ({})", uuid(context)?))
-}
-
-/// As the driver's tools write it: `GPU-01234567-...`.
-pub(super) fn uuid(context: &CudaContext) -> Result<String, CandleError> {
-    let uuid = context.uuid().map_err(classify("ask for the device's UUID"))?;
-    let hex: Vec<_> = uuid.bytes.iter().map(|byte| format!("{:02x}", byte.cast_unsigned())).collect();
-    let part = |range: std::ops::Range<usize>| hex[range].concat();
-    Ok(format!("GPU-{}-{}-{}-{}-{}", part(0..4), part(4..6), part(6..8), part(8..10), part(10..16)))
+    Ok(format!("{name} ({})", device_uuid(context)?))
 }
 
 fn address(slice: &CudaSlice<u8>, stream: &CudaStream) -> u64 {

@@ -23,6 +23,7 @@
 mod args;
 mod attention;
 mod error;
+mod facts;
 mod launch;
 mod matvec;
 mod probe;
@@ -33,6 +34,7 @@ pub use self::{
     args::{Activation, Format, NormKind, Step},
     attention::{AttentionDecode, AttentionGeneral, AttentionPrefill, FLASH_HEAD_DIMS},
     error::{CudaError, classify},
+    facts::{DeviceFact, device_facts, device_uuid},
     launch::Kernels,
     matvec::{Embedding, FEW_ROWS, FewFinish, Finish, Head, Matvec, MatvecFew, Norm, Rotation},
     probe::{Driver, driver},

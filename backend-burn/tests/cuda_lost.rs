@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use cudarc::driver::CudaContext;
 use phase_backend_burn::Burn;
-use phase_core::{Backend, CacheSpec, DType, Decode, ErrorKind, KvCache, LoadSpec, Logits, Model, PhaseError, Prefill, PromptBatch, TokenId};
+use phase_core::{
+    Backend, CacheSpec, DType, Decode, ErrorKind, KvCache, LoadSpec, Logits, Model, PhaseError, Prefill, PromptBatch, TokenId,
+};
 use phase_kernels::cuda::{Format, Kernels, Region};
 
 #[test]

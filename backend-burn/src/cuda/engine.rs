@@ -200,7 +200,7 @@ impl Engine {
             }
             norm => (x, norm),
         };
-        if few && rows >= share_rows() && linear.k.is_multiple_of(64) {
+        if few && rows > 8 && linear.k.is_multiple_of(64) {
             return self.share(work, linear, x, to, finish);
         }
         if few { self.few(linear, x, norm, to, rows, finish) } else { self.plain(linear, x, to, rows, finish) }
@@ -495,10 +495,6 @@ const fn columns(n: usize, finish: Finish) -> usize {
 /// Rows of a step's product as its kernels are compiled for them.
 const fn padded(rows: usize) -> usize {
     rows.div_ceil(8).next_power_of_two() * 8
-}
-
-fn share_rows() -> usize {
-    std::env::var("PHASE_SHARE_ROWS").ok().and_then(|v| v.parse().ok()).unwrap_or(9)
 }
 
 /// A dimension as kernels take it. All of them are of a checked configuration or a checked call.

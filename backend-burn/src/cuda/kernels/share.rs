@@ -11,7 +11,6 @@ use super::{
     words::{commit_copies, follow, wait_copies},
 };
 
-
 /// What is fixed when the kernel is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Part {
@@ -113,7 +112,12 @@ pub(crate) fn share<E: Float>(
         if stage < steps {
             #[unroll]
             for i in 0..4usize {
-                fetch(weights, from_weights[i] + comptime!(stage * DEEP), &mut left, to + comptime!((stage * groups * 64 + i * groups * 16) * DEEP));
+                fetch(
+                    weights,
+                    from_weights[i] + comptime!(stage * DEEP),
+                    &mut left,
+                    to + comptime!((stage * groups * 64 + i * groups * 16) * DEEP),
+                );
             }
         }
     }

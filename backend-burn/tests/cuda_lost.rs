@@ -1,7 +1,5 @@
 //! A lost context, in a process of its own: nothing on the device works after it.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a failure ends the test, and why it is skipped is printed")]
-
 use std::path::PathBuf;
 
 use cudarc::driver::CudaContext;

@@ -277,7 +277,7 @@ impl Sitter<'_> {
         let paced = self.sensors.iter().filter(|s| !all || s.sees_all());
         let least_ns = paced.map(|s| s.calibration.update_ns).fold(f64::INFINITY, f64::min);
         let period = Duration::from_secs_f64((least_ns * 0.25e-9).clamp(0.005, 1.0));
-        self.meter.start(&self.clock.0, SamplerPlan::default().with_period(period).with_capacity(400_000))
+        self.meter.start(&self.clock.0, SamplerPlan::default().with_period(period).with_capacity(400_000).attentive())
     }
 
     /// Settles, then notes a quiet time.

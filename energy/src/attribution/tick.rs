@@ -45,15 +45,11 @@ fn bracket(update: &Update) -> [f64; 2] {
 /// Where the updates of a clock can lie, by the brackets of those that were seen.
 #[derive(Debug)]
 struct Grid {
-    period: [f64; 2],
     origin_s: f64,
     nominal_s: f64,
     error_s: f64,
-    /// Number of each seen update, ascending, and what all up to it, and all from it on, say of number 0: at the shortest and
-    /// at the longest period.
-    numbers: Vec<f64>,
-    before: Vec<[f64; 2]>,
-    after: Vec<[f64; 2]>,
+    /// Corners of all pairs of a period and a time of update 0 (after the origin) that the brackets leave possible.
+    corners: Vec<[f64; 2]>,
 }
 
 impl Grid {
@@ -61,39 +57,22 @@ impl Grid {
         let UpdateClock { period_s, period_error_s, error_s } = clock;
         let first = seen.first()?;
         let origin_s = 0.5 * (first[0] + first[1]);
-        let numbers: Vec<f64> = seen.iter().map(|b| ((0.5 * (b[0] + b[1]) - origin_s) / period_s).round()).collect();
-        let period = feasible(seen, &numbers, [period_s - period_error_s, period_s + period_error_s], error_s)?;
-        let [short, long] = period;
-        // The grid point of an update lies within its bracket and the error; number 0 lies that many periods before.
-        let at = |k: usize, lo_t: f64, hi_t: f64| [seen[k][0] - error_s - numbers[k] * lo_t, seen[k][1] + error_s - numbers[k] * hi_t];
-        let both = |a: [f64; 2], b: [f64; 2]| [a[0].max(b[0]), a[1].min(b[1])];
-        let all = [f64::NEG_INFINITY, f64::INFINITY];
-        let mut before = Vec::with_capacity(seen.len());
-        let mut so_far = all;
-        for k in 0..seen.len() {
-            so_far = both(so_far, at(k, short, long));
-            before.push(so_far);
+        let (periods, widest) = ([period_s - period_error_s, period_s + period_error_s], 0.5 * (first[1] - first[0]) + error_s);
+        let mut corners: Vec<[f64; 2]> =
+            [[0, 0], [1, 0], [1, 1], [0, 1]].iter().map(|[p, o]| [periods[*p], [-widest, widest][*o]]).collect();
+        for b in seen {
+            let number = ((0.5 * (b[0] + b[1]) - origin_s) / period_s).round();
+            // What is left of the room on either side.
+            corners = cut(&corners, |[period, at]| at + number * period - (b[0] - origin_s - error_s));
+            corners = cut(&corners, |[period, at]| b[1] - origin_s + error_s - at - number * period);
         }
-        let mut after = vec![all; seen.len()];
-        so_far = all;
-        for k in (0..seen.len()).rev() {
-            so_far = both(so_far, at(k, long, short));
-            after[k] = so_far;
-        }
-        Some(Self { period, origin_s, nominal_s: 0.5 * (short + long), error_s, numbers, before, after })
+        (!corners.is_empty()).then_some(Self { origin_s, nominal_s: period_s, error_s, corners })
     }
 
     /// Where update `number` lies.
     fn update(&self, number: f64) -> [f64; 2] {
-        let [short, long] = self.period;
-        let next = self.numbers.partition_point(|n| *n <= number);
-        let (mut lo, mut hi) = (f64::NEG_INFINITY, f64::INFINITY);
-        if let Some(b) = next.checked_sub(1).map(|k| self.before[k]) {
-            (lo, hi) = (lo.max(b[0] + number * short), hi.min(b[1] + number * long));
-        }
-        if let Some(b) = self.after.get(next) {
-            (lo, hi) = (lo.max(b[0] + number * long), hi.min(b[1] + number * short));
-        }
+        let times = self.corners.iter().map(|[period, at]| self.origin_s + at + number * period);
+        let (lo, hi) = times.fold((f64::INFINITY, f64::NEG_INFINITY), |(lo, hi), t| (lo.min(t), hi.max(t)));
         [lo - self.error_s, hi + self.error_s]
     }
 
@@ -102,12 +81,33 @@ impl Grid {
     fn within(&self, [lo, hi]: [f64; 2], read_s: f64) -> Option<[f64; 2]> {
         let guess = ((hi - self.origin_s) / self.nominal_s).round();
         let last = (-2..=2).rev().map(|d| guess + f64::from(d)).find(|n| self.update(*n)[0] <= hi)?;
+        let part = |[from, to]: [f64; 2]| Some([from.max(lo), to.min(hi)]).filter(|[from, to]| from <= to);
         let [from, to] = self.update(last);
+        let found = part([from, to]);
         // An update that may have come after the value was read may not be the one that was read.
-        let from = if to <= hi - read_s { from } else { self.update(last - 1.0)[0] };
-        let found = [from.max(lo), to.min(hi)];
-        (found[0] <= found[1]).then_some(found)
+        let before = if to <= hi - read_s { None } else { part(self.update(last - 1.0)) };
+        match (before, found) {
+            (Some([from, _]), Some([_, to])) => Some([from, to]),
+            (one, other) => one.or(other),
+        }
     }
+}
+
+/// The part of a convex polygon in which `room`, which is linear, is not negative.
+fn cut(corners: &[[f64; 2]], room: impl Fn([f64; 2]) -> f64) -> Vec<[f64; 2]> {
+    let mut left = Vec::with_capacity(corners.len() + 1);
+    for (k, &corner) in corners.iter().enumerate() {
+        let next = corners[(k + 1) % corners.len()];
+        let (here, there) = (room(corner), room(next));
+        if here >= 0.0 {
+            left.push(corner);
+        }
+        if (here < 0.0) != (there < 0.0) {
+            let share = here / (here - there);
+            left.push([corner[0] + share * (next[0] - corner[0]), corner[1] + share * (next[1] - corner[1])]);
+        }
+    }
+    left
 }
 
 /// The periods in `range` at which one grid goes through all brackets, `error_s` aside.

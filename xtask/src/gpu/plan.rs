@@ -109,7 +109,7 @@ impl Plan<'_> {
     }
 
     fn phase(&self, group: &'static str, name: String, arguments: &[&str], seconds: u64) -> Step {
-        Step { group, name, work: Work::Run(self.program(arguments, seconds)) }
+        Step { group, name, work: Work::job(self.program(arguments, seconds)) }
     }
 
     /// The test programs in the package.
@@ -131,7 +131,7 @@ impl Plan<'_> {
             Step {
                 group: "conformance",
                 name,
-                work: Work::Run(Job { command, answer: None, limit: Duration::from_secs(300), budget: None }),
+                work: Work::job(Job { command, answer: None, limit: Duration::from_secs(300), budget: None }),
             }
         };
         Ok(self.tests()?.into_iter().map(step).collect())
@@ -146,7 +146,7 @@ impl Plan<'_> {
             command.args(["--tool", tool, "--error-exitcode", "1"]).arg(program).args(["--test-threads", "1"]).current_dir(self.out);
             self.environment(&mut command);
             let job = Job { command, answer: None, limit: Duration::from_secs(600), budget: None };
-            Step { group: "sanitizer", name: format!("{tool} {}", name(program)), work: Work::Run(job) }
+            Step { group: "sanitizer", name: format!("{tool} {}", name(program)), work: Work::job(job) }
         };
         Ok(["memcheck", "racecheck"].iter().flat_map(|tool| kernels.iter().map(|program| step(tool, program))).collect())
     }
@@ -158,7 +158,7 @@ impl Plan<'_> {
             let arguments =
                 ["--device", device, "logits", "--backend", backend, "--dtype", dtype, "--tokens", TOKENS, "--then", THEN, "--json"];
             let job = Job { answer: Some(file(name)), ..self.program(&arguments, 180) };
-            Step { group: "parity", name: format!("scores {name}"), work: Work::Run(job) }
+            Step { group: "parity", name: format!("scores {name}"), work: Work::job(job) }
         };
         let mut steps = vec![scores("reference", "cpu", "candle", "f32")];
         for backend in &self.options.backends {
@@ -223,7 +223,7 @@ impl Plan<'_> {
             step("measure", &measure, 3600),
             step("validate", &["validate", &run], 60),
             step("policy", &["policy", &run, "--out", &policy], 60),
-            Step { group: "matrix", name: format!("report {model}"), work: Work::Run(report) },
+            Step { group: "matrix", name: format!("report {model}"), work: Work::job(report) },
         ]
     }
 
@@ -287,9 +287,9 @@ impl Plan<'_> {
         let measure = Job { budget: Some(("--energy-budget", Duration::from_secs(45))), ..job };
         let report = Job { answer: Some(self.out.join(format!("{run}.md"))), ..self.program(&["report", &run], 60) };
         vec![
-            Step { group: "energy", name: format!("measure {run}"), work: Work::Run(measure) },
+            Step { group: "energy", name: format!("measure {run}"), work: Work::job(measure) },
             self.phase("energy", format!("validate {run}"), &["validate", &run], 60),
-            Step { group: "energy", name: format!("report {run}"), work: Work::Run(report) },
+            Step { group: "energy", name: format!("report {run}"), work: Work::job(report) },
             Step { group: "energy", name: format!("joules {run}"), work: Work::Show(self.out.join(format!("{run}.md")), "Energy") },
         ]
     }
@@ -303,7 +303,7 @@ impl Plan<'_> {
         Step {
             group: "bench",
             name: format!("{name} {model}"),
-            work: Work::Run(Job { command, answer, limit: Duration::from_secs(300), budget: None }),
+            work: Work::job(Job { command, answer, limit: Duration::from_secs(300), budget: None }),
         }
     }
 }

@@ -96,10 +96,16 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// What a step does.
 pub enum Work {
-    Run(Job),
+    Run(Box<Job>),
     Compare(parity::Comparison),
     /// Print a section of a Markdown file.
     Show(PathBuf, &'static str),
+}
+
+impl Work {
+    pub fn job(job: Job) -> Self {
+        Self::Run(Box::new(job))
+    }
 }
 
 fn carry_out(work: Work, place: &Place, left: Duration, name: &str) -> Result<String> {

@@ -228,7 +228,14 @@ impl Plan<'_> {
         let path = self.model(model);
         let (path, backends) = (path.to_string_lossy(), self.options.backends.join(","));
         let run = format!("bench-{model}");
-        let (prompts, new, depth, batches) = if self.on_gpu() { ("512,2048", "128", "512", "1,8,64") } else { ("128", "16", "128", "1") };
+        // All arms hold their weights at once: of a large model, one mode of each runtime is what a device has room for.
+        let large = model == "llama-3.1-8b";
+        let (prompts, new, depth, batches) = match (self.on_gpu(), large) {
+            (true, false) => ("512,2048", "128", "512", "1,8,64"),
+            (true, true) => ("512,2048", "128", "512", "1,8"),
+            (false, _) => ("128", "16", "128", "1"),
+        };
+        let modes: &[&str] = if large { &["--modes", "compiled"] } else { &[] };
         let measure = [
             "--device",
             &self.options.device,
@@ -254,12 +261,20 @@ impl Plan<'_> {
         if self.on_gpu() {
             steps.push(self.driver("ceilings", model, "ceilings_cuda.py", &[]));
         }
-        steps.push(self.phase("bench", format!("phase {model}"), &measure, 1800));
+        steps.push(self.phase("bench", format!("phase {model}"), &[&measure[..], modes].concat(), 1800));
         // The peer reads Hugging Face folders.
         if self.on_gpu() && model != "smollm2" {
             let arguments = |mode, prompts| [&*path, "--mode", mode, "-p", prompts, "-n", new, "-D", depth, "-r", "5"];
             steps.push(self.driver("transformers-eager", model, "hf_cuda.py", &arguments("eager", prompts)));
             steps.push(self.driver("transformers-compiled", model, "hf_cuda.py", &arguments("compiled", "")));
+            let (package, library) = (self.place.tree.join("peers"), &self.place.library);
+            let kept = self.work.join(format!("genai-{model}"));
+            let own = [("--package", &package), ("--library", library), ("--keep", &kept)];
+            let own: Vec<_> = own.iter().flat_map(|(name, path)| [(*name).into(), path.to_string_lossy()]).collect();
+            let own: Vec<&str> = own.iter().map(|text: &std::borrow::Cow<'_, str>| &**text).collect();
+            for mode in ["graph", "plain"] {
+                steps.push(self.driver(&format!("genai-{mode}"), model, "genai_cuda.py", &[&arguments(mode, prompts)[..], &own].concat()));
+            }
         }
         steps
     }

@@ -212,7 +212,7 @@ pub(crate) struct Bench {
 
 #[derive(Args, Debug)]
 pub(crate) struct BenchEnergy {
-    /// Measure energy too: every cell's call is replayed after the last block, about 40 s a cell and backend
+    /// Measure energy too: every cell's call is replayed after the last block, 30 to 80 s a cell and backend
     #[arg(long)]
     pub(crate) energy: bool,
     /// What the sensors' readings mean: folders of `phase energy calibrate`, or files from there; without one no number is given
@@ -230,6 +230,10 @@ pub(crate) struct BenchEnergy {
     /// Least length of a window of replays, in seconds
     #[arg(long, requires = "energy", default_value_t = 5.0, value_name = "S")]
     pub(crate) energy_window: f64,
+    /// End about so many seconds after the start, blocks included: windows become shorter, to 2 s, and calls that no time is
+    /// left for have no energy; the run is sealed all the same [default: as long as it takes]
+    #[arg(long, requires = "energy", value_name = "S")]
+    pub(crate) energy_budget: Option<f64>,
 }
 
 #[derive(Args, Debug)]

@@ -105,11 +105,11 @@ impl Plan<'_> {
         let mut command = Command::new(self.place.tree.join("bin/phase"));
         command.args(arguments).current_dir(self.out);
         self.environment(&mut command);
-        Job { command, answer: None, limit: Duration::from_secs(seconds) }
+        Job { command, answer: None, limit: Duration::from_secs(seconds), budget: None }
     }
 
     fn phase(&self, group: &'static str, name: String, arguments: &[&str], seconds: u64) -> Step {
-        Step { group, name, work: Work::Run(self.program(arguments, seconds)) }
+        Step { group, name, work: Work::job(self.program(arguments, seconds)) }
     }
 
     /// The test programs in the package.
@@ -128,7 +128,11 @@ impl Plan<'_> {
             command.args(["--test-threads", "1"]).current_dir(self.out);
             self.environment(&mut command);
             let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            Step { group: "conformance", name, work: Work::Run(Job { command, answer: None, limit: Duration::from_secs(300) }) }
+            Step {
+                group: "conformance",
+                name,
+                work: Work::job(Job { command, answer: None, limit: Duration::from_secs(300), budget: None }),
+            }
         };
         Ok(self.tests()?.into_iter().map(step).collect())
     }
@@ -141,8 +145,8 @@ impl Plan<'_> {
             let mut command = Command::new("compute-sanitizer");
             command.args(["--tool", tool, "--error-exitcode", "1"]).arg(program).args(["--test-threads", "1"]).current_dir(self.out);
             self.environment(&mut command);
-            let job = Job { command, answer: None, limit: Duration::from_secs(600) };
-            Step { group: "sanitizer", name: format!("{tool} {}", name(program)), work: Work::Run(job) }
+            let job = Job { command, answer: None, limit: Duration::from_secs(600), budget: None };
+            Step { group: "sanitizer", name: format!("{tool} {}", name(program)), work: Work::job(job) }
         };
         Ok(["memcheck", "racecheck"].iter().flat_map(|tool| kernels.iter().map(|program| step(tool, program))).collect())
     }
@@ -154,7 +158,7 @@ impl Plan<'_> {
             let arguments =
                 ["--device", device, "logits", "--backend", backend, "--dtype", dtype, "--tokens", TOKENS, "--then", THEN, "--json"];
             let job = Job { answer: Some(file(name)), ..self.program(&arguments, 180) };
-            Step { group: "parity", name: format!("scores {name}"), work: Work::Run(job) }
+            Step { group: "parity", name: format!("scores {name}"), work: Work::job(job) }
         };
         let mut steps = vec![scores("reference", "cpu", "candle", "f32")];
         for backend in &self.options.backends {
@@ -219,7 +223,7 @@ impl Plan<'_> {
             step("measure", &measure, 3600),
             step("validate", &["validate", &run], 60),
             step("policy", &["policy", &run, "--out", &policy], 60),
-            Step { group: "matrix", name: format!("report {model}"), work: Work::Run(report) },
+            Step { group: "matrix", name: format!("report {model}"), work: Work::job(report) },
         ]
     }
 
@@ -287,22 +291,22 @@ impl Plan<'_> {
         self.phase("energy", "calibrate".to_owned(), &arguments, 360)
     }
 
-    /// Joules a prompt and a token: one prompt length at a time, so that a short limit leaves the first.
+    /// Joules a prompt and a token. Takes what time is left, and is sealed in any case; a minute is for what comes after.
     fn energy(&self, model: &str) -> Vec<Step> {
-        let (path, backends) = (self.model(model), self.options.backends.join(","));
+        let (path, backends, run) = (self.model(model), self.options.backends.join(","), format!("energy-{model}"));
         let path = path.to_string_lossy();
-        let step = |prompt: &str, new: &str| {
-            let run = format!("energy-{model}-p{prompt}");
-            let device = ["--device", &self.options.device, "bench", "--model", &path, "--dtype", self.dtype(), "--backends", &backends];
-            let cells = ["--modes", "compiled", "-p", prompt, "-r", "5", "--energy", "--energy-calibration", "calibration", "--out", &run];
-            let decode: &[&str] = if new.is_empty() { &[] } else { &["-n", new, "-d", "512"] };
-            let arguments = [&device[..], &cells, decode].concat();
-            [
-                self.phase("energy", format!("measure {run}"), &arguments, 900),
-                self.phase("energy", format!("validate {run}"), &["validate", &run], 60),
-            ]
-        };
-        [step("512", "64"), step("2048", "")].into_iter().flatten().collect()
+        let device = ["--device", &self.options.device, "bench", "--model", &path, "--dtype", self.dtype(), "--backends", &backends];
+        let cells = ["--modes", "compiled", "-p", "512,2048", "-n", "64", "-d", "512", "-r", "5", "--out", &run];
+        let energy = ["--energy", "--energy-calibration", "calibration"];
+        let job = self.program(&[&device[..], &cells, &energy].concat(), 900);
+        let measure = Job { budget: Some(("--energy-budget", Duration::from_secs(45))), ..job };
+        let report = Job { answer: Some(self.out.join(format!("{run}.md"))), ..self.program(&["report", &run], 60) };
+        vec![
+            Step { group: "energy", name: format!("measure {run}"), work: Work::job(measure) },
+            self.phase("energy", format!("validate {run}"), &["validate", &run], 60),
+            Step { group: "energy", name: format!("report {run}"), work: Work::job(report) },
+            Step { group: "energy", name: format!("joules {run}"), work: Work::Show(self.out.join(format!("{run}.md")), "Energy") },
+        ]
     }
 
     /// A peer, whose lines of JSON are kept.
@@ -311,6 +315,10 @@ impl Plan<'_> {
         command.arg(self.place.tree.join("sources/benches/peers/drivers").join(driver)).args(arguments).env("HF_HUB_OFFLINE", "1");
         self.environment(command.current_dir(self.out));
         let answer = Some(self.out.join(format!("peers-{model}-{name}.jsonl")));
-        Step { group: "bench", name: format!("{name} {model}"), work: Work::Run(Job { command, answer, limit: Duration::from_secs(300) }) }
+        Step {
+            group: "bench",
+            name: format!("{name} {model}"),
+            work: Work::job(Job { command, answer, limit: Duration::from_secs(300), budget: None }),
+        }
     }
 }

@@ -52,9 +52,11 @@ impl fmt::Display for Explanation<'_, '_> {
         }
         match d.predicted() {
             Some(p) => {
-                write!(f, "Predicted on {}: prefill {}", d.route.backend, Time(&p.prefill))?;
+                let mode = |compiled| if compiled { " compiled" } else { "" };
+                write!(f, "Predicted on {}: prefill{} {}", d.route.backend, mode(d.compile.prefill), Time(&p.prefill))?;
                 if let Some(step) = &p.decode_step {
-                    write!(f, ", {} decode steps of {}, together {}", p.decode_steps, Time(step), Time(&p.total))?;
+                    let (steps, mode) = (p.decode_steps, mode(d.compile.decode));
+                    write!(f, ", {steps}{mode} decode steps of {}, together {}", Time(step), Time(&p.total))?;
                 }
                 writeln!(f, ". Sampling and streaming are not in it.")?;
             }
@@ -113,7 +115,7 @@ impl Explanation<'_, '_> {
 
     fn evidence(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let policy = self.0.router.policy();
-        for arm in self.0.rows.iter().flatten().flat_map(|row| &row.arms).flatten() {
+        for arm in self.0.sides.iter().flatten().flat_map(|side| &side.arms).flatten() {
             let cell = &policy.cells()[arm.cell];
             let median = cell.time.map_or(f64::NAN, |t| t.median_ns);
             writeln!(

@@ -92,7 +92,7 @@ pub(super) fn compiles(policy: &Policy) -> Vec<CompileVerdict> {
     let constants = &policy.constants;
     let pair = |ours: &Cell, theirs: &Cell| standing(ours, theirs, constants);
     compile_verdicts((&policy.cells, &policy.boundaries), &policy.evidence, constants, pair, |family| {
-        correct(family.iter_mut().map(|s| &mut **s), constants)
+        correct(family.iter_mut().map(|s| &mut **s), constants);
     })
 }
 

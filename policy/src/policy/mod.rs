@@ -8,6 +8,7 @@ mod upgrade;
 pub use compile::Comparison;
 pub use document::SCHEMA;
 pub use summary::Summary;
+pub(crate) use summary::wrap;
 pub use upgrade::Upgraded;
 
 use crate::{

@@ -5,6 +5,7 @@ use super::{
     decide::{Placed, best, energy_of, found, places, predict_by_index},
     estimate::Estimate,
     request::Request,
+    rest::Rest,
     tables::Side,
 };
 use crate::{
@@ -76,6 +77,8 @@ pub struct Decision<'r> {
     pub compile: CompileAdvice,
     /// Whether the routed backend keeps the limits.
     pub limits: Limits,
+    /// Whether the routed backend counts as cold: see [`Router::decide_after`].
+    pub rest: Rest,
 }
 
 /// Whether a route keeps the router's limits, by upper bounds.
@@ -161,7 +164,7 @@ impl<'r> Decision<'r> {
 
 impl fmt::Debug for Decision<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { router: _, sides: _, chosen: _, workload, class, decode_fraction, route, compile, limits } = self;
+        let Self { router: _, sides: _, chosen: _, workload, class, decode_fraction, route, compile, limits, rest } = self;
         f.debug_struct("Decision")
             .field("workload", workload)
             .field("class", class)
@@ -173,6 +176,7 @@ impl fmt::Debug for Decision<'_> {
             .field("warmup", &self.warmup())
             .field("compile", compile)
             .field("limits", limits)
+            .field("rest", rest)
             .finish()
     }
 }

@@ -22,6 +22,18 @@ impl<'r> Decision<'r> {
     }
 }
 
+impl Explanation<'_, '_> {
+    /// For a terminal: the same in lines of 80 columns.
+    pub fn wrapped(&self) -> String {
+        let mut text = String::new();
+        for line in self.to_string().lines() {
+            // Writing to a string can't fail.
+            let _ = crate::policy::wrap(&mut text, line);
+        }
+        text
+    }
+}
+
 impl fmt::Display for Explanation<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let d = self.0;
@@ -64,6 +76,9 @@ impl fmt::Display for Explanation<'_, '_> {
         }
         for (name, choice) in [("Prefill", &d.prefill()), ("Decode", &d.decode())] {
             writeln!(f, "{name} by itself: {}{}.", Reasoned(choice), Bucket(choice.bucket))?;
+        }
+        if d.rest != super::Rest::Unset {
+            writeln!(f, "Rest of {}: {}.", d.route.backend, d.rest)?;
         }
         self.warmup(f)?;
         let compile = d.compile;
@@ -172,6 +187,9 @@ impl fmt::Display for Reasoned<'_, '_> {
             Reason::Failures { failed, calls } => write!(f, "{backend}, by default: {against} failed {failed} of {calls} calls"),
             Reason::ContextsDiffer { ours, theirs } => {
                 write!(f, "{backend}, by default: {against} was measured at context {ours}, it at {theirs}")
+            }
+            Reason::Cooled { extra_ns } => {
+                write!(f, "{backend}, by default: {against} is cold, and its first calls take {} more", Nanos(*extra_ns))
             }
             Reason::Misplaced { share } => {
                 write!(

@@ -53,6 +53,7 @@ pub fn steps(options: &Options, place: &Place, out: &Path, work: &Path) -> Resul
         steps.extend(MODELS.iter().filter(|name| plan.models(name)).flat_map(|name| plan.matrix(name)));
     }
     if plan.wants("bench") {
+        steps.push(plan.ceilings());
         steps.extend(MODELS.iter().filter(|name| plan.models(name)).flat_map(|name| plan.bench(name)));
     }
     if plan.wants("energy") && plan.on_gpu() {
@@ -219,12 +220,20 @@ impl Plan<'_> {
             &run,
         ];
         let report = Job { answer: Some(report), ..self.program(&["report", &run], 60) };
+        let page = format!("{run}.html");
         vec![
             step("measure", &measure, 3600),
             step("validate", &["validate", &run], 60),
             step("policy", &["policy", &run, "--out", &policy], 60),
+            step("page", &["report", &run, "--html", &page], 60),
             Step { group: "matrix", name: format!("report {model}"), work: Work::job(report) },
         ]
+    }
+
+    /// What the device can do at most, as every run measures it again before its first block.
+    fn ceilings(&self) -> Step {
+        let arguments = ["--device", &self.options.device, "ceilings", "--out", "ceilings.json"];
+        self.phase("bench", "ceilings".to_owned(), &arguments, 120)
     }
 
     /// Prefill and decode by themselves, ours and then a peer's.

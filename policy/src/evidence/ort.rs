@@ -45,10 +45,14 @@ pub(super) fn optimised(optimised: &[u8], source: Option<&[u8]>) -> Result<Readi
     Ok(Reading { level: Some(level), ..Reading::default() })
 }
 
+/// What ONNX Runtime puts in to bring values to another device or into another type: that is no optimisation.
+const PLUMBING: [&str; 3] = ["Cast", "MemcpyFromHost", "MemcpyToHost"];
+
 /// Operators that the optimiser put in.
 fn fused(source: &[u8], optimised: &[u8]) -> Result<BTreeSet<String>, String> {
     let (before, after) = (onnx::operators(source)?, onnx::operators(optimised)?);
-    Ok(after.into_keys().filter(|(operator, domain)| !before.contains_key(&(operator.clone(), domain.clone()))).map(|(op, _)| op).collect())
+    let new = after.into_keys().filter(|key| !before.contains_key(key) && !PLUMBING.contains(&key.0.as_str()));
+    Ok(new.map(|(operator, _)| operator).collect())
 }
 
 /// The look-up of token ids has integers of batch by tokens as an input: the call's shape.

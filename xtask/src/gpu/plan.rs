@@ -53,6 +53,7 @@ pub fn steps(options: &Options, place: &Place, out: &Path, work: &Path) -> Resul
         steps.extend(MODELS.iter().filter(|name| plan.models(name)).flat_map(|name| plan.matrix(name)));
     }
     if plan.wants("bench") {
+        steps.push(plan.ceilings());
         steps.extend(MODELS.iter().filter(|name| plan.models(name)).flat_map(|name| plan.bench(name)));
     }
     if plan.wants("energy") && plan.on_gpu() {
@@ -219,12 +220,20 @@ impl Plan<'_> {
             &run,
         ];
         let report = Job { answer: Some(report), ..self.program(&["report", &run], 60) };
+        let page = format!("{run}.html");
         vec![
             step("measure", &measure, 3600),
             step("validate", &["validate", &run], 60),
             step("policy", &["policy", &run, "--out", &policy], 60),
+            step("page", &["report", &run, "--html", &page], 60),
             Step { group: "matrix", name: format!("report {model}"), work: Work::job(report) },
         ]
+    }
+
+    /// What the device can do at most, as every run measures it again before its first block.
+    fn ceilings(&self) -> Step {
+        let arguments = ["--device", &self.options.device, "ceilings", "--out", "ceilings.json"];
+        self.phase("bench", "ceilings".to_owned(), &arguments, 120)
     }
 
     /// Prefill and decode by themselves, ours and then a peer's.
@@ -232,7 +241,14 @@ impl Plan<'_> {
         let path = self.model(model);
         let (path, backends) = (path.to_string_lossy(), self.options.backends.join(","));
         let run = format!("bench-{model}");
-        let (prompts, new, depth, batches) = if self.on_gpu() { ("512,2048", "128", "512", "1,8,64") } else { ("128", "16", "128", "1") };
+        // All arms hold their weights at once: of a large model, one mode of each runtime is what a device has room for.
+        let large = model == "llama-3.1-8b";
+        let (prompts, new, depth, batches) = match (self.on_gpu(), large) {
+            (true, false) => ("512,2048", "128", "512", "1,8,64"),
+            (true, true) => ("512,2048", "128", "512", "1,8"),
+            (false, _) => ("128", "16", "128", "1"),
+        };
+        let modes: &[&str] = if large { &["--modes", "compiled"] } else { &[] };
         let measure = [
             "--device",
             &self.options.device,
@@ -258,12 +274,20 @@ impl Plan<'_> {
         if self.on_gpu() {
             steps.push(self.driver("ceilings", model, "ceilings_cuda.py", &[]));
         }
-        steps.push(self.phase("bench", format!("phase {model}"), &measure, 1800));
+        steps.push(self.phase("bench", format!("phase {model}"), &[&measure[..], modes].concat(), 1800));
         // The peer reads Hugging Face folders.
         if self.on_gpu() && model != "smollm2" {
             let arguments = |mode, prompts| [&*path, "--mode", mode, "-p", prompts, "-n", new, "-D", depth, "-r", "5"];
             steps.push(self.driver("transformers-eager", model, "hf_cuda.py", &arguments("eager", prompts)));
             steps.push(self.driver("transformers-compiled", model, "hf_cuda.py", &arguments("compiled", "")));
+            let (package, library) = (self.place.tree.join("peers"), &self.place.library);
+            let kept = self.work.join(format!("genai-{model}"));
+            let own = [("--package", &package), ("--library", library), ("--keep", &kept)];
+            let own: Vec<_> = own.iter().flat_map(|(name, path)| [(*name).into(), path.to_string_lossy()]).collect();
+            let own: Vec<&str> = own.iter().map(|text: &std::borrow::Cow<'_, str>| &**text).collect();
+            for mode in ["graph", "plain"] {
+                steps.push(self.driver(&format!("genai-{mode}"), model, "genai_cuda.py", &[&arguments(mode, prompts)[..], &own].concat()));
+            }
         }
         steps
     }

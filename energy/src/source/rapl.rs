@@ -191,7 +191,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let root = machine();
         let counter = root.path().join("class/powercap/intel-rapl:1/energy_uj");
-        fs::set_permissions(&counter, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&counter, fs::Permissions::from_mode(0o000)).unwrap();
         let denied = fs::File::open(&counter).err().map(|e| e.kind());
         // Root is denied nothing.
         match Rapl::packages(root.path()) {

@@ -4,6 +4,7 @@ mod device;
 mod engine;
 mod evidence;
 mod facts;
+mod peak;
 mod prompt;
 mod step;
 mod weights;
@@ -19,6 +20,7 @@ pub(crate) use self::{
     device::{Buffer, Gpu, Guarded},
     facts::facts,
 };
+pub use self::peak::CudaPeak;
 use self::{
     device::{Pinned, together},
     engine::{At, Engine},

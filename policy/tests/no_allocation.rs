@@ -69,7 +69,7 @@ fn deciding_does_not_allocate() {
                     black_box(decision.fallbacks().count());
                     black_box(decision);
                 }
-                let after = router.decide_after(&Workload::new(batch, prompt, 64), &calls, black_box(9_000_000));
+                let after = router.decide_after(&Workload::new(batch, prompt, 64), calls, black_box(9_000_000));
                 calls.note(after.route.backend, 5_000_000);
                 black_box(router.decide_keeping(&Workload::new(batch, prompt, 64), &common::BULK));
                 black_box(shared.load().decide(&Workload::new(batch, prompt, 64)).class);

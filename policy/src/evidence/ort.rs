@@ -69,3 +69,24 @@ fn tokens(operator: &str, shapes: &Value) -> Option<Cover> {
         _ => Cover { phase: Phase::Prefill, batch, tokens: Some(tokens) },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A model of these operators, as protobuf.
+    fn model(operators: &[&str]) -> Vec<u8> {
+        let field = |tag: u8, value: &[u8]| [&[tag << 3 | 2, u8::try_from(value.len()).unwrap()], value].concat();
+        let nodes: Vec<u8> = operators.iter().flat_map(|name| field(1, &field(4, name.as_bytes()))).collect();
+        field(7, &nodes)
+    }
+
+    #[test]
+    fn copies_between_devices_and_casts_are_no_optimisation() {
+        let before = model(&["MatMul", "Add"]);
+        let plumbing = model(&["MemcpyFromHost", "MatMul", "Cast", "Add", "MemcpyToHost"]);
+        assert_eq!(fused(&before, &plumbing), Ok(BTreeSet::new()));
+        assert_eq!(optimised(&plumbing, Some(&before)).unwrap().level, Some(Level::Configured));
+        assert_eq!(fused(&before, &model(&["FusedGemm", "Cast"])), Ok(["FusedGemm".to_owned()].into()));
+    }
+}

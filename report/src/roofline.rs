@@ -104,7 +104,9 @@ pub(crate) fn section(
     let source = match (roofs.is_empty(), unknown) {
         (false, _) => roofs.keys().copied().collect::<Vec<_>>().join("; "),
         (true, Some(why)) => format!("no_data: {why}"),
-        (true, None) => "no_data: no measured ceiling was given (`--ceilings FILE`), so nothing can be called too fast to be true".to_owned(),
+        (true, None) => {
+            "no_data: no measured ceiling was given (`--ceilings FILE`), so nothing can be called too fast to be true".to_owned()
+        }
     };
     let roofs = roofs.into_values().collect();
     let above = points.iter().filter(|p| p.surely.is_some_and(|s| s > 1.0));

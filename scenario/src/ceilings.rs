@@ -1,7 +1,7 @@
 //! What a device can do at most, measured beside what it is held against.
 
 use crate::{ScenarioError, files::json_text};
-use phase_core::{BoxError, Clock, DType};
+use phase_core::{Clock, DType};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
@@ -71,6 +71,9 @@ pub struct CeilingRate {
     pub blocks: u32,
 }
 
+/// Why a load could not be run.
+pub type CeilingFailure = Box<dyn std::error::Error + Send + Sync>;
+
 /// Something to be done as fast as it goes.
 #[non_exhaustive]
 pub struct CeilingLoad<'a> {
@@ -81,12 +84,12 @@ pub struct CeilingLoad<'a> {
     /// Bytes or operations of one call of `run`.
     pub work: f64,
     /// Does it, and returns when it is done.
-    pub run: Box<dyn FnMut() -> Result<(), BoxError> + 'a>,
+    pub run: Box<dyn FnMut() -> Result<(), CeilingFailure> + 'a>,
 }
 
 impl<'a> CeilingLoad<'a> {
     /// All of the above.
-    pub fn new(what: impl Into<String>, of: CeilingKind, work: f64, run: impl FnMut() -> Result<(), BoxError> + 'a) -> Self {
+    pub fn new(what: impl Into<String>, of: CeilingKind, work: f64, run: impl FnMut() -> Result<(), CeilingFailure> + 'a) -> Self {
         Self { what: what.into(), of, work, run: Box::new(run) }
     }
 }
@@ -260,7 +263,7 @@ mod tests {
         assert_eq!(ceilings.bytes_per_s_of(5e5), None, "faster caches were not measured");
         assert_eq!(ceilings.bytes_per_s_of(5e8), Some(9e10));
         assert_eq!(ceilings.bytes_per_s_of(2e9), Some(2e10));
-        assert_eq!(ceilings.flops_per_s_of(DType::BF16), 1e11);
+        assert_eq!(ceilings.flops_per_s_of(DType::Bf16), 1e11);
         assert_eq!(Ceilings::from_json(&ceilings.to_json().unwrap()).unwrap(), ceilings);
     }
 }

@@ -74,7 +74,7 @@ mod set;
 mod stable;
 mod task;
 
-pub use ceilings::{CEILINGS_SCHEMA, CeilingKind, CeilingLoad, CeilingRate, Ceilings, measure_ceilings};
+pub use ceilings::{CEILINGS_SCHEMA, CeilingFailure, CeilingKind, CeilingLoad, CeilingRate, Ceilings, measure_ceilings};
 pub use clock::rfc3339;
 pub use cold::{ColdCall, ColdError, ColdLauncher, ColdReport, ColdRequest, CommandLauncher, StoredLoad, cold_start};
 pub use dir::{DIGESTS_SCHEMA, RunState, run_state};

@@ -6,8 +6,8 @@
 use crate::{
     Ceilings, LoadSummary, Manifest, Parity, Record, Role, ScenarioError,
     dir::{
-        BLOCKS, CEILINGS, CELLS, DIGESTS, DIGESTS_SCHEMA, Digests, ENERGY, EVENTS, FileDigest, LOADS, MANIFEST, PARITY, RunState, at_line, load,
-        parse, run_state,
+        BLOCKS, CEILINGS, CELLS, DIGESTS, DIGESTS_SCHEMA, Digests, ENERGY, EVENTS, FileDigest, LOADS, MANIFEST, PARITY, RunState, at_line,
+        load, parse, run_state,
     },
     energy::{ENERGY_SCHEMA, EnergySummary, StoredEnergy},
     evidence::{EVIDENCE_SCHEMA, EvidenceFile, compile_evidence},
@@ -158,7 +158,8 @@ impl SealedRun {
             compile.extend(compile_evidence(dir, &manifest, file)?.map(|read| (file.backend.clone(), read)));
         }
         let energy = sealed.files.contains_key(ENERGY).then(|| load::<StoredEnergy>(dir, ENERGY, ENERGY_SCHEMA)).transpose()?;
-        let ceilings = sealed.files.keys().filter(|name| name.starts_with(CEILINGS)).map(|file| ceilings(dir, file)).collect::<Result<_, _>>()?;
+        let ceilings =
+            sealed.files.keys().filter(|name| name.starts_with(CEILINGS)).map(|file| ceilings(dir, file)).collect::<Result<_, _>>()?;
         Ok(Self {
             ceilings,
             compile,

@@ -16,11 +16,11 @@ use phase_core::{CacheSpec, DType, KvCache, Mode, PromptBatch, TokenId};
 use phase_kernels::cuda::{Activation, Format, Kernels, Step, classify};
 use phase_model::{ModelConfig, Weights as Checkpoint};
 
+pub use self::peak::CudaPeak;
 pub(crate) use self::{
     device::{Buffer, Gpu, Guarded},
     facts::facts,
 };
-pub use self::peak::CudaPeak;
 use self::{
     device::{Pinned, together},
     engine::{At, Engine},

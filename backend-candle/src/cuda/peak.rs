@@ -29,7 +29,7 @@ impl CudaPeak {
     /// Products of each format: activations of a prompt on the weights of a layer, and large squares; `[rows, k, n]`.
     pub const SHAPES: [[usize; 3]; 2] = [[2048, 8192, 2048], [8192, 8192, 8192]];
     /// What is multiplied.
-    pub const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
+    pub const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 
     /// Takes some 5 GiB of the device's memory until it is dropped.
     ///
@@ -94,7 +94,7 @@ impl CudaPeak {
 const fn format(dtype: DType) -> Format {
     match dtype {
         DType::F16 => Format::F16,
-        DType::BF16 => Format::Bf16,
+        DType::Bf16 => Format::Bf16,
         _ => Format::F32,
     }
 }

@@ -117,14 +117,7 @@ fn of_cuda(_: &Setting, _: u32, _: u32) -> Result<Ceilings, Failure> {
     Err(Failure::Environment("this program was built without candle on CUDA, which measures a GPU: `cargo xtask gpu build`".to_owned()))
 }
 
-fn document(
-    stack: &StackInfo,
-    layer: Layer,
-    device: &str,
-    on: &str,
-    rates: Vec<CeilingRate>,
-    blocks: u32,
-) -> Result<Ceilings, Failure> {
+fn document(stack: &StackInfo, layer: Layer, device: &str, on: &str, rates: Vec<CeilingRate>, blocks: u32) -> Result<Ceilings, Failure> {
     let known: Vec<_> = stack
         .iter()
         .filter_map(|(of, key, fact)| match fact {
@@ -133,11 +126,8 @@ fn document(
         })
         .collect();
     let name = known.iter().find(|(key, _)| key == device).map(|(_, value)| value.clone());
-    let source = format!(
-        "fastest of {blocks} blocks on {on}, {}, phase {}",
-        rfc3339(super::bench::unix_seconds()),
-        env!("CARGO_PKG_VERSION")
-    );
+    let source =
+        format!("fastest of {blocks} blocks on {on}, {}, phase {}", rfc3339(super::bench::unix_seconds()), env!("CARGO_PKG_VERSION"));
     Ok(Ceilings::new(source, name, rates).map_err(|e| Failure::work(&e))?.with_facts(known))
 }
 

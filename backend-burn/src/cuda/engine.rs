@@ -14,7 +14,9 @@ use super::{
         plain::{ROWS, product::Product},
         prompt::{self, attend_tiles::AttendTiles},
         rows::{self, embed::Embed, last_rows::LastRows, norm::Norm as NormKernel, pick::Pick, rotate_append::RotateAppend},
+        share::{Part, share::Share},
         tile::{self, tiles::Tiles},
+        wide::{self, wide_tiles::WideTiles},
         words::Format,
     },
     launch::{
@@ -198,6 +200,9 @@ impl Engine {
             }
             norm => (x, norm),
         };
+        if few && rows > 8 && linear.k.is_multiple_of(64) {
+            return self.share(work, linear, x, to, finish);
+        }
         if few { self.few(linear, x, norm, to, rows, finish) } else { self.plain(linear, x, to, rows, finish) }
     }
 
@@ -240,6 +245,44 @@ impl Engine {
         })
     }
 
+    fn share(&self, work: &StepWork, linear: Linear, x: Region, to: Region, finish: Finish) -> Result<(), BurnError> {
+        let Linear { weight, bias, n, k } = linear;
+        let outputs = columns(n, finish);
+        let (groups, shares) = Part::cut(outputs, k, self.gpu.processors);
+        let part = Part { bf16: self.bf16(), rows: padded(work.batch), groups, shares, biased: bias.is_some(), finish };
+        let (wide, narrow_to) = self.outputs(to, finish);
+        let args = [
+            B(weight),
+            B(x),
+            self.or_nothing(bias),
+            wide,
+            narrow_to,
+            B(work.shares.region()),
+            B(work.share_tickets.region()),
+            U32(narrow(n)),
+            U32(narrow(k / 8)),
+            U32(narrow(work.batch)),
+        ];
+        let cubes = [outputs.div_ceil(64 * groups), shares, 1];
+        typed!(self.format, E => {
+            let make = kernel!(part.units(), Share::<E>; b(), b(), b(), b(), b(), b(), b(), (), (), (), part);
+            // SAFETY: as above; the work's sums and tickets have room for every product of its rows.
+            unsafe { self.kernels.launch(make, part, part.units(), cubes, &args) }
+        })
+    }
+
+    /// Bytes of sums, and tiles, of the largest product of `rows` rows of a step.
+    pub(super) fn share_room(&self, rows: usize) -> (usize, usize) {
+        let head = Linear { weight: self.weights.head, bias: None, n: self.config.vocab, k: self.config.hidden };
+        let layers = self.weights.layers.iter().flat_map(|layer| [layer.qkv, layer.o, layer.gate_up, layer.down]);
+        let rooms = layers.chain([head]).map(|linear| {
+            let outputs = linear.n.next_multiple_of(16);
+            let (groups, shares) = Part::cut(outputs, linear.k, self.gpu.processors);
+            (Part::partial(outputs, groups, shares, padded(rows)), outputs.div_ceil(64 * groups))
+        });
+        rooms.fold((0, 0), |most, room| (most.0.max(room.0), most.1.max(room.1)))
+    }
+
     /// A product of any shape.
     pub(super) fn plain(&self, linear: Linear, x: Region, to: Region, rows: usize, finish: Finish) -> Result<(), BurnError> {
         let Linear { weight, bias, n, k } = linear;
@@ -260,13 +303,29 @@ impl Engine {
         let (bf16, biased) = (self.bf16(), bias.is_some());
         let (wide, narrow_to) = self.outputs(to, finish);
         let args = [B(x), B(weight), self.or_nothing(bias), wide, narrow_to, U32(narrow(rows)), U32(narrow(n)), U32(narrow(k / 8))];
-        let columns = if matches!(finish, Finish::Gated(_)) { n.next_multiple_of(8) * 2 } else { n };
-        let cubes = [rows.div_ceil(tile::SIDE), columns.div_ceil(tile::SIDE), 1];
-        typed!(self.format, E => {
-            let make = kernel!(tile::UNITS, Tiles::<E>; b(), b(), b(), b(), b(), (), (), (), bf16, biased, finish);
-            // SAFETY: as above.
-            unsafe { self.kernels.launch(make, (biased, finish), tile::UNITS, cubes, &args) }
-        })
+        let columns = columns(n, finish);
+        if !k.is_multiple_of(64) {
+            let cubes = [rows.div_ceil(tile::SIDE), columns.div_ceil(tile::SIDE), 1];
+            return typed!(self.format, E => {
+                let make = kernel!(tile::UNITS, Tiles::<E>; b(), b(), b(), b(), b(), (), (), (), bf16, biased, finish);
+                // SAFETY: as above.
+                unsafe { self.kernels.launch(make, (biased, finish), tile::UNITS, cubes, &args) }
+            });
+        }
+        let row_tiles = rows.div_ceil(wide::HEIGHT);
+        // A round of cubes takes as long as its tiles are wide; narrow tiles read more for each product.
+        let cost = |width: usize| (row_tiles * columns.div_ceil(width)).div_ceil(self.gpu.processors) * (width + 24);
+        let best = wide::WIDTHS.into_iter().min_by_key(|width| cost(*width)).unwrap_or(wide::WIDTHS[0]);
+        // What is prepared serves prompts of every length.
+        for width in wide::WIDTHS.into_iter().filter(|width| *width == best || self.kernels.preparing()) {
+            let cubes = [row_tiles, columns.div_ceil(width), 1];
+            typed!(self.format, E => {
+                let make = kernel!(wide::UNITS, WideTiles::<E>; b(), b(), b(), b(), b(), (), (), (), bf16, width, biased, finish);
+                // SAFETY: as above.
+                unsafe { self.kernels.launch(make, (biased, finish, width), wide::UNITS, cubes, &args) }
+            })?;
+        }
+        Ok(())
     }
 
     /// The f32 output and the one in the model's format; the one that `finish` does not write is nothing.
@@ -426,6 +485,16 @@ impl Engine {
     pub(super) fn window(&self) -> u32 {
         self.config.sliding_window.map_or(u32::MAX, narrow)
     }
+}
+
+/// Sums of a row: gated columns come in eights, gates and then what they gate.
+const fn columns(n: usize, finish: Finish) -> usize {
+    if matches!(finish, Finish::Gated(_)) { n.next_multiple_of(8) * 2 } else { n }
+}
+
+/// Rows of a step's product as its kernels are compiled for them.
+const fn padded(rows: usize) -> usize {
+    rows.div_ceil(8).next_power_of_two() * 8
 }
 
 /// A dimension as kernels take it. All of them are of a checked configuration or a checked call.

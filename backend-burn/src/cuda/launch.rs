@@ -97,6 +97,11 @@ impl Kernels {
         Ok(())
     }
 
+    /// Whether launches are not made now.
+    pub(super) fn preparing(&self) -> bool {
+        self.wanted.borrow().is_some()
+    }
+
     fn load(&self, key: u64, code: &[u8], source: Source, units: u32) -> Result<(), BurnError> {
         self.stream.context().bind_to_thread().map_err(classify("make the context current"))?;
         let symbol = CString::new(source.entry.as_str()).map_err(|e| BurnError::Compiler { reason: e.to_string() })?;

@@ -35,6 +35,9 @@ pub(super) struct StepWork {
     pub(super) best: Buffer,
     pub(super) best_tokens: Buffer,
     pub(super) ticket: Buffer,
+    /// Sums of cubes that share a product's k, and how many of them have come.
+    pub(super) shares: Buffer,
+    pub(super) share_tickets: Buffer,
     pub(super) seen: RefCell<Seen>,
 }
 
@@ -55,6 +58,7 @@ impl StepWork {
         // Four bytes an element serve every format.
         let floats = |what, elements: usize| gpu.buffer(what, batch * elements * 4);
         let heads = engine.heads(batch);
+        let (shares, tiles) = engine.share_room(batch);
         let partial = heads.map_or(0, |heads| heads.partial(batch) * 4);
         Ok(Self {
             batch,
@@ -71,6 +75,8 @@ impl StepWork {
             best: floats("a step's scores", PICK_BLOCKS)?,
             best_tokens: floats("a step's scores", PICK_BLOCKS)?,
             ticket: gpu.zeros("a step's counters", 16)?,
+            shares: gpu.buffer("a step's activations", shares.max(16))?,
+            share_tickets: gpu.zeros("a step's counters", tiles.max(1) * 4)?,
             seen: RefCell::default(),
         })
     }

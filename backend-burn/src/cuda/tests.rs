@@ -14,7 +14,9 @@ use super::{
         plain::product::Product,
         prompt::{self, attend_tiles::AttendTiles},
         rows::{self, embed::Embed, last_rows::LastRows, norm::Norm, pick::Pick, rotate_append::RotateAppend},
+        share::{Part, share::Share},
         tile::{self, tiles::Tiles},
+        wide::{self, wide_tiles::WideTiles},
         words::Format,
     },
     launch::buffer as b,
@@ -59,6 +61,13 @@ fn sources() -> Vec<Source> {
     for finish in [Finish::Store, Finish::Add, Finish::Plain(Activation::GeluTanh), Finish::Gated(Activation::Silu)] {
         kernel!(tile::UNITS, Tiles<bf16>; b(), b(), b(), b(), b(), (), (), (), true, false, finish);
         kernel!(tile::UNITS, Tiles<f16>; b(), b(), b(), b(), b(), (), (), (), false, true, finish);
+        for width in wide::WIDTHS {
+            kernel!(wide::UNITS, WideTiles<bf16>; b(), b(), b(), b(), b(), (), (), (), true, width, true, finish);
+        }
+        for (rows, groups, shares) in [(8, 1, 8), (16, 1, 3), (64, 2, 1)] {
+            let part = Part { bf16: false, rows, groups, shares, biased: true, finish };
+            kernel!(part.units(), Share<f16>; b(), b(), b(), b(), b(), b(), b(), (), (), (), part);
+        }
         for (tiles, shares, unroll, normed) in [(1, 8, 4, 0), (1, 2, 4, 1024), (2, 4, 4, 0), (8, 1, 2, 0)] {
             let shape = Shape { bf16: true, tiles, shares, unroll, normed, layer: normed > 0, biased: true, finish };
             kernel!(rows::UNITS, Few<bf16>; b(), b(), b(), b(), b(), b(), b(), b(), (), (), (), (), shape);

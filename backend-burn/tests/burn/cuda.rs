@@ -189,24 +189,46 @@ fn agrees_with_the_host() {
     }
 }
 
+/// Products of many outputs, and of all rows that a step can have.
+#[test]
+fn agrees_with_the_host_where_outputs_are_many() {
+    if !here() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("random");
+    let mut shape = shape(Architecture::Llama, 64);
+    (shape.intermediate, shape.layers) = (8000, 1);
+    random::write(&path, &shape, 11, DType::F32).unwrap();
+    for (dtype, tolerance) in [(DType::F16, 2e-2), (DType::Bf16, 1e-1)] {
+        for (batch, len) in [(20, 3), (40, 9), (64, 70)] {
+            agree_at(&path, dtype, tolerance, batch, len, &format!("many outputs in {dtype}, batch {batch}"));
+        }
+    }
+}
+
 fn agree(path: &Path, dtype: DType, tolerance: f32, what: &str) {
+    for batch in [1, 2, 8, 11] {
+        agree_at(path, dtype, tolerance, batch, 130, &format!("{what} in {dtype}, batch {batch}"));
+    }
+}
+
+fn agree_at(path: &Path, dtype: DType, tolerance: f32, batch: usize, len: usize, what: &str) {
     let mut host = Burn::cpu().load(&LoadSpec::new(path).with_threads(2)).unwrap();
     let mut device = Burn::cuda(0).load(&LoadSpec::new(path).with_dtype(dtype)).unwrap();
-    for batch in [1, 2, 8, 11] {
-        let tokens: Vec<_> = (0..150u32 * 11).map(|i| TokenId((i * 37 + i / 7) % 512)).collect();
-        let prompt = PromptBatch::new(&tokens[..130 * batch], batch).unwrap();
-        let spec = CacheSpec { batch, capacity: 140 };
-        let (mut a, mut b) = (host.allocate(spec).unwrap(), device.allocate(spec).unwrap());
-        let (mut want, mut got) = (Logits::new(), Logits::new());
-        host.prefill(&mut a, prompt, &mut want).unwrap();
-        device.prefill(&mut b, prompt, &mut got).unwrap();
-        close(&got, &want, tolerance, &format!("{what} in {dtype}, batch {batch}, prompt"));
-        for step in 0..4 {
-            let next = &tokens[step * batch..(step + 1) * batch];
-            host.decode(&mut a, next, &mut want).unwrap();
-            device.decode(&mut b, next, &mut got).unwrap();
-            close(&got, &want, tolerance, &format!("{what} in {dtype}, batch {batch}, step {step}"));
-        }
+    let tokens: Vec<_> = (0..150u32 * 64).map(|i| TokenId((i * 37 + i / 7) % 512)).collect();
+    let prompt = PromptBatch::new(&tokens[..len * batch], batch).unwrap();
+    let spec = CacheSpec { batch, capacity: len + 10 };
+    let (mut a, mut b) = (host.allocate(spec).unwrap(), device.allocate(spec).unwrap());
+    let (mut want, mut got) = (Logits::new(), Logits::new());
+    host.prefill(&mut a, prompt, &mut want).unwrap();
+    device.prefill(&mut b, prompt, &mut got).unwrap();
+    close(&got, &want, tolerance, &format!("{what}, prompt"));
+    for step in 0..4 {
+        let next = &tokens[step * batch..(step + 1) * batch];
+        host.decode(&mut a, next, &mut want).unwrap();
+        device.decode(&mut b, next, &mut got).unwrap();
+        close(&got, &want, tolerance, &format!("{what}, step {step}"));
     }
 }
 

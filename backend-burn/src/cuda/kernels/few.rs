@@ -177,7 +177,7 @@ pub(crate) fn few<E: Float>(
 
 /// Stores two sums of one row: of columns `column` and `column + 8`, or of a gate and what it gates.
 #[cube]
-fn finish_two<E: Float>(
+pub(super) fn finish_two<E: Float>(
     bias: &[f32],
     wide: &mut [f32],
     narrow: &mut [E],

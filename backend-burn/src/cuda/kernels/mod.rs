@@ -6,5 +6,8 @@ pub(crate) mod finish;
 pub(crate) mod plain;
 pub(crate) mod prompt;
 pub(crate) mod rows;
+pub(crate) mod share;
 pub(crate) mod tile;
+mod warpgroup;
+pub(crate) mod wide;
 pub(crate) mod words;

@@ -47,5 +47,7 @@ mod weights;
 pub use backend::Candle;
 pub use cache::CandleCache;
 pub use config::{CandleConfig, Device};
+#[cfg(feature = "cuda")]
+pub use cuda::CudaPeak;
 pub use error::CandleError;
 pub use model::CandleModel;

@@ -42,7 +42,7 @@ pub(crate) struct Global {
 }
 
 /// Where a bare backend name runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Device {
     Cpu,
     /// The CUDA device of this number.
@@ -89,6 +89,8 @@ pub(crate) enum Command {
     Doctor(Doctor),
     /// Measure a checkpoint and write a run directory
     Bench(Bench),
+    /// Measure what a device can do at most: reading memory and multiplying matrices
+    Ceilings(Ceilings),
     /// One cold start, for `bench`
     #[command(hide = true)]
     Cold(Cold),
@@ -203,6 +205,9 @@ pub(crate) struct Bench {
     /// Seed of the order of cells and of the prompts
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    /// What the devices can do at most, kept in the run for the roofline: measure (seconds, before the first load), none, or files of `phase ceilings`
+    #[arg(long, value_delimiter = ',', default_value = "measure", value_name = "LIST")]
+    pub(crate) ceilings: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) energy: BenchEnergy,
     /// Print the cells as JSON
@@ -212,7 +217,7 @@ pub(crate) struct Bench {
 
 #[derive(Args, Debug)]
 pub(crate) struct BenchEnergy {
-    /// Measure energy too: every cell's call is replayed after the last block, about 40 s a cell and backend
+    /// Measure energy too: every cell's call is replayed after the last block, 30 to 80 s a cell and backend
     #[arg(long)]
     pub(crate) energy: bool,
     /// What the sensors' readings mean: folders of `phase energy calibrate`, or files from there; without one no number is given
@@ -230,6 +235,24 @@ pub(crate) struct BenchEnergy {
     /// Least length of a window of replays, in seconds
     #[arg(long, requires = "energy", default_value_t = 5.0, value_name = "S")]
     pub(crate) energy_window: f64,
+    /// End about so many seconds after the start, blocks included: windows become shorter, to 2 s, and calls that no time is
+    /// left for have no energy; the run is sealed all the same [default: as long as it takes]
+    #[arg(long, requires = "energy", value_name = "S")]
+    pub(crate) energy_budget: Option<f64>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example: phase ceilings -o ceilings.json")]
+pub(crate) struct Ceilings {
+    /// The file to write, for `phase report --ceilings`; without it the rates are only printed
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Blocks in which the measurements take turns
+    #[arg(short = 'r', long, default_value_t = 7, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1000))]
+    pub(crate) repetitions: u32,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Debug)]
@@ -291,9 +314,9 @@ pub(crate) struct Report {
     /// A price book for the cost table
     #[arg(long, value_name = "BOOK")]
     pub(crate) prices: Option<PathBuf>,
-    /// Measured ceilings of the machine for the roofline; a row above them voids the report and ends with code 1
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ceilings: Option<PathBuf>,
+    /// Files of `phase ceilings` for the roofline, in place of the run's own; a row above them voids the report and ends with code 1
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub(crate) ceilings: Vec<PathBuf>,
 }
 
 #[cfg(feature = "export")]

@@ -1,6 +1,7 @@
 //! One file per command, or per group that shares its subject.
 
 pub(crate) mod bench;
+pub(crate) mod ceilings;
 pub(crate) mod check;
 pub(crate) mod cold;
 pub(crate) mod cost;

@@ -40,6 +40,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
         Command::Doctor(a) => command::doctor::run(&setting, a),
         Command::Bench(a) => command::bench::run(&setting, a),
+        Command::Ceilings(a) => command::ceilings::run(&setting, a),
         Command::Cold(a) => command::cold::run(&setting, a),
         Command::Idle(a) => command::idle::run(&setting, a),
         Command::Validate(a) => command::run_directory::validate(a),

@@ -15,7 +15,7 @@ pub(crate) struct Setting {
     pub(crate) ort_library: Option<PathBuf>,
     pub(crate) device: Device,
     pub(crate) color: clap::ColorChoice,
-    threads: Option<usize>,
+    pub(crate) threads: Option<usize>,
 }
 
 impl Setting {

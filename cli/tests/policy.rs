@@ -75,6 +75,48 @@ fn compiling_keeps_its_command_line() {
     assert_eq!(phase(&["policy", "show", "p.json", "-o", "q.json"]).status.code(), Some(2));
 }
 
+/// A policy of candle on this machine's processor, with `edit` made to what it says of the machine, compiled `days` ago.
+#[cfg(feature = "candle")]
+fn of_this_machine(folder: &Path, days: u64, edit: impl Fn(phase_core::StackInfo) -> phase_core::StackInfo) -> PathBuf {
+    use phase_core::{DynBackend as _, Fact};
+    let candle = phase_backend_candle::Candle::cpu();
+    let probe = candle.probe_dyn().expect("candle tells what it is");
+    let facts = probe.iter().filter_map(|(layer, key, fact)| if let Fact::Known(value) = fact { Some((layer, key, value)) } else { None });
+    let stack = facts.fold(phase_core::machine(), |stack, (layer, key, value)| stack.with(layer, key, value.clone()));
+    let backend = candle.id_dyn();
+    let shape = Shape { batch: 1, new_tokens: 32, context: 0 };
+    let seen: Vec<_> = (0..5)
+        .map(|block| Observation::new(backend.clone(), Phase::Prefill, shape, 1_000_000).with_boundary("b").with_block(block))
+        .collect();
+    let matrix = ScenarioMatrix::build(&seen, &[("b".to_owned(), MeasurementBoundary::call(edit(stack)))].into()).expect("a matrix");
+    let policy = Policy::compile(&matrix, &PolicyOptions::new(backend, now() - days * 86_400)).expect("a policy");
+    let path = folder.join("policy.json");
+    std::fs::write(&path, policy.to_json()).expect("a file");
+    path
+}
+
+#[cfg(feature = "candle")]
+#[test]
+fn check_passes_where_it_was_measured_and_ends_by_severity_elsewhere() {
+    use phase_core::{Layer, StackInfo};
+    let folder = tempfile::tempdir().expect("a folder");
+    let check = |path: PathBuf| {
+        let out = phase(&["check", "--policy", path.to_str().expect("UTF-8")]);
+        (out.status.code(), text(&out.stdout) + &text(&out.stderr))
+    };
+    let same = |stack: StackInfo| stack;
+    let (code, said) = check(of_this_machine(folder.path(), 0, same));
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = check(of_this_machine(folder.path(), 31, same));
+    assert!(code == Some(11) && said.contains("31 days old"), "{code:?} {said}");
+    let (code, said) = check(of_this_machine(folder.path(), 0, |stack| stack.with(Layer::Machine, "kernel", "another")));
+    assert!(code == Some(11) && said.contains("machine.kernel"), "{code:?} {said}");
+    let (code, said) = check(of_this_machine(folder.path(), 0, |stack| stack.with(Layer::Machine, "gpu_uuid", "GPU-another")));
+    assert!(code == Some(12) && said.contains("machine.gpu_uuid"), "{code:?} {said}");
+    let (code, said) = check(of_this_machine(folder.path(), 0, |stack| stack.with(Layer::Machine, "cpu", "another")));
+    assert!(code == Some(13) && said.contains("machine.cpu"), "{code:?} {said}");
+}
+
 /// What the job runs.
 fn script(policy: &Path) -> Output {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/ci/check-policy.sh");

@@ -9,6 +9,7 @@ mod bracket;
 mod classify;
 mod fault;
 mod series;
+mod tick;
 mod update;
 mod window;
 
@@ -17,6 +18,7 @@ pub use baseline::{ActiveEnergy, Baseline, BaselineKind, BaselineMismatch};
 pub use bracket::{Bracket, Interval, PowerBounds, SensorWindow, bracket};
 pub use classify::{Gate, classify, cross_check};
 pub use series::{Attribution, Cursor, Seen, Series};
+pub(crate) use tick::clock_of;
 pub use update::Sample;
 pub(crate) use update::seconds;
 

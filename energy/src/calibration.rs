@@ -1,6 +1,6 @@
 //! What calibration found out about one sensor, and which sensor that was.
 
-use crate::{AttributionError, PowerBounds, ReadingKind, SensorKind, SensorModel, SourceId};
+use crate::{AttributionError, PowerBounds, ReadingKind, SensorKind, SensorModel, SourceId, UpdateClock};
 use serde::{Deserialize, Serialize};
 
 /// The way of calibrating; a calibration of another version is refused.
@@ -17,6 +17,32 @@ pub struct Estimate {
     pub value: f64,
     /// Half of its interval.
     pub half_width: f64,
+}
+
+/// The clock on which a counter's updates came in every one that calibration saw, nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::exhaustive_structs, reason = "a clock is its period and two errors")]
+pub struct CalibratedClock {
+    /// Period.
+    pub period_ns: f64,
+    /// The true period lies within this much of it.
+    pub period_error_ns: f64,
+    /// Every update lies within this much of the clock.
+    pub error_ns: f64,
+}
+
+impl From<UpdateClock> for CalibratedClock {
+    fn from(clock: UpdateClock) -> Self {
+        let ns = |s: f64| s * 1e9;
+        Self { period_ns: ns(clock.period_s), period_error_ns: ns(clock.period_error_s), error_ns: ns(clock.error_s) }
+    }
+}
+
+impl From<CalibratedClock> for UpdateClock {
+    fn from(clock: CalibratedClock) -> Self {
+        let s = |ns: f64| ns * 1e-9;
+        Self { period_s: s(clock.period_ns), period_error_s: s(clock.period_error_ns), error_s: s(clock.error_ns) }
+    }
 }
 
 /// A sensor's description as calibration found it, with the identity it holds for. The first six fields are enough to
@@ -49,6 +75,9 @@ pub struct SensorCalibration {
     /// Standard deviation of the time between updates, nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jitter_ns: Option<f64>,
+    /// The clock of its updates, where they keep one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<CalibratedClock>,
     /// Time a reading's own time may be off, nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_error_ns: Option<f64>,
@@ -95,6 +124,7 @@ impl SensorCalibration {
             min_w,
             max_w,
             jitter_ns: None,
+            clock: None,
             time_error_ns: None,
             residual: None,
             rise_ns: None,
@@ -119,10 +149,8 @@ impl SensorCalibration {
         let model = SensorModel::new(self.kind, s(self.update_ns), s(self.window_ns), s(self.lag_ns), power)?
             .with_time_error(self.time_error_ns.map_or(0.0, s))
             .with_residual(self.residual.unwrap_or(0.0));
-        Ok(match self.jitter_ns {
-            Some(jitter_ns) => model.with_jitter(s(jitter_ns)),
-            None => model,
-        })
+        let model = self.clock.map_or(model, |clock| model.with_clock(clock.into()));
+        Ok(self.jitter_ns.map_or(model, |jitter_ns| model.with_jitter(s(jitter_ns))))
     }
 
     /// Whether this calibration holds for readings of `reading` kind from `source`. Where it names neither, it does.

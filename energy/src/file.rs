@@ -11,7 +11,7 @@ pub use event::{EventLine, read_events};
 pub use output::{AttributedLine, attribute_lines, write_lines};
 pub use sample::{SAMPLES_SCHEMA, SampleFile, SampleHeader, read_samples, without_repeats, write_samples};
 
-use crate::SensorCalibration;
+use crate::{CalibratedClock, SensorCalibration};
 use std::{fs, path::Path};
 
 /// Reads a calibration: one JSON object, of which `kind`, `update_ns`, `window_ns`, `lag_ns`, `min_w` and `max_w` must be
@@ -29,6 +29,15 @@ fn parse_calibration(name: &str, text: &str) -> Result<SensorCalibration, FileEr
     let shares = [calibration.residual, calibration.jitter_ns, calibration.time_error_ns];
     if let Some(wrong) = shares.into_iter().flatten().find(|x| !(x.is_finite() && *x >= 0.0)) {
         return Err(FileError::whole(name, format!("{wrong} is no residual, jitter or time error: these are not negative")));
+    }
+    if let Some(clock) = calibration.clock {
+        let CalibratedClock { period_ns, period_error_ns, error_ns } = clock;
+        let near = (period_ns / calibration.update_ns - 1.0).abs() <= 0.1;
+        // A clock that is off by a third of its period tells no update from its neighbour.
+        let errors = [period_error_ns, error_ns].iter().all(|e| (0.0..=0.3 * period_ns).contains(e));
+        if !(near && errors) {
+            return Err(FileError::whole(name, format!("a clock of {period_ns} ns is none of updates every {} ns", calibration.update_ns)));
+        }
     }
     Ok(calibration)
 }

@@ -35,11 +35,11 @@ pub use attribution::{
     Gate, Interval, PowerBounds, Sample, Seen, SensorWindow, Series, allocate, bracket, classify, cross_check, sum,
 };
 pub use availability::{Availability, Roots, SourceStatus, absence_reason, absence_reason_of, sources, sources_in};
-pub use calibration::{Estimate, METHOD_VERSION, SensorCalibration, VALID_DAYS};
+pub use calibration::{CalibratedClock, Estimate, METHOD_VERSION, SensorCalibration, VALID_DAYS};
 pub use range::JouleRange;
 pub use replication::{GuardedWindow, MacroPlan, ReplayWindow, guarded_shot, locked, more_replays, verdict};
 pub use sampler::{Condition, Lateness, Poller, Recording, RecordingFacts, Sampler, SamplerError, SamplerPlan, SystemWall, Wall};
-pub use sensor::{ReadingKind, SensorKind, SensorModel};
+pub use sensor::{ReadingKind, SensorKind, SensorModel, UpdateClock};
 pub use source::{
     Board, BoardCondition, BoardField, BoardState, NvmlError, NvmlLibrary, Perimeter, Rapl, RaplError, ReadError, Reading, Scripted,
     Source, SourceId, Stamped,

@@ -69,12 +69,17 @@ impl MacroPlan {
             return None;
         }
         let edge_s = if sensor.kind() == SensorKind::TrailingMean { sensor.window_s() } else { sensor.update_s() };
-        let window_s = (edge_s / eps).max(MIN_UPDATES * sensor.update_s()).max(least_s).max(sensor.shortest_event_s());
+        let window_s = (edge_s / eps).max(least_s).max(Self::least_window_s(sensor));
         let dither_s = if sensor.kind() == SensorKind::PartTime { sensor.window_s() } else { 0.0 };
         let single_shot_s = sensor.shortest_s(mean_w, 0.10);
         // Dither is time in the window, but no time of the phase: it does not count.
         let replays = whole((window_s / phase_s).ceil());
         Some(Self { replays, windows: MIN_WINDOWS, dither_s, discard_s: (3.0 * rise_s).max(warm_s), single_shot_s })
+    }
+
+    /// The shortest window that `sensor` can judge, seconds: twenty updates, and ten windows of a trailing mean.
+    pub fn least_window_s(sensor: &SensorModel) -> f64 {
+        (MIN_UPDATES * sensor.update_s()).max(sensor.shortest_event_s())
     }
 
     /// The plan with more windows; fewer than five are not planned.

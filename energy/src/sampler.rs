@@ -1,9 +1,12 @@
 //! Reads sources at a fixed period on the clock of the phases, and keeps what a reader of the readings must know.
 //!
 //! [`Poller`] is the loop without a thread: deadlines are absolute, so a late read does not move the next one; a deadline
-//! that has passed is counted, not made up for. [`Sampler`] runs it in a thread of its own. After the start nothing is
+//! that has passed is counted, not made up for. A source whose reads are dear is read more seldom, so that all of them take
+//! under 1% of a core; [`Sampler::attend`] has it read at every poll for as long as that matters. [`Sampler`] runs the loop in
+//! a thread of its own. After the start nothing is
 //! allocated: what does not fit is counted as dropped, and later phases come out as `not_bracketed`.
 
+mod pace;
 mod poller;
 mod recording;
 mod thread;

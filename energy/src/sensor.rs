@@ -87,6 +87,20 @@ pub struct SensorModel {
     jitter_s: Option<f64>,
     time_error_s: f64,
     residual: f64,
+    pace_s: f64,
+    clock: Option<UpdateClock>,
+}
+
+/// A sensor whose updates come on a clock: update `k` at `origin + k period`, within `error`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "a clock is its period and two errors")]
+pub struct UpdateClock {
+    /// Period, seconds.
+    pub period_s: f64,
+    /// The true period lies within this much of it, seconds.
+    pub period_error_s: f64,
+    /// Every update lies within this much of the clock, seconds.
+    pub error_s: f64,
 }
 
 impl SensorModel {
@@ -115,7 +129,7 @@ impl SensorModel {
             return Err(wrong("the window does not belong to this kind"));
         }
         let window_s = if kind == SensorKind::Integrating { update_s } else { window_s };
-        Ok(Self { kind, update_s, window_s, lag_s, power, jitter_s: None, time_error_s: 0.0, residual: 0.0 })
+        Ok(Self { kind, update_s, window_s, lag_s, power, jitter_s: None, time_error_s: 0.0, residual: 0.0, pace_s: 0.0, clock: None })
     }
 
     /// Says how much the update period varies (standard deviation, seconds); otherwise it is estimated from the readings.
@@ -129,6 +143,21 @@ impl SensorModel {
     #[must_use]
     pub const fn with_time_error(mut self, time_error_s: f64) -> Self {
         self.time_error_s = time_error_s;
+        self
+    }
+
+    /// Says that the sensor is read every `pace_s` only: a counter loses nothing meanwhile, so a silence is a gap only when it
+    /// is longer than that by as much as it may be longer than the sensor's period.
+    #[must_use]
+    pub const fn with_pace(mut self, pace_s: f64) -> Self {
+        self.pace_s = pace_s;
+        self
+    }
+
+    /// Says that updates come on `clock`, as calibration found: then their times are known better than polls show them.
+    #[must_use]
+    pub const fn with_clock(mut self, clock: UpdateClock) -> Self {
+        self.clock = Some(clock);
         self
     }
 
@@ -178,6 +207,16 @@ impl SensorModel {
     /// Systematic share that calibration found.
     pub const fn residual(&self) -> f64 {
         self.residual
+    }
+
+    /// Time between reads, where it is longer than the sensor's period; 0 where nobody said.
+    pub const fn pace_s(&self) -> f64 {
+        self.pace_s
+    }
+
+    /// The clock of the updates, where calibration found one.
+    pub const fn clock(&self) -> Option<UpdateClock> {
+        self.clock
     }
 
     /// Share of time the sensor sees: `min(1, window / update)`.

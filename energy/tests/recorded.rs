@@ -181,7 +181,7 @@ fn long_phases_are_measured() {
             })
             .collect();
         println!("{gpu}: length, measured of 40, widest half-width: {shares:?}");
-        assert_eq!(shares[0].1, 0, "{gpu}: 200 ms can't be measured: {shares:?}");
+        assert!(shares[0].1 <= 1, "{gpu}: 200 ms can hardly be measured: {shares:?}");
         assert_eq!(shares[6].1, 40, "{gpu}: five seconds can: {shares:?}");
     }
 }
@@ -194,5 +194,32 @@ fn the_pictures_in_the_docs_are_of_the_committed_data() {
         let new = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("energy-{}.svg", &gpu[..4]));
         fs::write(&new, &svg).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), svg, "{} is not {}", path.display(), new.display());
+    }
+}
+
+#[test]
+fn every_update_of_the_counters_came_on_a_clock_and_none_was_left_out() {
+    for gpu in GPUS {
+        let recorded = Recorded::open(gpu);
+        let calibration = recorded.calibration("total_energy");
+        let clock = calibration.clock.expect("a clock");
+        assert!(
+            (clock.period_ns - 1e8).abs() < 2_000.0 && clock.period_error_ns < 20_000.0 && clock.error_ns < 110_000.0,
+            "{gpu}: {clock:?}"
+        );
+        let samples = recorded.recording("total_energy").samples;
+        let changes: Vec<_> = samples.windows(2).filter(|w| w[0].value.to_bits() != w[1].value.to_bits()).collect();
+        // From one change to the next there is one period, where polls can tell: no update was dropped.
+        let apart = changes.windows(2).filter(|c| c.iter().all(|w| w[1].t_ns - w[0].t_ns < 45_000_000));
+        let periods: Vec<f64> = apart.map(|c| (c[1][1].t_ns - c[0][1].t_ns) as f64 / clock.period_ns).collect();
+        assert!(periods.len() > 100 && periods.iter().all(|n| (n - 1.0).abs() < 0.5), "{gpu}: {} of {}", periods.len(), changes.len());
+        // What the clock does for the recording as it is.
+        let error = |s: &Series| s.windows().iter().map(|w| w.hi_error_s).sum::<f64>() / s.windows().len() as f64;
+        let mut without = calibration.clone();
+        without.clock = None;
+        let series = |c: &SensorCalibration| recorded.recording("total_energy").series(c, Gate::default()).expect("a committed recording");
+        let (fine, coarse) = (error(&series(&calibration)), error(&series(&without)));
+        println!("{gpu}: {} updates, {:.2} ms without the clock, {:.2} ms with it", changes.len(), coarse * 1e3, fine * 1e3);
+        assert!(fine < 0.003 && fine < 0.25 * coarse, "{gpu}: {fine} s, {coarse} s");
     }
 }

@@ -98,7 +98,7 @@ fn a_late_read_does_not_move_the_grid() {
     let script = Scripted::new(id(), ReadingKind::Power, vec![watts(1), watts(2), watts(3), Err(ReadError::Zero), watts(5)]);
     let wall = Arc::new(Hand(Arc::new(ManualClock::default()), AtomicI64::new(0)));
     let source: Box<dyn Source> = Box::new(Slow(script, Arc::clone(&clock)));
-    let plan = SamplerPlan::default().with_period(Duration::from_millis(10)).with_capacity(10);
+    let plan = SamplerPlan::default().with_period(Duration::from_millis(10)).with_capacity(10).attentive();
     let mut poller = Poller::new(Arc::<Ticker>::clone(&clock), wall, vec![source], vec![], plan);
     let mut deadlines = Vec::new();
     for _ in 0..5 {

@@ -39,8 +39,9 @@ pub use observation::{DEFAULT_MODE, Observation};
 pub use policy::{CheckError, Comparison, Policy, PolicyError, PolicyOptions, SCHEMA, Summary, Upgraded};
 pub use roofline::{Ceilings, LeastWork};
 pub use router::{
-    Basis, Choice, Decision, Estimate, Expectation, Expected, Explanation, Fallbacks, Limits, ModelTier, Objective, ObjectiveError,
-    Prediction, Present, Router, SharedRouter, TierDecision, TierError, TierReason, TieredRouter, Unpredicted, WarmupAdvice, Workload,
+    Basis, Choice, Decision, Estimate, Expectation, Expected, Explanation, Fallbacks, LastCalls, Limits, ModelTier, Objective,
+    ObjectiveError, Prediction, Present, Rest, Router, SharedRouter, TierDecision, TierError, TierReason, TieredRouter, Unpredicted,
+    WarmupAdvice, Workload,
 };
 pub use rules::{
     Class, CompileAdvice, CompileReason, CompileVerdict, Outside, Reason, Standing, Warmth, Warmup, add_energies, repeat_energy,

@@ -26,11 +26,17 @@ pub enum BackendValidity {
     Valid,
 }
 
+/// The boundary of a backend that runs in several modes: that of the mode which was measured, where it is among them.
+fn closest<'l>(policy: &Policy, backend: &BackendId, live: &'l [(BackendId, MeasurementBoundary)]) -> Option<&'l MeasurementBoundary> {
+    let all = live.iter().filter(|(id, _)| id == backend).map(|(_, boundary)| boundary);
+    all.min_by_key(|boundary| policy.check(backend, boundary).err().map_or(0, |e| e.differing()))
+}
+
 impl Validity {
     pub(crate) fn of(policy: &Policy, live: &[(BackendId, MeasurementBoundary)]) -> Self {
-        let judge = |backend: &BackendId| match live.iter().find(|(id, _)| id == backend) {
+        let judge = |backend: &BackendId| match closest(policy, backend, live) {
             None => BackendValidity::NotLive,
-            Some((_, boundary)) => match policy.check(backend, boundary) {
+            Some(boundary) => match policy.check(backend, boundary) {
                 Ok(()) => BackendValidity::Valid,
                 // A change that moves no number voids none.
                 Err(CheckError::Changed { mismatch, .. }) if mismatch.fields.iter().all(|d| severity(&d.field).holds()) => {

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{FAST, SAFE, boundaries, boundary_of};
-use phase_core::{Arm, ArtefactForm, BackendId, Mode, Phase, Shape};
+use phase_core::{Arm, ArtefactForm, BackendId, Layer, MeasurementBoundary, Mode, Phase, Shape};
 use phase_policy::{
     CompileEvidence, CompileReason, EvidenceError, Level, Observation, Policy, PolicyError, PolicyOptions, Reason, Router, ScenarioMatrix,
     Sealed, Violation, Workload,
@@ -181,6 +181,15 @@ fn labels_other_bytes_and_empty_records_make_none() {
 /// One path eager and compiled, with calls enough for a p99, compiled in `times` of the eager time; in decode every
 /// `slow_every`th compiled call takes three times as long.
 fn measured(times: u64, slow_every: u64) -> ScenarioMatrix {
+    measured_against(100, times, slow_every)
+}
+
+/// As [`measured`], with `safe` in `safe_percent` of its time.
+fn measured_against(safe_percent: u64, times: u64, slow_every: u64) -> ScenarioMatrix {
+    matrix_under(&in_mode("fast", "compiled"), safe_percent, times, slow_every)
+}
+
+fn matrix_under(boundary: &MeasurementBoundary, safe_percent: u64, times: u64, slow_every: u64) -> ScenarioMatrix {
     let mut seen = Vec::new();
     for block in 0..5 {
         for i in 0..100_u64 {
@@ -203,13 +212,20 @@ fn measured(times: u64, slow_every: u64) -> ScenarioMatrix {
                 (Phase::Decode, step(1, 128), 9_000_000),
                 (Phase::Decode, step(1, 256), 9_100_000),
             ] {
-                seen.push(Observation::new(SAFE, phase, shape, ns + wobble).with_boundary("safe").with_block(block));
+                let ns = ns * safe_percent / 100 + wobble;
+                seen.push(Observation::new(SAFE, phase, shape, ns).with_boundary("safe").with_block(block));
             }
         }
     }
     let mut all = boundaries();
-    all.insert("fast-compiled".to_owned(), boundary_of("fast compiled"));
+    all.insert("fast-compiled".to_owned(), boundary.clone());
+    all.insert("fast".to_owned(), in_mode("fast", "eager"));
     ScenarioMatrix::build(&seen, &all).unwrap()
+}
+
+fn in_mode(library: &str, mode: &str) -> MeasurementBoundary {
+    let boundary = boundary_of(library);
+    MeasurementBoundary::call(boundary.stack.with(Layer::Runtime, "mode", mode))
 }
 
 fn options() -> PolicyOptions {
@@ -246,6 +262,52 @@ fn compiling_takes_evidence_effect_and_the_very_shape() {
     assert_eq!(advice(&fast, Some(both(128)), 256)[0], ShapeOutside, "measured, but not proven");
     assert_eq!(advice(&measured(99, 1000), Some(both(128)), 128), [NoEffect, NoEffect]);
     assert_eq!(advice(&measured(130, 1000), Some(both(128)), 128), [NoEffect, NoEffect]);
+}
+
+#[test]
+fn what_passes_its_gate_is_routed_with_compiled_times() {
+    // Eager, `fast` takes 5.0 ms a step where `safe` takes 4.5; compiled it takes 4.0.
+    let slow_every = 1000;
+    let router = |evidence: Option<CompileEvidence>, slow_every| {
+        let policy = Policy::compile(&measured_against(50, 80, slow_every), &options().with_evidence(evidence)).unwrap();
+        Router::new(Policy::from_json(&policy.to_json()).unwrap())
+    };
+    let long = Workload::new(1, 128, 64);
+    let with = router(Some(both(128)), slow_every);
+    let decision = with.decide(&long);
+    let Reason::Winner { ratio } = decision.route.reason else { panic!("{}", decision.explain()) };
+    assert_eq!((decision.route.backend, decision.compile.decode), (&FAST, true));
+    assert!(ratio.low > 0.87 && ratio.high < 0.91, "{ratio}: 0.89 in decode, 1.02 in prefill");
+    let step = decision.predicted().unwrap().decode_step.unwrap();
+    assert!((step.ns - 4.0e6).abs() < 1e5, "{step:?}");
+    assert!(decision.evidence().iter().any(|id| id.starts_with("fast/compiled/decode")), "{:?}", decision.evidence());
+    assert!(decision.explain().to_string().contains("compiled decode steps"), "{}", decision.explain());
+    assert!(matches!(decision.decode().reason, Reason::Winner { .. }));
+    // In prefill it holds for the very length only.
+    let prefill = |prompt| with.predict(&FAST, &Workload::new(1, prompt, 1)).unwrap().prefill.ns;
+    assert!((prefill(128) - 10.24e6).abs() < 1e5, "{}", prefill(128));
+    assert!((prefill(130) - 13.0e6).abs() < 1e5, "{}", prefill(130));
+    assert!(!with.decide(&Workload::new(1, 130, 64)).compile.prefill);
+
+    for (without, why) in [(router(None, slow_every), "no evidence"), (router(Some(both(128)), 25), "a longer tail")] {
+        let decision = without.decide(&long);
+        assert_eq!((decision.route.backend, decision.compile.decode), (&SAFE, false), "{why}");
+        let slow = without.predict(&FAST, &long).unwrap().decode_step.unwrap().ns;
+        assert!((slow - 5.0e6).abs() < 1e5, "{why}: {slow}");
+    }
+}
+
+#[test]
+fn a_compiled_path_of_another_boundary_is_not_routed() {
+    let evidence =
+        CompileEvidence::read(compiled(), "fast-compiled", "run-1", &[sealed(ArtefactForm::CudaGraphs, graphs("decode", "").as_bytes())]);
+    let reason = |library| {
+        let matrix = matrix_under(&in_mode(library, "compiled"), 100, 80, 1000);
+        let policy = Policy::compile(&matrix, &options().with_evidence(evidence.clone())).unwrap();
+        policy.compiles().iter().find(|c| c.phase == Phase::Decode).map(|c| c.reason)
+    };
+    assert_eq!(reason("fast"), Some(CompileReason::Effective));
+    assert_eq!(reason("another"), Some(CompileReason::OtherBoundary));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 mod common;
 
 use phase_core::{Phase, Shape};
-use phase_policy::{Actual, Ledger, ModelTier, Objective, SharedRouter, TieredRouter, Workload};
+use phase_policy::{Actual, LastCalls, Ledger, ModelTier, Objective, SharedRouter, TieredRouter, Workload};
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
@@ -51,6 +51,7 @@ fn deciding_does_not_allocate() {
     let tiers = ["small", "big"].map(|name| ModelTier::new(name, common::router(), 1.0, 0.9));
     let tiered = TieredRouter::new(tiers.into()).unwrap();
     let mut ledgers: Vec<_> = routers.iter().map(Ledger::new).collect();
+    let last_calls: Vec<_> = routers.iter().map(LastCalls::new).collect();
     let before = ALLOCATIONS.get();
     // Windows fill and close.
     for (router, ledger) in routers.iter().zip(&mut ledgers) {
@@ -59,7 +60,7 @@ fn deciding_does_not_allocate() {
             ledger.note(decision.expectation().as_ref(), &Actual::new(3_000_000, if i % 40 == 0 { 0 } else { 90_000_000 }));
         }
     }
-    for router in &routers {
+    for (router, calls) in routers.iter().zip(&last_calls) {
         for batch in [0, 1, 2, 4] {
             for prompt in [0, 1, 32, 77, 128, 1000, 5000] {
                 for new in [0, 1, 8, 64, 4000] {
@@ -68,6 +69,8 @@ fn deciding_does_not_allocate() {
                     black_box(decision.fallbacks().count());
                     black_box(decision);
                 }
+                let after = router.decide_after(&Workload::new(batch, prompt, 64), calls, black_box(9_000_000));
+                calls.note(after.route.backend, 5_000_000);
                 black_box(router.decide_keeping(&Workload::new(batch, prompt, 64), &common::BULK));
                 black_box(shared.load().decide(&Workload::new(batch, prompt, 64)).class);
                 black_box(tiered.decide(&Workload::new(batch, prompt, 64)).tier);

@@ -223,7 +223,7 @@ fn a_hundred_thousand_cells_are_routed_like_a_few() {
     for (id, speed) in [(SAFE, 10), (FAST, 8)] {
         for batch in 1..=50 {
             for prompt in 1..=20 {
-                for block in 0..3 {
+                for block in 0..5 {
                     let mut call = prefill(&id, batch, prompt * 32, block);
                     call.duration_ns = call.duration_ns / 10 * speed;
                     seen.push(call);

@@ -117,7 +117,7 @@ fn too_few_blocks_and_a_missing_default_decide_nothing() {
         Router::new(Policy::compile(&matrix, &PolicyOptions::new(SAFE, 0)).unwrap())
     };
     let two: Vec<_> = observations(&[SAFE, FAST]).into_iter().filter(|o| o.block < 2).collect();
-    assert_eq!(build(&two).decide(&Workload::new(1, 128, 64)).route.reason, Reason::TooFewBlocks { blocks: 2, needed: 3 });
+    assert_eq!(build(&two).decide(&Workload::new(1, 128, 64)).route.reason, Reason::TooFewBlocks { blocks: 2, needed: 5 });
     let one = build(&[prefill(&SAFE, 1, 32, 0), decode(&SAFE, 1, 32, 0)]);
     assert_eq!(one.decide(&Workload::new(1, 32, 8)).route.reason, Reason::OnlyBackend);
     let no_decode: Vec<_> = observations(&[SAFE, FAST]).into_iter().filter(|o| o.backend == FAST || o.phase == Phase::Prefill).collect();

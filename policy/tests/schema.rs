@@ -35,7 +35,7 @@ fn curves() -> Vec<IdleCurve> {
         let ns = if idle < 1_000 { 1_000_000 } else { 1_500_000 };
         IdleSample::new(SAFE, Phase::Decode, shape, idle, ns + u64::from(pass)).with_boundary("safe").with_block(pass)
     };
-    let samples: Vec<_> = (0..4).flat_map(|pass| [0, 10, 1_000].map(|idle| call(pass, idle))).collect();
+    let samples: Vec<_> = (0..5).flat_map(|pass| [0, 10, 1_000].map(|idle| call(pass, idle))).collect();
     IdleCurve::fit(&samples, &PolicyOptions::new(SAFE, 0).constants).unwrap()
 }
 
@@ -61,7 +61,7 @@ fn documents() -> Vec<Policy> {
     }
     seen.push(common::prefill(&FAST, 1, 32, 9).with_outcome(Outcome::Failed(ErrorKind::OutOfMemory)));
     seen.extend((0..2).flat_map(|b| [common::prefill(&SAFE, 3, 32, b), common::prefill(&FAST, 3, 32, b)]));
-    seen.extend((0..4).flat_map(|b| [common::decode(&SAFE, 3, 128, b), common::decode(&FAST, 3, 250, b)]));
+    seen.extend((0..5).flat_map(|b| [common::decode(&SAFE, 3, 128, b), common::decode(&FAST, 3, 250, b)]));
     seen.push(common::prefill(&SAFE, 1, 32, 0).with_regime(Regime::Warmup(1)));
     let failed = Observation::new(SAFE, Phase::Request, Shape { batch: 1, new_tokens: 4, context: 32 }, 10);
     seen.push(failed.with_boundary("safe").with_outcome(Outcome::Cancelled));

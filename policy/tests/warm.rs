@@ -9,8 +9,8 @@ use phase_core::{
     Backend, BackendId, ErrorKind, LoadSpec, ManualClock, Measured, Phase, PhaseError, Regime, Registry, RingSink, Shape, sim::Sim,
 };
 use phase_policy::{
-    IdleCurve, IdleSample, Limits, ModelTier, Observation, Policy, PolicyOptions, PoolNeed, Router, ScenarioMatrix, TieredRouter, WarmFor,
-    WarmupPlan, Workload, constants::WARMUP_CALLS,
+    IdleCurve, IdleSample, LastCalls, Limits, ModelTier, Observation, Policy, PolicyOptions, PoolNeed, Reason, Rest, Router,
+    ScenarioMatrix, TieredRouter, WarmFor, WarmupPlan, Workload, constants::WARMUP_CALLS,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -142,4 +142,47 @@ fn cold_calls_reach_no_steady_cell() {
     let after = ScenarioMatrix::build(&seen, &boundaries()).unwrap();
     assert_eq!(after.cell(&before.cells()[0].key), Some(&before.cells()[0]));
     assert_eq!(after.cells().len(), 3);
+}
+
+#[test]
+fn a_path_that_stood_idle_counts_as_cold_and_loses_what_that_costs() {
+    let router = router();
+    let calls = LastCalls::new(&router);
+    let second = 1_000_000_000;
+    let (start, warm, cold) = (second, second + 50_000_000, 3 * second);
+    let both = router.decide_after(&CHAT, &calls, start);
+    assert_eq!(both.route.backend, &FAST, "none was ever called: who is better warm is better cold");
+    // With `safe` warm: a cold prefill of `fast` takes 39 times 3.2 ms more, a cold step 30 ms; the advantage is 63 ms.
+    calls.note(&SAFE, start);
+    let first = router.decide_after(&CHAT, &calls, start);
+    assert_eq!((first.route.backend, first.route.reason.as_str()), (&SAFE, "cooled"), "{}", first.explain());
+    assert!(matches!(both.rest, Rest::Cold { idle_ns: None, .. }), "{:?}", both.rest);
+    let plan = WarmupPlan::new(&router, [CHAT]);
+    assert_eq!(plan.due(&router, &LastCalls::new(&router), start), plan, "nothing is warm");
+    assert!(plan.due(&router, &calls, start).calls().iter().all(|c| c.backend == FAST), "`safe` is");
+
+    calls.note(&FAST, start);
+    let next = router.decide_after(&CHAT, &calls, warm);
+    assert_eq!((next.route.backend, next.rest), (&FAST, Rest::Warm { idle_ns: 50_000_000 }));
+    assert_eq!(plan.due(&router, &calls, warm).calls(), []);
+
+    // After two seconds a step takes 5 ms more, which a long answer makes up for and a short one doesn't.
+    let long = router.decide_after(&CHAT, &calls, cold);
+    let Rest::Cold { idle_ns: Some(idle), extra_ns } = long.rest else { panic!("{:?}", long.rest) };
+    assert!(idle == 2 * second && (extra_ns - 5.0e6).abs() < 1e4, "{extra_ns}");
+    assert_eq!(long.route.backend, &FAST);
+    assert!(long.explain().to_string().contains("Rest of fast: cold after 2.00 s of rest: its first calls take 5.00 ms more"));
+    let short = router.decide_after(&Workload::new(1, 32, 5), &calls, cold);
+    assert_eq!(router.decide(&Workload::new(1, 32, 5)).route.backend, &FAST);
+    assert_eq!((short.route.backend, short.route.against), (&SAFE, Some(&FAST)), "{}", short.explain());
+    assert!(matches!(short.route.reason, Reason::Cooled { extra_ns } if (extra_ns - 5.0e6).abs() < 1e4));
+    let due = plan.due(&router, &calls, cold);
+    assert!(due.calls().len() == 3 && due.calls().iter().all(|c| c.backend == FAST), "{due}");
+    // A clock that went back, and a backend that nobody knows, do no harm.
+    calls.note(&BackendId::new("nobody"), 5);
+    assert_eq!((calls.idle_ns(&FAST, 0), calls.idle_ns(&BackendId::new("nobody"), 9)), (Some(0), None));
+    assert_eq!(router.decide(&CHAT).rest, Rest::Unset);
+    let wrapped = long.explain().wrapped();
+    assert!(wrapped.lines().all(|line| line.chars().count() <= 80), "{wrapped}");
+    assert_eq!(wrapped.split_whitespace().collect::<Vec<_>>(), long.explain().to_string().split_whitespace().collect::<Vec<_>>());
 }

@@ -17,7 +17,7 @@ use crate::{
 };
 use phase_core::{Arm, Fact, Layer, MeasurementBoundary, Phase};
 use phase_policy::{Cell, Policy, PolicyOptions, RegimeClass, Router, Workload, constants::Constants};
-use phase_scenario::{ModelEntry, Residency, SealedRun, WorkloadKind, arm_of};
+use phase_scenario::{Ceilings, ModelEntry, Residency, SealedRun, WorkloadKind, arm_of};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// New tokens for which a policy is asked about each prompt it has: it holds no requests.
@@ -32,6 +32,8 @@ struct Ground<'a> {
     /// Calls, failed calls and blocks; `None` for a policy.
     calls: Option<[u64; 3]>,
     models: BTreeMap<String, ModelEntry>,
+    /// The run's own; those of the options take their place.
+    ceilings: &'a [Ceilings],
 }
 
 pub(crate) fn of_run(run: &SealedRun, options: &ReportOptions) -> Result<Report, ReportError> {
@@ -50,6 +52,7 @@ pub(crate) fn of_run(run: &SealedRun, options: &ReportOptions) -> Result<Report,
         requests,
         calls: Some([digest.calls, digest.failed, run.blocks().len() as u64]),
         models: manifest.backends.iter().filter_map(|b| Some((b.backend.to_string(), b.model.clone()?))).collect(),
+        ceilings: run.ceilings(),
     };
     let mut report = common(ground, options, Source::Run);
     run.run_id().clone_into(&mut report.id);
@@ -88,6 +91,7 @@ pub(crate) fn of_policy(policy: &Policy, options: &ReportOptions) -> Report {
         requests: requests.collect(),
         calls: None,
         models: BTreeMap::new(),
+        ceilings: &[],
     };
     let mut report = common(ground, options, Source::Policy);
     policy.digest().clone_into(&mut report.id);
@@ -102,7 +106,7 @@ pub(crate) fn of_policy(policy: &Policy, options: &ReportOptions) -> Report {
 }
 
 fn common(ground: Ground<'_>, options: &ReportOptions, source: Source) -> Report {
-    let Ground { cells, boundaries, router, requests, calls, models } = ground;
+    let Ground { cells, boundaries, router, requests, calls, models, ceilings } = ground;
     let constants = router.as_ref().map_or_else(|_| Constants::default(), |r| *r.policy().constants());
     let (card, answers, cost) = match &router {
         Ok(router) => (Card::of(router, &requests), answers(router), cost::section(router, &requests, options.prices.as_ref())),
@@ -110,7 +114,8 @@ fn common(ground: Ground<'_>, options: &ReportOptions, source: Source) -> Report
     };
     let energy = energy::section(cells, &[]);
     let model = |cell: &Cell| models.get(&arm_of(&cell.key.backend, &cell.key.mode).to_string()).cloned();
-    let roofline = roofline::section(cells, boundaries, model, options.ceilings.as_ref());
+    let ceilings = if options.ceilings.is_empty() { ceilings } else { &options.ceilings };
+    let roofline = roofline::section(cells, boundaries, model, ceilings);
     let identities = boundary::identities(cells, boundaries);
     let facts = boundary::facts(&identities, boundaries);
     let first_calls = cold::first_calls(cells, &constants);

@@ -6,9 +6,6 @@ use phase_core::BoundaryMismatch;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
-    /// A file of ceilings that can't be used.
-    #[error("ceilings: {0}")]
-    Ceilings(String),
     /// Nothing to show.
     #[error("{0}")]
     Nothing(String),

@@ -104,10 +104,10 @@ pub(crate) fn of_cells(cells: &[Cell], energy: &EnergySection, roofline: &Roofli
             format!("{n} failed {} in {with_failures} cells", plural(usize::try_from(n).unwrap_or(2), "call")),
         ),
     };
-    let roof = match (roofline.roof, roofline.above.len()) {
-        (None, _) => gate("roofline", GateState::NoData, "no measured ceiling was given"),
-        (Some(_), 0) => gate("roofline", GateState::Pass, format!("{} rows at or below 100 %", roofline.points.len())),
-        (Some(_), n) => gate("roofline", GateState::Fail, format!("{n} {} above 100 %", plural(n, "row"))),
+    let roof = match (roofline.roofs.is_empty(), roofline.above.len()) {
+        (true, _) => gate("roofline", GateState::NoData, "no measured ceiling was given"),
+        (false, 0) => gate("roofline", GateState::Pass, format!("{} rows at or below 100 %", roofline.points.len())),
+        (false, n) => gate("roofline", GateState::Fail, format!("{n} {} above 100 %", plural(n, "row"))),
     };
     let known = energy.rows.len();
     let reasons: Vec<_> = energy.reasons.keys().map(String::as_str).collect();

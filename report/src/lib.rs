@@ -46,5 +46,5 @@ pub use parts::{Part, PartsRow};
 pub use plan::plan_text;
 pub use rank::{Bucket, Duel, Inversion, Place};
 pub use report::{REPORT_SCHEMA, Report, ReportOptions, Source};
-pub use roofline::{CEILINGS_SCHEMA, Ceilings, Roof, RooflinePoint, RooflineSection};
+pub use roofline::{Roof, RooflinePoint, RooflineSection};
 pub use terminal::Paint;

@@ -15,11 +15,11 @@ use crate::{
     matrix::CellRow,
     parts::PartsRow,
     rank::{Bucket, Duel, Inversion},
-    roofline::{Ceilings, RooflineSection},
+    roofline::RooflineSection,
 };
 use phase_core::Arm;
 use phase_policy::{Policy, cost::PriceBook};
-use phase_scenario::SealedRun;
+use phase_scenario::{Ceilings, SealedRun};
 use serde::Serialize;
 
 /// Schema of a report as JSON.
@@ -33,8 +33,8 @@ pub struct ReportOptions {
     pub default_safe: Option<Arm>,
     /// Prices for the cost table.
     pub prices: Option<PriceBook>,
-    /// Measured ceilings for the roofline.
-    pub ceilings: Option<Ceilings>,
+    /// Measured ceilings for the roofline, in place of the run's own.
+    pub ceilings: Vec<Ceilings>,
     /// Where a page finds the run's files, relative to itself.
     pub base: Option<String>,
 }
@@ -54,10 +54,10 @@ impl ReportOptions {
         self
     }
 
-    /// Holds every row against `ceilings`.
+    /// Holds every row against `ceilings`, those of its device; may be called for several devices.
     #[must_use]
     pub fn with_ceilings(mut self, ceilings: Ceilings) -> Self {
-        self.ceilings = Some(ceilings);
+        self.ceilings.push(ceilings);
         self
     }
 

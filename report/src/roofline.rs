@@ -1,44 +1,29 @@
 //! What a call achieved against what the machine can do. A row above 100 % is a wrong number, and fails the run.
 
-use crate::{
-    ReportError,
-    figure::{Figure, bucket, real, real_size},
-};
-use phase_core::{Fact, Layer, MeasurementBoundary, Phase, Shape};
+use crate::figure::{Figure, bucket, real, real_size};
+use phase_core::{DType, Fact, Layer, MeasurementBoundary, Phase, Shape};
 use phase_policy::{Cell, RegimeClass};
-use phase_scenario::{ModelEntry, arm_of};
-use serde::{Deserialize, Serialize};
+use phase_scenario::{Ceilings, ModelEntry, arm_of};
+use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// Schema of a file of ceilings.
-pub const CEILINGS_SCHEMA: &str = "phase.ceilings/1";
-
-/// What a machine was measured to be able to do at most, and how.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[non_exhaustive]
-pub struct Ceilings {
-    /// [`CEILINGS_SCHEMA`].
-    pub schema: String,
-    /// How and when they were measured.
-    pub source: String,
-    /// The processor or GPU, as the boundary's `machine.cpu` or `runtime.gpu` has it; compared where it is given.
-    #[serde(default)]
-    pub device: Option<String>,
-    /// Bytes a second that a read of memory can reach.
-    pub bytes_per_s: f64,
-    /// Floating-point operations a second that a matrix product can reach.
-    pub flops_per_s: f64,
-}
-
 /// A ceiling in the unit of its plot.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Roof {
-    /// GB/s.
+    /// The processor or GPU, where the ceilings name it.
+    pub device: Option<String>,
+    /// GB/s of reading memory.
     pub gigabytes_per_s: f64,
-    /// GFLOP/s.
+    /// GFLOP/s in the run's number format.
     pub gigaflops_per_s: f64,
+}
+
+impl Roof {
+    fn of(ceilings: &Ceilings, dtype: DType) -> Self {
+        let gigaflops_per_s = ceilings.flops_per_s_of(dtype) / 1e9;
+        Self { device: ceilings.device.clone(), gigabytes_per_s: ceilings.bytes_per_s / 1e9, gigaflops_per_s }
+    }
 }
 
 /// The section.
@@ -47,11 +32,11 @@ pub struct Roof {
 pub struct RooflineSection {
     /// One point a steady cell whose work is known.
     pub points: Vec<RooflinePoint>,
-    /// The measured ceilings; `None` when nobody gave any.
-    pub roof: Option<Roof>,
+    /// The measured ceilings that cells were held against, one a device; none when nobody gave any.
+    pub roofs: Vec<Roof>,
     /// How they were measured, or why there are none.
     pub source: String,
-    /// Rows above 100 %: cell and percentage. Any entry fails the report.
+    /// Rows surely above 100 %, by the near end of their interval: cell and percentage. Any entry fails the report.
     pub above: Vec<String>,
 }
 
@@ -73,24 +58,10 @@ pub struct RooflinePoint {
     pub gigaflops_per_s: Figure,
     /// GB/s of weights and cached keys and values.
     pub gigabytes_per_s: Figure,
-    /// The larger of the two shares of the ceilings.
+    /// The larger of the two shares of the ceilings; bytes that a cache may hold are held against the cache's.
     pub share: Option<f64>,
-}
-
-impl Ceilings {
-    /// Reads and checks a file of ceilings.
-    ///
-    /// # Errors
-    /// [`ReportError::Ceilings`] for another schema or numbers that are not positive.
-    pub fn from_json(json: &str) -> Result<Self, ReportError> {
-        let read: Self = serde_json::from_str(json).map_err(|e| ReportError::Ceilings(e.to_string()))?;
-        let positive = [read.bytes_per_s, read.flops_per_s].iter().all(|v| v.is_finite() && *v > 0.0);
-        match (read.schema.as_str(), positive) {
-            (CEILINGS_SCHEMA, true) => Ok(read),
-            (CEILINGS_SCHEMA, false) => Err(ReportError::Ceilings("both rates must be positive".to_owned())),
-            (other, _) => Err(ReportError::Ceilings(format!("schema `{other}` is not `{CEILINGS_SCHEMA}`"))),
-        }
-    }
+    /// The same at the slow end of the interval: above 1 the row is wrong.
+    pub surely: Option<f64>,
 }
 
 /// The least work of one call: every weight and every cached key and value read once, every matrix product done once.
@@ -111,46 +82,75 @@ pub(crate) fn section(
     cells: &[Cell],
     boundaries: &BTreeMap<String, MeasurementBoundary>,
     model: impl Fn(&Cell) -> Option<ModelEntry>,
-    ceilings: Option<&Ceilings>,
+    ceilings: &[Ceilings],
 ) -> RooflineSection {
-    let mut source = ceilings.map_or_else(
-        || "no_data: no measured ceiling was given (`--ceilings FILE`), so nothing can be called too fast to be true".to_owned(),
-        |c| c.source.clone(),
-    );
-    let ceilings = ceilings.filter(|c| match other_device(c, boundaries) {
-        Some(here) => {
-            source = format!("no_data: the ceilings are of {}, the run is of {here}", c.device.as_deref().unwrap_or("nothing"));
-            false
-        }
-        None => true,
-    });
-    let roof = ceilings.map(|c| Roof { gigabytes_per_s: c.bytes_per_s / 1e9, gigaflops_per_s: c.flops_per_s / 1e9 });
     let steady = cells.iter().filter(|c| c.key.regime == RegimeClass::Steady && c.key.phase != Phase::Request);
-    let points: Vec<_> = steady.filter_map(|cell| point(cell, &model(cell)?, roof)).collect();
-    let above = points.iter().filter(|p| p.share.is_some_and(|s| s > 1.0));
+    let (mut points, mut roofs, mut unknown) = (Vec::new(), BTreeMap::new(), None);
+    for cell in steady {
+        let Some(model) = model(cell) else { continue };
+        let boundary = boundaries.get(&cell.boundary);
+        let own = ceilings.iter().find(|c| match judges(c, boundary) {
+            Ok(()) => true,
+            Err(why) => {
+                unknown.get_or_insert(why);
+                false
+            }
+        });
+        if let Some(c) = own {
+            roofs.entry(c.source.as_str()).or_insert_with(|| Roof::of(c, model.dtype));
+        }
+        points.extend(point(cell, &model, own));
+    }
+    let source = match (roofs.is_empty(), unknown) {
+        (false, _) => roofs.keys().copied().collect::<Vec<_>>().join("; "),
+        (true, Some(why)) => format!("no_data: {why}"),
+        (true, None) => {
+            "no_data: no measured ceiling was given (`--ceilings FILE`), so nothing can be called too fast to be true".to_owned()
+        }
+    };
+    let roofs = roofs.into_values().collect();
+    let above = points.iter().filter(|p| p.surely.is_some_and(|s| s > 1.0));
     let above = above.map(|p| format!("{}: {:.0} % of the ceiling", p.id, p.share.unwrap_or(0.0) * 100.0)).collect();
-    RooflineSection { points, roof, source, above }
+    RooflineSection { points, roofs, source, above }
 }
 
-/// The device of the run, when the ceilings name another one.
-fn other_device(ceilings: &Ceilings, boundaries: &BTreeMap<String, MeasurementBoundary>) -> Option<String> {
-    let wanted = ceilings.device.as_ref()?;
-    let facts = boundaries.values().flat_map(|b| [b.stack.fact(Layer::Runtime, "gpu_name"), b.stack.fact(Layer::Machine, "cpu")]);
-    let known: Vec<_> = facts.flatten().filter_map(|f| if let Fact::Known(name) = f { Some(name) } else { None }).collect();
-    (!known.contains(&wanted)).then(|| known.first().map_or_else(|| "an unknown device".to_owned(), |n| (*n).clone()))
+/// Why ceilings say nothing of calls under a boundary.
+fn judges(ceilings: &Ceilings, boundary: Option<&MeasurementBoundary>) -> Result<(), String> {
+    let fact = |layer, key| match boundary?.stack.fact(layer, key)? {
+        Fact::Known(value) => Some(value.as_str()),
+        Fact::Unknown(_) => None,
+    };
+    let here = fact(Layer::Runtime, "gpu").or_else(|| fact(Layer::Machine, "cpu"));
+    if let Some(device) = ceilings.device.as_deref().filter(|device| Some(*device) != here) {
+        return Err(format!("the ceilings are of {device}, the run is of {}", here.unwrap_or("an unknown device")));
+    }
+    let threads = fact(Layer::Runtime, "threads").and_then(|n| n.parse::<usize>().ok());
+    match ceilings.threads.zip(threads) {
+        Some((measured, used)) if used > measured && fact(Layer::Runtime, "gpu").is_none() => {
+            Err(format!("the ceilings are of {measured} threads, the run used {used}"))
+        }
+        _ => Ok(()),
+    }
 }
 
-fn point(cell: &Cell, model: &ModelEntry, roof: Option<Roof>) -> Option<RooflinePoint> {
+fn point(cell: &Cell, model: &ModelEntry, ceilings: Option<&Ceilings>) -> Option<RooflinePoint> {
     let Work { bytes, flops } = work(cell, model)?;
     let median = Figure::median_ms(cell)?;
     let (gigaflops, gigabytes) = (median.rate(flops / 1e9, "GFLOP/s"), median.rate(bytes / 1e9, "GB/s"));
+    let of_ceilings = |bytes_rate: f64, flops_rate: f64| {
+        let ceilings = ceilings?;
+        let compute = flops_rate / (ceilings.flops_per_s_of(model.dtype) / 1e9);
+        Some(ceilings.bytes_per_s_of(bytes).map_or(compute, |memory| compute.max(bytes_rate / (memory / 1e9))))
+    };
+    let least = |f: &Figure| f.low.unwrap_or(f.value);
     Some(RooflinePoint {
         id: cell.key.id(),
         arm: arm_of(&cell.key.backend, &cell.key.mode).to_string(),
         phase: cell.key.phase,
         label: bucket(cell.key.phase, cell.key.shape),
         intensity: flops / bytes,
-        share: roof.map(|r| (gigabytes.value / r.gigabytes_per_s).max(gigaflops.value / r.gigaflops_per_s)),
+        share: of_ceilings(gigabytes.value, gigaflops.value),
+        surely: of_ceilings(least(&gigabytes), least(&gigaflops)),
         gigaflops_per_s: gigaflops,
         gigabytes_per_s: gigabytes,
     })

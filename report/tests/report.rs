@@ -3,8 +3,8 @@
 mod support;
 
 use phase_policy::{Policy, PolicyOptions, cost::PriceBook};
-use phase_report::{Ceilings, GateState, Paint, Part, Report, ReportOptions, Standing};
-use phase_scenario::{Calls, Run, ScenarioError, SealedRun};
+use phase_report::{GateState, Paint, Part, Report, ReportOptions, Standing};
+use phase_scenario::{Calls, Ceilings, Run, ScenarioError, SealedRun};
 use support::{CREATED, Paced, SMALL, run};
 
 /// `a` prefills faster, `b` decodes faster, `c` is as `a`.

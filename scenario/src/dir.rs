@@ -23,6 +23,8 @@ pub(crate) const PARITY: &str = "parity.json";
 pub(crate) const CELLS: &str = "cells.json";
 pub(crate) const CELLS_CSV: &str = "cells.csv";
 pub(crate) const LOADS: &str = "loads.json";
+/// The folder of ceilings.
+pub(crate) const CEILINGS: &str = "ceilings/";
 pub(crate) const ENERGY: &str = "energy.json";
 pub(crate) const DIGESTS: &str = "digests.json";
 

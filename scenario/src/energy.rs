@@ -5,6 +5,7 @@
 //! The timed blocks run without a sampler. A sitting is one shape on all backends that have it: a quiet time, windows in an
 //! order drawn for each round, a quiet time. The sampler starts before the first quiet time and stops after the last.
 
+mod budget;
 mod judge;
 mod meter;
 mod planned;

@@ -30,6 +30,9 @@ pub enum ScenarioError {
         #[source]
         source: phase_core::BoxError,
     },
+    /// Ceilings that can't be measured or used.
+    #[error("ceilings: {0}")]
+    Ceilings(String),
     /// A file does not say what it should.
     #[error("{}{}: {why}", .file, .line.map_or_else(String::new, |n| format!(" line {n}")))]
     Damaged {

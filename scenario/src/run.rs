@@ -3,10 +3,10 @@
 mod finish;
 
 use crate::{
-    ColdLauncher, LoadProbe, Manifest, Observer, Plan, Progress, Residency, ScenarioError, StoredLoad, WorkloadKind,
+    Ceilings, ColdLauncher, LoadProbe, Manifest, Observer, Plan, Progress, Residency, ScenarioError, StoredLoad, WorkloadKind,
     clock::{SharedClock, rfc3339},
     cold::nanos,
-    dir::{BlockEnd, MANIFEST, PARITY, RunDir},
+    dir::{BlockEnd, CEILINGS, MANIFEST, PARITY, RunDir},
     energy::Metering,
     manifest::Segment,
     other_load::ProcLoad,
@@ -81,6 +81,7 @@ pub struct Runner<'a> {
     pub(crate) pending: Vec<Record>,
     pub(crate) failures: usize,
     pub(crate) metering: Option<Metering<'a>>,
+    ceilings: Vec<Ceilings>,
 }
 
 impl<'a> Runner<'a> {
@@ -125,6 +126,7 @@ impl<'a> Runner<'a> {
             pending: Vec::new(),
             failures: 0,
             metering: None,
+            ceilings: Vec::new(),
         }
     }
 
@@ -159,6 +161,13 @@ impl<'a> Runner<'a> {
     #[must_use]
     pub fn with_load_probe(mut self, probe: impl LoadProbe + 'a) -> Self {
         self.probe = Box::new(probe);
+        self
+    }
+
+    /// Keeps what the devices of a new run can do at most; a resumed one has it.
+    #[must_use]
+    pub fn with_ceilings(mut self, ceilings: Vec<Ceilings>) -> Self {
+        self.ceilings = ceilings;
         self
     }
 
@@ -248,6 +257,9 @@ impl<'a> Runner<'a> {
             return Err(ScenarioError::NothingLoaded { failures: errors });
         }
         self.dir.write_json(PARITY, &parity)?;
+        for (n, ceilings) in self.ceilings.iter().enumerate().filter(|_| !self.resumed) {
+            self.dir.write_json(&format!("{CEILINGS}{n}.json"), ceilings)?;
+        }
         self.dir.write_json(MANIFEST, &self.manifest)?;
         Ok(true)
     }

@@ -4,10 +4,10 @@
 //! million events in the memory of one line.
 
 use crate::{
-    LoadSummary, Manifest, Parity, Record, Role, ScenarioError,
+    Ceilings, LoadSummary, Manifest, Parity, Record, Role, ScenarioError,
     dir::{
-        BLOCKS, CELLS, DIGESTS, DIGESTS_SCHEMA, Digests, ENERGY, EVENTS, FileDigest, LOADS, MANIFEST, PARITY, RunState, at_line, load,
-        parse, run_state,
+        BLOCKS, CEILINGS, CELLS, DIGESTS, DIGESTS_SCHEMA, Digests, ENERGY, EVENTS, FileDigest, LOADS, MANIFEST, PARITY, RunState, at_line,
+        load, parse, run_state,
     },
     energy::{ENERGY_SCHEMA, EnergySummary, StoredEnergy},
     evidence::{EVIDENCE_SCHEMA, EvidenceFile, compile_evidence},
@@ -40,6 +40,7 @@ pub struct SealedRun {
     evidence: Vec<EvidenceFile>,
     compile: Vec<(Arm, Result<CompileEvidence, EvidenceError>)>,
     energy: Option<EnergySummary>,
+    ceilings: Vec<Ceilings>,
     sealed: Digests,
 }
 
@@ -157,7 +158,10 @@ impl SealedRun {
             compile.extend(compile_evidence(dir, &manifest, file)?.map(|read| (file.backend.clone(), read)));
         }
         let energy = sealed.files.contains_key(ENERGY).then(|| load::<StoredEnergy>(dir, ENERGY, ENERGY_SCHEMA)).transpose()?;
+        let ceilings =
+            sealed.files.keys().filter(|name| name.starts_with(CEILINGS)).map(|file| ceilings(dir, file)).collect::<Result<_, _>>()?;
         Ok(Self {
+            ceilings,
             compile,
             energy: energy.map(|stored| stored.summary),
             blocks: blocks(dir)?,
@@ -226,6 +230,11 @@ impl SealedRun {
         self.energy.as_ref()
     }
 
+    /// What the devices can do at most, where it was measured.
+    pub fn ceilings(&self) -> &[Ceilings] {
+        &self.ceilings
+    }
+
     /// Lines of `events.jsonl`.
     pub fn events(&self) -> u64 {
         self.sealed.events
@@ -279,6 +288,11 @@ fn check(file: &str, want: &FileDigest, bytes: u64, hash: &blake3::Hash) -> Resu
     }
     let why = format!("{bytes} bytes with BLAKE3 {} where {} bytes with {} were sealed", hash.to_hex(), want.bytes, want.blake3);
     Err(ScenarioError::damaged(file, None, why))
+}
+
+fn ceilings(dir: &Path, file: &str) -> Result<Ceilings, ScenarioError> {
+    let bytes = read(&dir.join(file))?.unwrap_or_default();
+    Ceilings::from_json(&String::from_utf8_lossy(&bytes)).map_err(|e| ScenarioError::damaged(file, None, e.to_string()))
 }
 
 fn blocks(dir: &Path) -> Result<Vec<BlockRecord>, ScenarioError> {

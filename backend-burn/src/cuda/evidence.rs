@@ -1,6 +1,6 @@
 //! What ran: launches counted where they are made, and graphs as the driver describes them.
 
-use phase_core::{Evidence, Mode};
+use phase_core::{Artefact, Evidence, Mode};
 
 use super::Decoder;
 
@@ -32,6 +32,11 @@ impl Decoder {
                     "graph of a decode step, batch {batch}: {nodes} nodes, captured for {graphs} caches, {replays} replays"
                 ));
             }
+        }
+        let seen: Vec<_> = self.steps.values().map(|work| (work.batch, work.seen.borrow())).collect();
+        let graphs = seen.iter().filter(|(_, seen)| seen.graphs > 0).map(|(batch, seen)| (*batch, seen.nodes.as_slice(), seen.replays));
+        if let Some(record) = Artefact::cuda_graphs(graphs) {
+            evidence = evidence.with_artefact(record);
         }
         evidence = evidence.with_kernel(format!("kernels compiled: {}", self.engine.kernels.count()));
         let captured = self.steps.values().any(|work| work.seen.borrow().graphs > 0);

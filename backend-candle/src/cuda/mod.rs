@@ -4,6 +4,7 @@ mod device;
 mod engine;
 mod evidence;
 mod facts;
+mod peak;
 mod prompt;
 mod step;
 mod weights;
@@ -16,6 +17,7 @@ use phase_kernels::cuda::{Activation, Format, Kernels, Step, classify};
 use phase_model::{ModelConfig, Weights as Checkpoint};
 use rayon::prelude::*;
 
+pub use self::peak::CudaPeak;
 pub(crate) use self::{
     device::{Buffer, Gpu, Guarded},
     facts::facts,

@@ -310,3 +310,15 @@ fn a_cache_of_another_device_or_model() {
     let foreign = host.prefill(&mut own, PromptBatch::single(&prompt).unwrap(), &mut Logits::new()).unwrap_err();
     assert_eq!(foreign.kind(), ErrorKind::ForeignCache);
 }
+
+#[test]
+fn ceilings_tell_the_work_they_did() {
+    if !here() {
+        return;
+    }
+    let peak = phase_backend_candle::CudaPeak::open(0).unwrap();
+    assert_eq!(peak.read(2).unwrap(), 2 * (2 << 30));
+    for dtype in phase_backend_candle::CudaPeak::DTYPES {
+        assert_eq!(peak.multiply(dtype, [2048, 8192, 2048], 1).unwrap(), 2 * 2048 * 8192 * 2048);
+    }
+}

@@ -24,6 +24,7 @@ use phase_core::{Backend, BackendId, Capabilities, Layer, LoadSpec, Mode, ModelI
 use phase_model::{Checkpoint, Position};
 use prost::Message;
 use std::{
+    collections::BTreeMap,
     path::Path,
     sync::{Arc, OnceLock},
 };
@@ -195,8 +196,7 @@ impl OrtCuda {
             single,
             program,
             runtime,
-            captured: 0,
-            replays: 0,
+            captured: BTreeMap::new(),
             steps: Vec::new(),
             device_time: None,
         })

@@ -70,6 +70,7 @@ api! {
     capture_begin = "cuStreamBeginCapture_v2" (Handle, c_int);
     capture_end = "cuStreamEndCapture" (Handle, *mut Handle);
     graph_nodes = "cuGraphGetNodes" (Handle, *mut Handle, *mut usize);
+    graph_node_type = "cuGraphNodeGetType" (Handle, *mut c_int);
     graph_instantiate = "cuGraphInstantiateWithFlags" (*mut Handle, Handle, u64);
     graph_upload = "cuGraphUpload" (Handle, Handle);
     graph_launch = "cuGraphLaunch" (Handle, Handle);

@@ -5,13 +5,14 @@
 
 use super::{
     device::Device,
-    model::{OrtCudaModel, Program},
-    operators, session,
+    model::{Captured, OrtCudaModel, Program},
+    operators,
+    session::{self, Record},
 };
 use crate::{error::OrtError, evidence::parse, graph::Format, model::next_id};
 use ort::session::Session;
 use phase_core::{Artefact, ArtefactForm, CacheSpec, Decode, Evidence, Logits, Mode, Model, Prefill, PromptBatch, TokenId};
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 /// The sessions of a model.
 pub(super) struct Sessions {
@@ -23,11 +24,11 @@ impl Sessions {
     /// Opens them; with `profile`, each records what it runs into a file in that folder.
     pub(super) fn open(program: &Program, device: &Device, format: Format, profile: Option<&Path>) -> Result<Self, OrtError> {
         let prefix = |name| profile.map(|folder| folder.join(name));
-        let both = session::open(&program.setup, device, &program.graph, None, prefix("both").as_deref())?;
+        let both = session::open(&program.setup, device, &program.graph, None, Record::profile(prefix("both").as_deref()))?;
         let single = match &program.single {
             Some((graph, kernels)) => {
                 let domain = operators::domain(kernels, format).map_err(OrtError::runtime("adding operators"))?;
-                Some(session::open(&program.setup, device, graph, Some(domain), prefix("single").as_deref())?)
+                Some(session::open(&program.setup, device, graph, Some(domain), Record::profile(prefix("single").as_deref()))?)
             }
             None => None,
         };
@@ -49,8 +50,7 @@ pub(super) fn observe(model: &OrtCudaModel) -> Result<Evidence, OrtError> {
         single,
         program: Arc::clone(&model.program),
         runtime: Arc::clone(&model.runtime),
-        captured: 0,
-        replays: 0,
+        captured: BTreeMap::new(),
         steps: Vec::new(),
         device_time: None,
     };
@@ -67,11 +67,29 @@ pub(super) fn observe(model: &OrtCudaModel) -> Result<Evidence, OrtError> {
     }
     let source = "ONNX Runtime profiles of a prefill and a decode step of one sequence and of two";
     let text = joined(&parts)?;
-    let evidence = parse(&text, source)?.with_artefact(Artefact::new(ArtefactForm::OrtProfile, text));
-    Ok(match model.captured {
-        0 => evidence,
-        nodes => evidence.with_kernel(format!("CUDA graph of {nodes} nodes, replayed x{}", model.replays)),
+    let mut evidence = parse(&text, source)?.with_artefact(Artefact::new(ArtefactForm::OrtProfile, text));
+    for (batch, Captured { nodes, replays }) in &model.captured {
+        let nodes: Vec<_> = nodes.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+        evidence = evidence.with_kernel(format!("graph of a decode step, batch {batch}: {} nodes, {replays} replays", nodes.join(" + ")));
+    }
+    if let Some(record) = Artefact::cuda_graphs(model.captured.iter().map(|(batch, c)| (*batch, c.nodes.as_slice(), c.replays))) {
+        evidence = evidence.with_artefact(record);
+    }
+    // The profile says what ran; what the optimiser made of the graph comes from a session of its own, without which the
+    // profile is still worth having.
+    Ok(match optimised(model, folder.path()) {
+        Ok(bytes) => evidence
+            .with_artefact(Artefact::new(ArtefactForm::OrtSourceModel, model.program.graph.clone()))
+            .with_artefact(Artefact::new(ArtefactForm::OrtOptimisedModel, bytes)),
+        Err(e) => evidence.with_kernel(format!("the optimised graph was not recorded: {e}")),
     })
+}
+
+/// The graph for both phases as ONNX Runtime optimised it. Its weights are inputs, so it is small.
+fn optimised(model: &OrtCudaModel, folder: &Path) -> Result<Vec<u8>, OrtError> {
+    let file = folder.join("optimised.onnx");
+    session::open(&model.program.setup, &model.runtime.device, &model.program.graph, None, Record::Optimised(&file))?;
+    std::fs::read(&file).map_err(OrtError::store("read", file))
 }
 
 fn read(session: &mut Session) -> Result<String, OrtError> {

@@ -19,7 +19,7 @@ use phase_core::{
     CacheSpec, Capabilities, Decode, Evidence, Logits, Mode, Model, ModelInfo, PhaseTypes, Prefill, PromptBatch, TokenId, check_run,
     check_slots, check_step,
 };
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 /// Most tokens in one run of the graph: enough for the matrix products to be bound by arithmetic, few enough for
 /// activations to stay below a gigabyte for an 8B model.
@@ -39,11 +39,18 @@ pub struct OrtCudaModel {
     pub(super) single: Option<Session>,
     pub(super) program: Arc<Program>,
     pub(super) runtime: Arc<Runtime>,
-    /// Nodes and replays of captured graphs, as evidence.
-    pub(super) captured: usize,
-    pub(super) replays: u64,
+    /// Captured graphs by batch, as evidence.
+    pub(super) captured: BTreeMap<usize, Captured>,
     pub(super) steps: Vec<Duration>,
     pub(super) device_time: Option<Duration>,
+}
+
+/// Steps of one batch that were captured, over all caches.
+#[derive(Debug, Default)]
+pub(super) struct Captured {
+    /// Nodes of the last graph by type, as the driver tells them.
+    pub(super) nodes: Vec<(&'static str, u64)>,
+    pub(super) replays: u64,
 }
 
 /// What sessions are made from.
@@ -105,7 +112,9 @@ impl OrtCudaModel {
     /// Queues a step after `len` positions.
     fn queue_step(&mut self, cache: &mut OrtCudaCache, len: usize) -> Result<(), OrtError> {
         if let Some(graph) = &mut cache.step {
-            self.replays += 1;
+            if let Some(captured) = self.captured.get_mut(&cache.batch) {
+                captured.replays += 1;
+            }
             return graph.launch();
         }
         let session = if cache.batch == 1 { self.single.as_mut() } else { None };
@@ -145,7 +154,8 @@ impl OrtCudaModel {
         let device = Arc::clone(&self.runtime.device);
         device.synchronize()?;
         let graph = device.capture(|| cache.queue_step(session, total))?;
-        self.captured = graph.nodes;
+        let captured = self.captured.entry(cache.batch).or_default();
+        captured.nodes.clone_from(&graph.nodes);
         cache.step = Some(graph);
         device.synchronize()
     }

@@ -9,7 +9,23 @@ use ort::{
 };
 use std::path::Path;
 
-/// Loads a graph whose weights are inputs; with `profile`, records every operator into a file of that prefix.
+/// What a session leaves of itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Record<'p> {
+    Nothing,
+    /// Every operator that it runs, into a file of this prefix.
+    Profile(&'p Path),
+    /// The graph as it was optimised, into this file.
+    Optimised(&'p Path),
+}
+
+impl<'p> Record<'p> {
+    pub(crate) fn profile(prefix: Option<&'p Path>) -> Self {
+        prefix.map_or(Self::Nothing, Self::Profile)
+    }
+}
+
+/// Loads a graph whose weights are inputs.
 ///
 /// # Errors
 /// [`OrtError::Device`] when ONNX Runtime has no CUDA provider, or it does not load.
@@ -18,7 +34,7 @@ pub(crate) fn open(
     device: &Device,
     graph: &[u8],
     operators: Option<OperatorDomain>,
-    profile: Option<&Path>,
+    record: Record<'_>,
 ) -> Result<Session, OrtError> {
     let provider = ep::CUDA::default()
         .with_device_id(i32::try_from(device.ordinal).unwrap_or(i32::MAX))
@@ -36,9 +52,11 @@ pub(crate) fn open(
     if let Some(operators) = operators {
         builder = builder.with_operators(operators).map_err(fail())?;
     }
-    if let Some(prefix) = profile {
-        builder = builder.with_profiling(prefix).map_err(fail())?;
-    }
+    builder = match record {
+        Record::Nothing => builder,
+        Record::Profile(prefix) => builder.with_profiling(prefix).map_err(fail())?,
+        Record::Optimised(file) => builder.with_optimized_model_path(file).map_err(fail())?,
+    };
     builder.commit_from_memory(graph).map_err(|e| super::classified(device, OrtError::runtime("loading the graph")(e)))
 }
 

@@ -19,7 +19,7 @@ CHECK = 12
 def arguments(**options):
     p = argparse.ArgumentParser()
     for name, values in options.items():
-        p.add_argument(f"--{name}", choices=values, default=values[0])
+        p.add_argument(f"--{name}", choices=values, default=values and values[0])
     p.add_argument("model")
     p.add_argument("-p", default="128,512")
     p.add_argument("-n", type=int, default=64)

@@ -2,6 +2,7 @@
 
 mod energy;
 
+use super::ceilings;
 use crate::{
     argument::{self, Device},
     exit::{Failure, note, say},
@@ -34,18 +35,19 @@ pub(crate) fn run(setting: &Setting, arguments: &argument::Bench) -> Result<(), 
             format!("{}\nestimated time: {:.0} min", phase_report::plan_text(&plan), plan.estimate(&Rates::default()).as_secs_f64() / 60.0);
         return say(&text);
     }
+    let ceilings = ceilings::of_plan(setting, &arguments.ceilings, &plan)?;
     let spec = setting.load_spec(&arguments.checkpoint.model, arguments.checkpoint.dtype).with_max_batch(plan.max_batch().max(1));
     match &arguments.out {
         Some(dir) => {
             let runner = Runner::create(&setting.registry, plan, spec, clock(), dir).map_err(|e| Failure::work(&e))?;
-            measure(setting, arguments, runner, dir)
+            measure(setting, arguments, runner.with_ceilings(ceilings), dir)
         }
         // Cells of one's own may be looked at without keeping them.
         None => {
             let dir = tempfile::tempdir().map_err(|e| Failure::work(&e))?;
             let place = dir.path().join("run");
             let runner = Runner::create(&setting.registry, plan, spec, clock(), &place).map_err(|e| Failure::work(&e))?;
-            measure(setting, arguments, runner, &place)
+            measure(setting, arguments, runner.with_ceilings(ceilings), &place)
         }
     }
 }
@@ -146,6 +148,6 @@ fn cells(run: &Run) -> Result<String, Failure> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the run's date comes from here")]
-fn unix_seconds() -> u64 {
+pub(super) fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }

@@ -75,7 +75,8 @@ fn boundaries(
     dtype: phase_core::DType,
 ) -> Result<Vec<(BackendId, MeasurementBoundary)>, Failure> {
     let mut live = Vec::new();
-    for backend in setting.registry.iter().filter(|b| policy.boundary(&b.id_dyn()).is_some()) {
+    // A path with several modes is loaded in the one that routes are decided in.
+    for backend in setting.registry.iter().filter(|b| policy.mode(&b.id_dyn()).is_some_and(|mode| mode == b.arm().mode.as_str())) {
         match during("loading the model", || backend.load_dyn(&setting.load_spec(model, dtype))) {
             Ok(loaded) => {
                 let measured = Measured::new(loaded, MonotonicClock::new(), NoopSink);

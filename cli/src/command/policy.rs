@@ -116,7 +116,7 @@ pub(crate) fn decide(arguments: &argument::Decide) -> Result<(), Failure> {
     say(&if arguments.json {
         decision.to_json().to_string()
     } else if arguments.explain {
-        decision.explain().to_string()
+        decision.explain().wrapped()
     } else {
         decision.route.backend.to_string()
     })

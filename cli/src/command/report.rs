@@ -9,7 +9,7 @@ use crate::{
 use clap::ColorChoice;
 use phase_core::Arm;
 use phase_policy::cost::PriceBook;
-use phase_report::{Ceilings, Comparison, Foreign, Paint, Report, ReportOptions, Summary};
+use phase_report::{Comparison, Foreign, Paint, Report, ReportOptions, Summary};
 use phase_scenario::SealedRun;
 use std::{io::IsTerminal as _, path::Path};
 
@@ -93,8 +93,8 @@ fn options(arguments: &argument::Report) -> Result<ReportOptions, Failure> {
     if let Some(book) = &arguments.prices {
         options = options.with_prices(PriceBook::from_json(&read(book)?).map_err(|e| Failure::work(&e))?);
     }
-    if let Some(ceilings) = &arguments.ceilings {
-        options = options.with_ceilings(Ceilings::from_json(&read(ceilings)?).map_err(|e| Failure::work(&e))?);
+    for ceilings in &arguments.ceilings {
+        options = options.with_ceilings(super::ceilings::read(ceilings)?);
     }
     if let Some(base) = arguments.html.as_deref().and_then(|page| below(page, &arguments.source)) {
         options = options.with_base(base);

@@ -1,6 +1,6 @@
 //! A recording prepared for many phases: attribution of all of them takes time linear in both.
 
-use super::{AttributionError, Bracket, bracket::Sums, bracket::bracket_of, fault::Faults, update, window};
+use super::{AttributionError, Bracket, bracket::Sums, bracket::bracket_of, fault::Faults, tick, update, window};
 use crate::{Gate, Interval, JouleRange, ReadingKind, Sample, SensorKind, SensorModel, SensorWindow, classify};
 use phase_core::{Energy, NoData, Timestamp};
 
@@ -74,7 +74,10 @@ impl Series {
     pub fn new(kind: ReadingKind, samples: &[Sample], model: SensorModel, gate: Gate) -> Result<Self, AttributionError> {
         check(samples)?;
         let origin_ns = samples.first().map_or(0, |s| s.t_ns);
-        let updates = update::updates(kind, samples, origin_ns, &model);
+        let mut updates = update::updates(kind, samples, origin_ns, &model);
+        if let (ReadingKind::Counter, Some(clock)) = (kind, model.clock()) {
+            tick::narrow(&mut updates, clock, model.time_error_s());
+        }
         let window::Windows { windows, mut faults, max_gap_s } = window::windows(kind, &updates, &model, gate.max_gap_periods);
         if kind == ReadingKind::Counter && model.kind() == SensorKind::TrailingMean {
             // Differences of overlapping means are the energy of no time at all.

@@ -30,7 +30,7 @@ pub(super) fn windows(kind: ReadingKind, updates: &[Update], model: &SensorModel
 }
 
 fn counter(updates: &[Update], model: &SensorModel, max_gap_periods: f64, out: &mut Windows) {
-    let longest = max_gap_periods * model.update_s();
+    let longest = max_gap_periods * model.update_s().max(model.pace_s());
     for pair in updates.windows(2) {
         let (before, after) = (&pair[0], &pair[1]);
         let (lo_s, hi_s) = (before.at_s - model.lag_s(), after.at_s - model.lag_s());

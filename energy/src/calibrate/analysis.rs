@@ -1,7 +1,10 @@
 //! The tests' arithmetic: pure functions over readings and pulses.
 
 use super::{Busy, curve::Changes, run::Done};
-use crate::{ReadingKind, Sample, attribution::seconds};
+use crate::{
+    ReadingKind, Recording, Sample, UpdateClock,
+    attribution::{clock_of, seconds},
+};
 use serde::{Deserialize, Serialize};
 
 /// T1: how often a source has something new.
@@ -37,6 +40,18 @@ pub fn period(samples: &[Sample], from_ns: u64, to_ns: u64) -> Option<Period> {
     let mut steps: Vec<f64> = inside.windows(2).map(|w| (w[1].value - w[0].value).abs()).filter(|d| *d > 0.0).collect();
     steps.sort_by(f64::total_cmp);
     Some(Period { mean_s, jitter_s: (variance - polling).max(0.0).sqrt(), quantum: steps.first().copied()?, updates: changes.len() })
+}
+
+/// T1: the clock of a counter's updates, where all of `recording` keeps one.
+pub(super) fn clock(recording: &Recording, update_s: f64) -> Option<UpdateClock> {
+    if recording.kind != ReadingKind::Counter {
+        return None;
+    }
+    let (samples, error_s) = (&recording.samples, seconds(recording.time_error_ns, 0));
+    let origin_ns = samples.first()?.t_ns;
+    let changes = samples.windows(2).filter(|w| w[0].value.to_bits() != w[1].value.to_bits());
+    let seen: Vec<[f64; 2]> = changes.map(|w| [seconds(w[0].t_ns, origin_ns) - error_s, seconds(w[1].t_ns, origin_ns) + error_s]).collect();
+    clock_of(&seen, update_s)
 }
 
 /// T2: how a source follows a step of load.

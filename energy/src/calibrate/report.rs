@@ -134,7 +134,11 @@ fn source(recording: &Recording, period: Option<Period>, steps: &[Done], extreme
     };
     match judge(&report) {
         Ok((model, why)) => {
-            report.calibration = extremes.map(|[min_w, max_w]| calibration(&report, model, [min_w, max_w], taken_unix_s));
+            report.calibration = extremes.map(|[min_w, max_w]| {
+                let mut made = calibration(&report, model, [min_w, max_w], taken_unix_s);
+                made.clock = analysis::clock(recording, model.update_s).map(Into::into);
+                made
+            });
             report.verdict = if extremes.is_some() { why } else { "no power was ever read".to_owned() };
         }
         Err(why) => report.verdict = why,
@@ -327,6 +331,7 @@ mod tests {
                 dropped: 0,
                 slow: 0,
                 time_error_ns: 0,
+                pace_ns: 0,
                 reads: 0,
                 read_ns: 0,
                 lateness: Lateness::default(),

@@ -56,7 +56,9 @@ pub fn attribute_lines(
     gate: Gate,
 ) -> Result<Vec<AttributedLine>, AttributionError> {
     let SampleFile { header, samples } = samples;
-    let series = Series::new(header.kind, samples, calibration.model()?, gate)?;
+    #[expect(clippy::cast_precision_loss, reason = "a time between polls is far below 2^53 ns")]
+    let model = calibration.model()?.with_pace(header.poll_ns.unwrap_or(0) as f64 * 1e-9);
+    let series = Series::new(header.kind, samples, model, gate)?;
     let known = |recorded: &Option<String>, calibrated: &str| recorded.as_deref().is_none_or(|r| r == calibrated);
     let same_sensor = calibration
         .source

@@ -24,12 +24,24 @@ pub struct SampleHeader {
     /// The sensor's name, where it was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
+    /// The longest time between two reads that was planned, nanoseconds, where it is longer than the sensor's period: a longer
+    /// silence is a gap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub poll_ns: Option<u64>,
 }
 
 impl SampleHeader {
     /// The header for readings of `kind` from `device`.
     pub fn new(kind: ReadingKind, device: impl Into<String>) -> Self {
-        Self { schema: SAMPLES_SCHEMA.to_owned(), kind, unit: unit(kind).to_owned(), device: device.into(), driver: None, field: None }
+        Self {
+            schema: SAMPLES_SCHEMA.to_owned(),
+            kind,
+            unit: unit(kind).to_owned(),
+            device: device.into(),
+            driver: None,
+            field: None,
+            poll_ns: None,
+        }
     }
 
     /// The header with what else is known of the sensor.
@@ -37,6 +49,13 @@ impl SampleHeader {
     pub fn with_sensor(mut self, driver: impl Into<String>, field: impl Into<String>) -> Self {
         self.driver = Some(driver.into());
         self.field = Some(field.into());
+        self
+    }
+
+    /// The header with how often the sensor was read, nanoseconds; 0 where nobody knows.
+    #[must_use]
+    pub const fn with_poll_ns(mut self, poll_ns: u64) -> Self {
+        self.poll_ns = if poll_ns == 0 { None } else { Some(poll_ns) };
         self
     }
 }

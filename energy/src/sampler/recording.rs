@@ -61,6 +61,9 @@ pub struct Recording {
     pub slow: u64,
     /// How far a reading's time may be off, nanoseconds: half of the longest read.
     pub time_error_ns: u64,
+    /// The longest time between two reads that was planned, nanoseconds: less often read, a gap is none before it is longer.
+    #[serde(default)]
+    pub pace_ns: u64,
     /// Reads of this source.
     pub reads: u64,
     /// Time spent in them, nanoseconds.
@@ -121,7 +124,7 @@ impl Recording {
     pub fn series(&self, calibration: &SensorCalibration, gate: Gate) -> Result<Series, AttributionError> {
         let model = calibration.model()?;
         #[expect(clippy::cast_precision_loss, reason = "half a read is far below 2^53 ns")]
-        let model = model.with_time_error(model.time_error_s().max(self.time_error_ns as f64 * 1e-9));
+        let model = model.with_time_error(model.time_error_s().max(self.time_error_ns as f64 * 1e-9)).with_pace(self.pace_ns as f64 * 1e-9);
         let mut series = Series::new(self.kind, &self.samples, model, gate)?;
         if !calibration.holds_for(&self.id, self.kind) {
             series = series.void(NoData::Uncalibrated);
@@ -142,22 +145,25 @@ impl Recording {
     /// The readings as a samples file.
     pub fn to_file(&self) -> SampleFile {
         let SourceId { device, driver, field, .. } = &self.id;
-        SampleFile { header: SampleHeader::new(self.kind, device).with_sensor(driver, field), samples: self.samples.clone() }
+        let header = SampleHeader::new(self.kind, device).with_sensor(driver, field).with_poll_ns(self.pace_ns);
+        SampleFile { header, samples: self.samples.clone() }
     }
 
     /// A recording of which only the readings are known, from a samples file of a sensor of `perimeter`.
     pub fn from_file(file: SampleFile, perimeter: Perimeter) -> Self {
         let SampleFile { header, samples } = file;
+        let (kind, poll_ns) = (header.kind, header.poll_ns);
         let id = SourceId::new(header.device, header.driver.unwrap_or_default(), header.field.unwrap_or_default(), perimeter);
         Self {
             id,
-            kind: header.kind,
+            kind,
             samples,
             errors: Vec::new(),
             failed: 0,
             dropped: 0,
             slow: 0,
             time_error_ns: 0,
+            pace_ns: poll_ns.unwrap_or(0),
             reads: 0,
             read_ns: 0,
             lateness: Lateness::default(),

@@ -26,6 +26,7 @@ pub enum SamplerError {
 /// share nothing with it but the clock.
 pub struct Sampler {
     stop: Arc<AtomicBool>,
+    attentive: Arc<AtomicBool>,
     thread: Option<JoinHandle<Vec<Recording>>>,
 }
 
@@ -48,9 +49,12 @@ impl Sampler {
     ) -> Result<Self, SamplerError> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
+        let attentive = Arc::new(AtomicBool::new(plan.share >= 1.0));
+        let attends = Arc::clone(&attentive);
         let mut poller = Poller::new(Arc::clone(&clock), Arc::new(SystemWall), sources, conditions, plan);
         let work = move || {
             while !stopped.load(Ordering::Relaxed) {
+                poller.attend(attends.load(Ordering::Relaxed));
                 // A wake-up before the deadline is a request to stop, or none at all.
                 let left = poller.deadline().since(clock.now());
                 if left.is_zero() {
@@ -62,7 +66,17 @@ impl Sampler {
             poller.finish()
         };
         let thread = thread::Builder::new().name("phase-energy".to_owned()).spawn(work).map_err(SamplerError::Thread)?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { stop, attentive, thread: Some(thread) })
+    }
+
+    /// Whether every source is to be read at every poll: around the edges of what is measured, where the time of an update
+    /// matters and the cost does not. It takes effect at once.
+    pub fn attend(&self, on: bool) {
+        if self.attentive.swap(on, Ordering::Relaxed) != on
+            && let Some(thread) = &self.thread
+        {
+            thread.thread().unpark();
+        }
     }
 
     /// Stops and gives what was recorded, one recording a source, in their order.

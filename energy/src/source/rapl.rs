@@ -141,4 +141,65 @@ mod tests {
         fs::write(zone.join("max_energy_range_uj"), "many").unwrap();
         assert!(Rapl::packages(root.path()).unwrap_err().to_string().contains("`many` is not a number"));
     }
+
+    /// A machine of two packages, with what else lies beside them.
+    fn machine() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        let zones = [
+            ("intel-rapl", "intel-rapl", "0"),
+            ("intel-rapl:0", "package-0", "10"),
+            ("intel-rapl:0:0", "core", "4"),
+            ("intel-rapl:0:1", "dram", "3"),
+            ("intel-rapl:1", "package-1", "20"),
+            ("intel-rapl-mmio:0", "package-0", "11"),
+            ("dtpm", "dtpm", "0"),
+        ];
+        for (zone, name, energy) in zones {
+            let zone = root.path().join("class/powercap").join(zone);
+            fs::create_dir_all(&zone).unwrap();
+            for (file, text) in [("name", name), ("max_energy_range_uj", "1000"), ("energy_uj", energy)] {
+                fs::write(zone.join(file), format!("{text}\n")).unwrap();
+            }
+        }
+        root
+    }
+
+    #[test]
+    fn packages_are_counted_once_each_and_their_parts_not_again() {
+        let root = machine();
+        let mut packages = Rapl::packages(root.path()).unwrap();
+        assert_eq!(packages.iter().map(|p| p.id().device.as_str()).collect::<Vec<_>>(), ["package-0", "package-1"]);
+        let file = |zone: &str| root.path().join("class/powercap").join(zone).join("energy_uj");
+        let mut read = |k: usize| {
+            let mut found = None;
+            packages[k].read(&mut |s| found = Some(s.reading)).map(|()| found.unwrap().value())
+        };
+        // Each wraps by itself, as often as it likes.
+        let mut first = Vec::new();
+        for text in ["990", "5", "800", "2"] {
+            fs::write(file("intel-rapl:0"), text).unwrap();
+            first.push(read(0).unwrap());
+        }
+        assert_eq!(first, [0.99, 1.005, 1.8, 2.002]);
+        assert_eq!(read(1), Ok(0.02));
+        fs::write(file("intel-rapl:1"), "").unwrap();
+        assert_eq!(read(1), Err(ReadError::Malformed));
+    }
+
+    #[test]
+    fn a_counter_that_is_missing_or_denied_is_named() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = machine();
+        let counter = root.path().join("class/powercap/intel-rapl:1/energy_uj");
+        fs::set_permissions(&counter, fs::Permissions::from_mode(0o000)).unwrap();
+        let denied = fs::File::open(&counter).err().map(|e| e.kind());
+        // Root is denied nothing.
+        match Rapl::packages(root.path()) {
+            Ok(packages) => assert_eq!((packages.len(), denied), (2, None)),
+            Err(e) => assert!(denied == Some(io::ErrorKind::PermissionDenied) && e.to_string().contains("intel-rapl:1/energy_uj"), "{e}"),
+        }
+        fs::remove_file(&counter).unwrap();
+        let error = Rapl::packages(root.path()).unwrap_err().to_string();
+        assert!(error.contains("intel-rapl:1/energy_uj") && error.contains("No such file"), "{error}");
+    }
 }

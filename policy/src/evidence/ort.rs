@@ -45,10 +45,14 @@ pub(super) fn optimised(optimised: &[u8], source: Option<&[u8]>) -> Result<Readi
     Ok(Reading { level: Some(level), ..Reading::default() })
 }
 
+/// What ONNX Runtime puts in to bring values to another device or into another type: that is no optimisation.
+const PLUMBING: [&str; 3] = ["Cast", "MemcpyFromHost", "MemcpyToHost"];
+
 /// Operators that the optimiser put in.
 fn fused(source: &[u8], optimised: &[u8]) -> Result<BTreeSet<String>, String> {
     let (before, after) = (onnx::operators(source)?, onnx::operators(optimised)?);
-    Ok(after.into_keys().filter(|(operator, domain)| !before.contains_key(&(operator.clone(), domain.clone()))).map(|(op, _)| op).collect())
+    let new = after.into_keys().filter(|key| !before.contains_key(key) && !PLUMBING.contains(&key.0.as_str()));
+    Ok(new.map(|(operator, _)| operator).collect())
 }
 
 /// The look-up of token ids has integers of batch by tokens as an input: the call's shape.
@@ -64,4 +68,25 @@ fn tokens(operator: &str, shapes: &Value) -> Option<Cover> {
         1 => Cover { phase: Phase::Decode, batch, tokens: None },
         _ => Cover { phase: Phase::Prefill, batch, tokens: Some(tokens) },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A model of these operators, as protobuf.
+    fn model(operators: &[&str]) -> Vec<u8> {
+        let field = |tag: u8, value: &[u8]| [&[tag << 3 | 2, u8::try_from(value.len()).unwrap()], value].concat();
+        let nodes: Vec<u8> = operators.iter().flat_map(|name| field(1, &field(4, name.as_bytes()))).collect();
+        field(7, &nodes)
+    }
+
+    #[test]
+    fn copies_between_devices_and_casts_are_no_optimisation() {
+        let before = model(&["MatMul", "Add"]);
+        let plumbing = model(&["MemcpyFromHost", "MatMul", "Cast", "Add", "MemcpyToHost"]);
+        assert_eq!(fused(&before, &plumbing), Ok(BTreeSet::new()));
+        assert_eq!(optimised(&plumbing, Some(&before)).unwrap().level, Some(Level::Configured));
+        assert_eq!(fused(&before, &model(&["FusedGemm", "Cast"])), Ok(["FusedGemm".to_owned()].into()));
+    }
 }

@@ -211,7 +211,7 @@ fn summary(ok: &[&Observation], blocks: &[BlockMedian], assumed: Assumed) -> Opt
         Assumed::Correlated => independent_calls(ok),
         Assumed::Independent => ok.len(),
     };
-    let enough = blocks.len() >= constants::MIN_BLOCKS;
+    let enough = blocks.len() >= constants::MIN_TAIL_BLOCKS;
     let point = |p| if enough { calls.quantile(p) } else { None };
     let upper = |p| if enough { calls.quantile_upper_of(independent, p, constants::TAIL_CONFIDENCE) } else { None };
     let durations = ok.iter().map(|o| o.duration_ns);

@@ -8,8 +8,9 @@ use crate::{
     rules::{Bases, Standing, compile_verdicts, warmups},
     stats::{Edges, Steadiness, Verdict, common_blocks, holm, paired_ratio, real, real_size},
 };
-use phase_core::{BackendId, Phase, Shape};
+use phase_core::{BackendId, Mode, Phase, Shape};
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeSet, HashMap};
 
 /// Contexts of two decode cells may differ by this factor before the difference could pass for one between backends.
 const CONTEXT_TOLERANCE: f64 = 1.05;
@@ -90,7 +91,45 @@ pub(super) fn check_evidence(evidence: &[CompileEvidence], runs: &[String], cell
 pub(super) fn compiles(policy: &Policy) -> Vec<CompileVerdict> {
     let constants = &policy.constants;
     let pair = |ours: &Cell, theirs: &Cell| standing(ours, theirs, constants);
-    compile_verdicts(&policy.cells, &policy.evidence, constants, pair, |family| correct(family.iter_mut().map(|s| &mut **s), constants))
+    compile_verdicts((&policy.cells, &policy.boundaries), &policy.evidence, constants, pair, |family| {
+        correct(family.iter_mut().map(|s| &mut **s), constants);
+    })
+}
+
+/// Every comparison in the modes that routes are decided in: compiled where that passes its gate, else as compiled into the
+/// policy. Worked out anew as [`compiles`] is; `None` where nothing passes.
+pub(super) fn routed(policy: &Policy, verdicts: &[CompileVerdict]) -> Option<Vec<Comparison>> {
+    let constants = &policy.constants;
+    let passing: BTreeSet<_> = verdicts.iter().filter(|v| v.reason.allows()).map(|v| (&v.backend, v.phase, v.shape)).collect();
+    if passing.is_empty() {
+        return None;
+    }
+    let by_id: HashMap<_, _> = policy.cells.iter().map(|c| (c.key.id(), c)).collect();
+    let passes = |backend: &BackendId, phase, shape| passing.contains(&(backend, phase, shape));
+    let find = |id: &str, backend: &BackendId, phase, shape| {
+        let base = || by_id.get(id).copied();
+        if passes(backend, phase, shape) { compiled_cell(policy, backend, phase, shape).map(|(_, cell)| cell) } else { base() }
+    };
+    let mut all = policy.comparisons.clone();
+    for comparison in &mut all {
+        let Comparison { phase, shape, challenger, cells: [ours, theirs], .. } = &*comparison;
+        let (ours, theirs) = (find(ours, challenger, *phase, *shape), find(theirs, &policy.default_safe, *phase, *shape));
+        let Some((ours, theirs)) = ours.zip(theirs) else { continue };
+        if let Some(standing) = stands(ours, theirs, constants, &policy.evidence) {
+            comparison.cells = [ours.key.id(), theirs.key.id()];
+            comparison.standing = standing;
+        }
+    }
+    finish(&mut all, constants);
+    Some(all)
+}
+
+/// The steady compiled cell of a bucket, and its place.
+pub(super) fn compiled_cell<'p>(policy: &'p Policy, backend: &BackendId, phase: Phase, shape: Shape) -> Option<(usize, &'p Cell)> {
+    let mode = Mode::Compiled.as_str().to_owned();
+    let wanted = CellKey { backend: backend.clone(), mode, phase, shape, regime: RegimeClass::Steady };
+    let place = policy.cells.binary_search_by(|c| c.key.cmp(&wanted)).ok()?;
+    Some((place, &policy.cells[place]))
 }
 
 /// Corrects the intervals of one family of comparisons.
@@ -124,10 +163,7 @@ fn comparisons(cells: &[Cell], default_safe: &BackendId, constants: &Constants, 
         .filter_map(|ours| {
             let wanted = CellKey { backend: default_safe.clone(), mode: bases.mode(default_safe).to_owned(), ..ours.key.clone() };
             let theirs = &cells[cells.binary_search_by(|c| c.key.cmp(&wanted)).ok()?];
-            let standing = match misplaced(ours, evidence).or_else(|| misplaced(theirs, evidence)) {
-                Some(share) => Standing::Misplaced { share },
-                None => standing(ours, theirs, constants)?,
-            };
+            let standing = stands(ours, theirs, constants, evidence)?;
             Some(Comparison {
                 phase: ours.key.phase,
                 shape: ours.key.shape,
@@ -138,11 +174,23 @@ fn comparisons(cells: &[Cell], default_safe: &BackendId, constants: &Constants, 
             })
         })
         .collect();
+    finish(&mut all, constants);
+    all
+}
+
+/// Corrects the whole family, and gives each its verdict.
+fn finish(all: &mut [Comparison], constants: &Constants) {
     correct(all.iter_mut().map(|c| &mut c.standing), constants);
-    for comparison in &mut all {
+    for comparison in all {
         comparison.verdict = Comparison::verdict_of(&comparison.standing, constants);
     }
-    all
+}
+
+fn stands(ours: &Cell, theirs: &Cell, constants: &Constants, evidence: &[CompileEvidence]) -> Option<Standing> {
+    match misplaced(ours, evidence).or_else(|| misplaced(theirs, evidence)) {
+        Some(share) => Some(Standing::Misplaced { share }),
+        None => standing(ours, theirs, constants),
+    }
 }
 
 /// The share of a path's work that was seen on another device than its name says, where that is too much.

@@ -8,6 +8,7 @@ mod upgrade;
 pub use compile::Comparison;
 pub use document::SCHEMA;
 pub use summary::Summary;
+pub(crate) use summary::wrap;
 pub use upgrade::Upgraded;
 
 use crate::{
@@ -15,10 +16,10 @@ use crate::{
     capacity::Mix,
     constants::{Constants, Correction},
     matrix::Cell,
-    rules::{Bases, Warmup},
+    rules::{Bases, Warmup, warmups_in},
     warm::IdleCurve,
 };
-use phase_core::{BackendId, BoundaryMismatch, MeasurementBoundary};
+use phase_core::{BackendId, BoundaryMismatch, MeasurementBoundary, Mode, Phase, Shape};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -243,6 +244,26 @@ impl Policy {
         compile::compiles(self)
     }
 
+    /// Every comparison with the compiled times that pass their gate; `None` where none does.
+    pub(crate) fn routed(&self, verdicts: &[CompileVerdict]) -> Option<Vec<Comparison>> {
+        compile::routed(self, verdicts)
+    }
+
+    /// The steady compiled cell of a bucket, and its place among the cells.
+    pub(crate) fn compiled_cell(&self, backend: &BackendId, phase: Phase, shape: Shape) -> Option<(usize, &Cell)> {
+        compile::compiled_cell(self, backend, phase, shape)
+    }
+
+    /// Cold against steady of compiled paths.
+    pub(crate) fn compiled_warmups(&self) -> Vec<Warmup> {
+        warmups_in(&self.cells, &self.constants, |mode| mode == Mode::Compiled.as_str())
+    }
+
+    /// The mode in which `backend` takes routes where nothing is compiled, as cells name it.
+    pub fn mode(&self, backend: &BackendId) -> Option<&str> {
+        Some(self.phase_cells().find(|c| c.key.backend == *backend)?.key.mode.as_str())
+    }
+
     /// Whether the evidence that this policy states is what its runs' raw records say, read again.
     ///
     /// # Errors
@@ -361,4 +382,14 @@ pub enum CheckError {
         /// The backend.
         backend: BackendId,
     },
+}
+
+impl CheckError {
+    /// How many fields differ.
+    pub(crate) fn differing(&self) -> usize {
+        match self {
+            Self::Changed { mismatch, .. } => mismatch.fields.len(),
+            Self::UnknownBackend { .. } => usize::MAX,
+        }
+    }
 }

@@ -42,6 +42,8 @@ impl Summary<'_> {
         lines.push(format!("Time over that of {}, by phase and challenger:", policy.default_safe()));
         lines.extend(self.standings());
         lines.push(String::new());
+        lines.extend(self.compiling());
+        lines.push(String::new());
         lines.extend(self.cold());
         lines.push(String::new());
         let c = policy.constants();
@@ -92,6 +94,23 @@ impl Summary<'_> {
             .collect()
     }
 
+    fn compiling(&self) -> Vec<String> {
+        let verdicts = self.0.compiles();
+        let mut by: BTreeMap<(&BackendId, Phase, String), Vec<String>> = BTreeMap::new();
+        for v in &verdicts {
+            let yes = if v.reason.allows() { "yes" } else { "no" };
+            let at = size(v.phase, v.shape);
+            let at = if let Standing::Measured(ratio) = v.standing { format!("{at} {:.2}", ratio.ratio) } else { at };
+            by.entry((&v.backend, v.phase, format!("{yes}, {}", v.reason))).or_default().push(at);
+        }
+        let lines = by.into_iter().map(|((backend, phase, why), at)| format!("  {backend} {phase}: {why} ({})", at.join(", ")));
+        let lines: Vec<_> = lines.collect();
+        if lines.is_empty() {
+            return vec!["Compiled modes: not measured".to_owned()];
+        }
+        std::iter::once("Compiling, with compiled time over eager time:".to_owned()).chain(lines).collect()
+    }
+
     fn cold(&self) -> Vec<String> {
         let mut lines = vec!["Cold starts, the median over the steady one:".to_owned()];
         for w in self.0.warmups() {
@@ -123,7 +142,13 @@ fn bucket(c: &Comparison) -> String {
     let at = size(c.phase, c.shape);
     match c.standing {
         Standing::Measured(ratio) => format!("{at} {:.2}", ratio.ratio),
-        _ => at,
+        Standing::TooFewBlocks { blocks: 1 } => format!("{at} 1 block"),
+        Standing::TooFewBlocks { blocks } => format!("{at} {blocks} blocks"),
+        Standing::ContextsDiffer { .. } => format!("{at} contexts differ"),
+        Standing::Failures { .. } => format!("{at} calls failed"),
+        Standing::Misplaced { .. } => format!("{at} ran elsewhere"),
+        Standing::NotSteady { .. } => format!("{at} not steady"),
+        Standing::NoEnergy => at,
     }
 }
 
@@ -132,7 +157,7 @@ fn size(phase: Phase, Shape { batch, new_tokens, context }: Shape) -> String {
 }
 
 /// Writes one line as several, the later ones further in.
-fn wrap(f: &mut fmt::Formatter<'_>, line: &str) -> fmt::Result {
+pub(crate) fn wrap(f: &mut impl fmt::Write, line: &str) -> fmt::Result {
     let indent = line.len() - line.trim_start().len();
     let mut column = 0;
     for word in line.split_whitespace() {

@@ -29,6 +29,8 @@ pub(super) struct Arm {
     pub(super) energy: Option<Joules>,
     pub(super) warmth: Warmth,
     pub(super) compile: CompileReason,
+    /// Whether these are times of compiled calls.
+    pub(super) compiled: bool,
 }
 
 /// What slow calls take, over the median.
@@ -105,7 +107,8 @@ impl Arm {
             standing: comparison.map(|c| c.standing),
             energy: Joules::of(&cell.energy),
             warmth: warmup.map_or(Warmth::NotMeasured, |w| Warmth::from(*w)),
-            compile: found.compiles.get(&(key.backend.clone(), key.shape)).copied().unwrap_or(CompileReason::NoEvidence),
+            compile: found.compiles.get(&(&key.backend, key.phase, key.shape)).copied().unwrap_or(CompileReason::NoEvidence),
+            compiled: false,
         })
     }
 }

@@ -1,6 +1,13 @@
 //! One decision. Everything here runs on every request.
 
-use super::{Choice, Decision, Limits, Prediction, Router, Workload, estimate::Unpredicted, place::Place, request::Request, tables::Row};
+use super::{
+    Choice, Decision, LastCalls, Limits, Prediction, Rest, Router, Workload,
+    estimate::Unpredicted,
+    place::Place,
+    request::Request,
+    rest::{cooled, rest},
+    tables::Side,
+};
 use crate::{
     rules::{self, Class, CompileAdvice, CompileReason, Liveness, Outside, Reason, Selection},
     stats::real_size,
@@ -10,7 +17,19 @@ use phase_core::{BackendId, Energy, NoData, Phase, Shape};
 /// Where one phase of a request falls.
 pub(super) type Placed<'r> = Option<Result<Place<'r>, Outside>>;
 
+/// Decides for whom nobody has said when backends were last called.
+#[inline]
 pub(super) fn decide<'r>(router: &'r Router, workload: Workload, incumbent: Option<&BackendId>) -> Decision<'r> {
+    decide_with(router, workload, incumbent, None)
+}
+
+#[inline]
+pub(super) fn decide_with<'r>(
+    router: &'r Router,
+    workload: Workload,
+    incumbent: Option<&BackendId>,
+    calls: Option<(&LastCalls, u64)>,
+) -> Decision<'r> {
     let constants = router.policy.constants();
     let Workload { batch, new_tokens, .. } = workload;
     let steps = workload.decode_steps();
@@ -26,12 +45,20 @@ pub(super) fn decide<'r>(router: &'r Router, workload: Workload, incumbent: Opti
     };
     let (selection, limits) = if router.slo.is_none() { (selection, Limits::Unset) } else { request.within_limits(router, selection) };
     let selection = incumbent.and_then(|id| request.keep(router, selection, id)).unwrap_or(selection);
+    let (selection, rest) = match calls {
+        None => (selection, Rest::Unset),
+        Some((calls, now_ns)) => {
+            let idle = |index: usize| calls.idle_ns(&router.tables.backends[index], now_ns);
+            let selection = cooled(router, &request, selection, idle).unwrap_or(selection);
+            (selection, rest(router, &request, selection.index, idle(selection.index)))
+        }
+    };
     let chosen = selection.index;
-    let rows = [request.prefill, request.decode].map(|place| place.map(|p| p.nearest));
+    let sides = [request.prefill, request.decode].map(|place| place.map(|p| p.side));
     let compile = |place: Option<&Place<'_>>| place.map_or(CompileReason::NoEvidence, |p| p.compile(chosen));
     Decision {
         router,
-        rows,
+        sides,
         chosen,
         workload,
         class,
@@ -39,6 +66,7 @@ pub(super) fn decide<'r>(router: &'r Router, workload: Workload, incumbent: Opti
         route: choice(router, selection, None),
         compile: CompileAdvice::of(compile(request.prefill), compile(request.decode)),
         limits,
+        rest,
     }
 }
 
@@ -67,12 +95,12 @@ pub(super) fn predict_by_index(router: &Router, index: usize, workload: Workload
 pub(super) fn energy(router: &Router, backend: &BackendId, workload: Workload) -> Energy {
     let index = router.tables.backends.iter().position(|b| b == backend).filter(|i| router.tables.liveness[*i] != Liveness::Changed);
     let (prefill, decode) = places(router, workload);
-    let rows = [found(&prefill), found(&decode)].map(|place| place.map(|p| p.nearest));
-    index.map_or(Energy::NoData { reason: NoData::NotRecorded }, |index| energy_of(router, rows, index, workload))
+    let sides = [found(&prefill), found(&decode)].map(|place| place.map(|p| p.side));
+    index.map_or(Energy::NoData { reason: NoData::NotRecorded }, |index| energy_of(router, sides, index, workload))
 }
 
-pub(super) fn energy_of(router: &Router, rows: [Option<&Row>; 2], backend: usize, workload: Workload) -> Energy {
-    let places = rows.map(|row| Some(row?.arms[backend].as_ref()?.cell));
+pub(super) fn energy_of(router: &Router, sides: [Option<&Side>; 2], backend: usize, workload: Workload) -> Energy {
+    let places = sides.map(|side| Some(side?.arms[backend].as_ref()?.cell));
     if let Some(reason) = places.iter().flatten().find_map(|place| *router.energy_voids.get(*place)?) {
         return Energy::NoData { reason };
     }
@@ -136,7 +164,7 @@ pub(super) fn best<'r>(router: &'r Router, placed: &Placed<'r>) -> Choice<'r> {
     match placed {
         None => choice(router, Selection::default_safe(Reason::NoCell), None),
         Some(Err(outside)) => choice(router, Selection::default_safe(Reason::OutsideEnvelope(*outside)), None),
-        Some(Ok(place)) => choice(router, place.nearest.best, Some(place.nearest.shape)),
+        Some(Ok(place)) => choice(router, place.side.best, Some(place.shape)),
     }
 }
 

@@ -5,7 +5,8 @@ use super::{
     decide::{Placed, best, energy_of, found, places, predict_by_index},
     estimate::Estimate,
     request::Request,
-    tables::Row,
+    rest::Rest,
+    tables::Side,
 };
 use crate::{
     rules::{Class, CompileAdvice, Liveness, Reason, Warmth},
@@ -61,7 +62,7 @@ pub struct Decision<'r> {
     #[serde(skip)]
     pub(super) router: &'r Router,
     #[serde(skip)]
-    pub(super) rows: [Option<&'r Row>; 2],
+    pub(super) sides: [Option<&'r Side>; 2],
     #[serde(skip)]
     pub(super) chosen: usize,
     /// What was asked.
@@ -72,10 +73,12 @@ pub struct Decision<'r> {
     pub decode_fraction: Option<f64>,
     /// The backend for the whole request.
     pub route: Choice<'r>,
-    /// Whether to compile.
+    /// Whether to compile. Where it says so, route and predicted times are those of compiled calls.
     pub compile: CompileAdvice,
     /// Whether the routed backend keeps the limits.
     pub limits: Limits,
+    /// Whether the routed backend counts as cold: see [`Router::decide_after`].
+    pub rest: Rest,
 }
 
 /// Whether a route keeps the router's limits, by upper bounds.
@@ -111,15 +114,15 @@ impl<'r> Decision<'r> {
     /// What to warm before routing there, in the buckets that decide.
     pub fn warmup(&self) -> WarmupAdvice {
         let [prefill, decode] =
-            self.rows.map(|row| row.and_then(|r| r.arms[self.chosen].as_ref()).map_or(Warmth::NotMeasured, |arm| arm.warmth));
+            self.sides.map(|side| side.and_then(|s| s.arms[self.chosen].as_ref()).map_or(Warmth::NotMeasured, |arm| arm.warmth));
         WarmupAdvice { prefill, decode }
     }
 
     /// Energy of the request on the routed backend, from cells measured at its very prompt length and in its context
     /// bucket. Never interpolated.
     pub fn energy(&self) -> Energy {
-        let rows = if self.predicted().is_some() { self.rows } else { [None; 2] };
-        energy_of(self.router, rows, self.chosen, self.workload)
+        let sides = if self.predicted().is_some() { self.sides } else { [None; 2] };
+        energy_of(self.router, sides, self.chosen, self.workload)
     }
 
     /// Times on the routed backend; `None` outside of what was measured, or under another boundary. Worked out when it is
@@ -135,7 +138,7 @@ impl<'r> Decision<'r> {
 
     /// Ids of the cells that it rests on: of every backend, in the buckets that decide. Allocates.
     pub fn evidence(&self) -> Vec<String> {
-        let arms = self.rows.iter().flatten().flat_map(|row| &row.arms).flatten();
+        let arms = self.sides.iter().flatten().flat_map(|side| &side.arms).flatten();
         arms.map(|arm| self.router.policy.cells()[arm.cell].key.id()).collect()
     }
 
@@ -161,7 +164,7 @@ impl<'r> Decision<'r> {
 
 impl fmt::Debug for Decision<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { router: _, rows: _, chosen: _, workload, class, decode_fraction, route, compile, limits } = self;
+        let Self { router: _, sides: _, chosen: _, workload, class, decode_fraction, route, compile, limits, rest } = self;
         f.debug_struct("Decision")
             .field("workload", workload)
             .field("class", class)
@@ -173,6 +176,7 @@ impl fmt::Debug for Decision<'_> {
             .field("warmup", &self.warmup())
             .field("compile", compile)
             .field("limits", limits)
+            .field("rest", rest)
             .finish()
     }
 }

@@ -22,6 +22,18 @@ impl<'r> Decision<'r> {
     }
 }
 
+impl Explanation<'_, '_> {
+    /// For a terminal: the same in lines of 80 columns.
+    pub fn wrapped(&self) -> String {
+        let mut text = String::new();
+        for line in self.to_string().lines() {
+            // Writing to a string can't fail.
+            let _ = crate::policy::wrap(&mut text, line);
+        }
+        text
+    }
+}
+
 impl fmt::Display for Explanation<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let d = self.0;
@@ -52,9 +64,11 @@ impl fmt::Display for Explanation<'_, '_> {
         }
         match d.predicted() {
             Some(p) => {
-                write!(f, "Predicted on {}: prefill {}", d.route.backend, Time(&p.prefill))?;
+                let mode = |compiled| if compiled { " compiled" } else { "" };
+                write!(f, "Predicted on {}: prefill{} {}", d.route.backend, mode(d.compile.prefill), Time(&p.prefill))?;
                 if let Some(step) = &p.decode_step {
-                    write!(f, ", {} decode steps of {}, together {}", p.decode_steps, Time(step), Time(&p.total))?;
+                    let (steps, mode) = (p.decode_steps, mode(d.compile.decode));
+                    write!(f, ", {steps}{mode} decode steps of {}, together {}", Time(step), Time(&p.total))?;
                 }
                 writeln!(f, ". Sampling and streaming are not in it.")?;
             }
@@ -62,6 +76,9 @@ impl fmt::Display for Explanation<'_, '_> {
         }
         for (name, choice) in [("Prefill", &d.prefill()), ("Decode", &d.decode())] {
             writeln!(f, "{name} by itself: {}{}.", Reasoned(choice), Bucket(choice.bucket))?;
+        }
+        if d.rest != super::Rest::Unset {
+            writeln!(f, "Rest of {}: {}.", d.route.backend, d.rest)?;
         }
         self.warmup(f)?;
         let compile = d.compile;
@@ -113,7 +130,7 @@ impl Explanation<'_, '_> {
 
     fn evidence(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let policy = self.0.router.policy();
-        for arm in self.0.rows.iter().flatten().flat_map(|row| &row.arms).flatten() {
+        for arm in self.0.sides.iter().flatten().flat_map(|side| &side.arms).flatten() {
             let cell = &policy.cells()[arm.cell];
             let median = cell.time.map_or(f64::NAN, |t| t.median_ns);
             writeln!(
@@ -170,6 +187,9 @@ impl fmt::Display for Reasoned<'_, '_> {
             Reason::Failures { failed, calls } => write!(f, "{backend}, by default: {against} failed {failed} of {calls} calls"),
             Reason::ContextsDiffer { ours, theirs } => {
                 write!(f, "{backend}, by default: {against} was measured at context {ours}, it at {theirs}")
+            }
+            Reason::Cooled { extra_ns } => {
+                write!(f, "{backend}, by default: {against} is cold, and its first calls take {} more", Nanos(*extra_ns))
             }
             Reason::Misplaced { share } => {
                 write!(

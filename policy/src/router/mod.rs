@@ -9,6 +9,7 @@ mod explain;
 mod objective;
 mod place;
 mod request;
+mod rest;
 mod scale;
 mod shared;
 mod tables;
@@ -20,6 +21,7 @@ pub use expectation::{Expectation, Expected};
 pub use explain::Explanation;
 pub(crate) use explain::Nanos;
 pub use objective::{Objective, ObjectiveError};
+pub use rest::{LastCalls, Rest};
 pub use shared::{Present, SharedRouter};
 pub use tiers::{ModelTier, TierDecision, TierError, TierReason, TieredRouter};
 
@@ -177,6 +179,13 @@ impl Router {
     /// the policy's hysteresis. An incumbent that does not run, or does not keep the limits, keeps nothing.
     pub fn decide_keeping(&self, workload: &Workload, incumbent: &BackendId) -> Decision<'_> {
         decide::decide(self, *workload, Some(incumbent))
+    }
+
+    /// As [`decide`](Self::decide), with the time since each backend's last call: [`Decision::rest`] says whether the routed
+    /// one counts as cold, by measured idle curves and cold calls, and a winner whose first calls would take more than it gains
+    /// leaves the request to the default-safe backend. Neither locks nor allocates.
+    pub fn decide_after(&self, workload: &Workload, calls: &LastCalls, now_ns: u64) -> Decision<'_> {
+        decide::decide_with(self, *workload, None, Some((calls, now_ns)))
     }
 
     /// What `workload` takes on `backend`, whoever is routed to.

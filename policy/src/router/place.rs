@@ -3,13 +3,14 @@
 use super::{
     arm::{Arm, Slope},
     estimate::{Basis, Estimate},
-    tables::Row,
+    tables::Side,
 };
 use crate::{
     Percentile,
     rules::{CompileReason, Standing},
     stats::Interval,
 };
+use phase_core::Shape;
 
 /// Where a length falls in a grid.
 #[derive(Clone, Copy, Debug)]
@@ -18,9 +19,11 @@ pub(super) struct Place<'t> {
     /// Whether a longer call than measured is scaled per token.
     pub(super) scales: bool,
     /// The bucket that decides: the nearest by ratio.
-    pub(super) nearest: &'t Row,
+    pub(super) shape: Shape,
+    /// What was measured there, compiled where that holds for this length.
+    pub(super) side: &'t Side,
     /// The bucket at or below, where there is one.
-    pub(super) below: Option<&'t Row>,
+    pub(super) below: Option<&'t Side>,
 }
 
 impl<'t> Place<'t> {
@@ -36,7 +39,7 @@ impl<'t> Place<'t> {
     /// The bucket that stands for the length where no line does: the factor is 1 unless it is scaled.
     #[inline]
     fn single(&self, backend: usize) -> Option<(&'t Arm, f64, Basis)> {
-        let arm = self.nearest.arms[backend].as_ref()?;
+        let arm = self.side.arms[backend].as_ref()?;
         #[expect(clippy::float_cmp, reason = "both are whole numbers or halves")]
         let here = self.length == arm.length;
         Some(match (here, self.scales && self.length > arm.length) {
@@ -87,7 +90,7 @@ impl<'t> Place<'t> {
     /// compiled prefill elsewhere may be compiled again, or run otherwise.
     #[inline]
     pub(super) fn compile(&self, backend: usize) -> CompileReason {
-        let Some(arm) = self.nearest.arms[backend].as_ref() else { return CompileReason::NoEvidence };
+        let Some(arm) = self.side.arms[backend].as_ref() else { return CompileReason::NoEvidence };
         #[expect(clippy::float_cmp, reason = "both are whole numbers")]
         let elsewhere = self.scales && self.length != arm.length;
         if elsewhere && arm.compile.allows() { CompileReason::ShapeOutside } else { arm.compile }
@@ -96,6 +99,6 @@ impl<'t> Place<'t> {
     /// How `backend` stands against the default in the bucket that decides.
     #[inline]
     pub(super) fn standing(&self, backend: usize) -> Option<&'t Standing> {
-        self.nearest.arms[backend].as_ref()?.standing.as_ref()
+        self.side.arms[backend].as_ref()?.standing.as_ref()
     }
 }

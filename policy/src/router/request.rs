@@ -100,7 +100,7 @@ impl Request<'_, '_> {
 
     /// Energy of the whole request in the buckets that decide.
     fn joules(&self, backend: usize) -> Option<Joules> {
-        let of = |place: Option<&Place<'_>>| place?.nearest.arms[backend].as_ref()?.energy;
+        let of = |place: Option<&Place<'_>>| place?.side.arms[backend].as_ref()?.energy;
         let prefill = of(self.prefill)?;
         if self.steps == 0.0 { Some(prefill) } else { Some(prefill.and(of(self.decode)?, self.steps)) }
     }

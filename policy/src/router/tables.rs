@@ -38,22 +38,34 @@ pub(super) struct Table {
 /// Batches below this are looked up by number.
 const SMALL: usize = 256;
 
-/// Comparisons and warm-ups of one phase, by backend and shape.
+/// Comparisons and warm-ups of one phase, by backend and shape: in the modes that backends have without compiling, or in
+/// those that the gate leaves.
 pub(super) struct Found<'p> {
     pub(super) comparisons: HashMap<(&'p BackendId, Shape), &'p Comparison>,
     pub(super) warmups: HashMap<(&'p BackendId, Shape), &'p Warmup>,
-    pub(super) compiles: HashMap<(BackendId, Shape), CompileReason>,
+    pub(super) compiles: &'p HashMap<(&'p BackendId, Phase, Shape), CompileReason>,
 }
 
 impl<'p> Found<'p> {
-    fn new(policy: &'p Policy, phase: Phase) -> Self {
-        let compiles = policy.compiles().into_iter().filter(|c| c.phase == phase);
+    fn new(
+        phase: Phase,
+        comparisons: &'p [Comparison],
+        warmups: &'p [Warmup],
+        compiles: &'p HashMap<(&'p BackendId, Phase, Shape), CompileReason>,
+    ) -> Self {
         Self {
-            compiles: compiles.map(|c| ((c.backend, c.shape), c.reason)).collect(),
-            comparisons: policy.comparisons().iter().filter(|c| c.phase == phase).map(|c| ((&c.challenger, c.shape), c)).collect(),
-            warmups: policy.warmups().iter().filter(|w| w.phase == phase).map(|w| ((&w.backend, w.shape), w)).collect(),
+            compiles,
+            comparisons: comparisons.iter().filter(|c| c.phase == phase).map(|c| ((&c.challenger, c.shape), c)).collect(),
+            warmups: warmups.iter().filter(|w| w.phase == phase).map(|w| ((&w.backend, w.shape), w)).collect(),
         }
     }
+}
+
+/// What each backend did in one bucket, in the order of [`Tables::backends`], and who is best by it.
+#[derive(Clone, Debug)]
+pub(super) struct Side {
+    pub(super) best: Selection,
+    pub(super) arms: Vec<Option<Arm>>,
 }
 
 /// One batch: rows ordered by length.
@@ -69,14 +81,15 @@ struct Grid {
     span: (usize, usize),
 }
 
-/// One bucket: what each backend did there, in the order of [`Tables::backends`].
+/// One bucket.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub(super) shape: Shape,
-    /// Who is best in this bucket.
-    pub(super) best: Selection,
     length: f64,
-    pub(super) arms: Vec<Option<Arm>>,
+    /// In decode with the compiled times that pass their gate; in prefill without any.
+    pub(super) side: Side,
+    /// In prefill, with the compiled times that pass their gate: they hold for the very length that was proven and measured.
+    pub(super) exact: Option<Side>,
 }
 
 impl Tables {
@@ -84,12 +97,20 @@ impl Tables {
         let default = policy.default_safe();
         let challengers = policy.backends().filter(|id| *id != default);
         let backends: Vec<_> = std::iter::once(default).chain(challengers).cloned().collect();
+        let verdicts = policy.compiles();
+        let compiles = verdicts.iter().map(|c| ((&c.backend, c.phase, c.shape), c.reason)).collect();
+        let (routed, compiled_warmups) = (policy.routed(&verdicts), policy.compiled_warmups());
+        let table = |phase| {
+            let eager = Found::new(phase, policy.comparisons(), policy.warmups(), &compiles);
+            let routed = routed.as_ref().map(|routed| Found::new(phase, routed, &compiled_warmups, &compiles));
+            Table::new(policy, &backends, phase, &eager, routed.as_ref())
+        };
         let tables = Self {
             liveness: vec![Liveness::Live; backends.len()],
             edges: Edges::of(policy.constants().rope),
             scale: Scale::Time(vec![1.0; backends.len()]),
-            prefill: Table::new(policy, &backends, Phase::Prefill),
-            decode: Table::new(policy, &backends, Phase::Decode),
+            prefill: table(Phase::Prefill),
+            decode: table(Phase::Decode),
             backends,
         };
         let everybody = tables.liveness.clone();
@@ -110,29 +131,30 @@ impl Tables {
 
     /// Takes the energies of the cells that `holds` is false for out of every decision.
     pub(super) fn with_energies(mut self, holds: impl Fn(usize) -> bool, constants: &Constants) -> Self {
-        for arm in self.rows_mut().flat_map(|row| row.arms.iter_mut().flatten()).filter(|arm| !holds(arm.cell)) {
+        for arm in self.sides_mut().flat_map(|side| side.arms.iter_mut().flatten()).filter(|arm| !holds(arm.cell)) {
             arm.energy = None;
         }
         self.choose(constants);
         self
     }
 
-    fn rows_mut(&mut self) -> impl Iterator<Item = &mut Row> {
-        [&mut self.prefill, &mut self.decode].into_iter().flat_map(|t| &mut t.grids).flat_map(|g| &mut g.rows)
+    fn sides_mut(&mut self) -> impl Iterator<Item = &mut Side> {
+        let rows = [&mut self.prefill, &mut self.decode].into_iter().flat_map(|t| &mut t.grids).flat_map(|g| &mut g.rows);
+        rows.flat_map(|row| std::iter::once(&mut row.side).chain(&mut row.exact))
     }
 
     /// Works out who is best in each bucket.
     fn choose(&mut self, constants: &Constants) {
-        for row in [&mut self.prefill, &mut self.decode].into_iter().flat_map(|t| &mut t.grids).flat_map(|g| &mut g.rows) {
-            row.best = row.select(&self.liveness, &self.scale, self.edges, constants);
+        let (liveness, scale, edges) = (self.liveness.clone(), self.scale.clone(), self.edges);
+        for side in self.sides_mut() {
+            side.best = side.select(&liveness, &scale, edges, constants);
         }
     }
 }
 
 impl Table {
-    fn new(policy: &Policy, backends: &[BackendId], phase: Phase) -> Self {
+    fn new(policy: &Policy, backends: &[BackendId], phase: Phase, eager: &Found<'_>, routed: Option<&Found<'_>>) -> Self {
         let mut by_shape: BTreeMap<Shape, Row> = BTreeMap::new();
-        let found = Found::new(policy, phase);
         let bases = Bases::of(policy.cells());
         for (index, cell) in policy.cells().iter().enumerate() {
             let key = &cell.key;
@@ -142,15 +164,19 @@ impl Table {
                 continue;
             }
             let backend = backends.iter().position(|b| *b == key.backend);
-            let (Some(arm), Some(backend)) = (Arm::new(&found, index, cell), backend) else { continue };
+            let (Some(arm), Some(backend)) = (Arm::new(eager, index, cell), backend) else { continue };
             let row = by_shape.entry(key.shape).or_insert_with(|| Row::new(key.shape, arm.length, backends.len()));
             if backend == 0 {
                 row.length = arm.length;
             }
-            row.arms[backend] = Some(arm);
+            row.side.arms[backend] = Some(arm);
         }
         let mut rows: Vec<Row> = by_shape.into_values().collect();
-        rows.iter_mut().for_each(|row| row.keep_comparable_energies(policy));
+        if let Some(routed) = routed {
+            rows.iter_mut().for_each(|row| row.compile(policy, backends, phase, routed));
+        }
+        let sides = rows.iter_mut().flat_map(|row| std::iter::once(&mut row.side).chain(&mut row.exact));
+        sides.for_each(|side| side.keep_comparable_energies(policy));
         rows.sort_by(|a, b| a.shape.batch.cmp(&b.shape.batch).then(a.length.total_cmp(&b.length)));
         let grids: Vec<_> = rows.chunk_by(|a, b| a.shape.batch == b.shape.batch).map(|rows| Grid::new(policy, rows.to_vec())).collect();
         let mut small = vec![None; SMALL];
@@ -198,7 +224,9 @@ impl Table {
             (Some(only), None) | (None, Some(only)) => only,
             (None, None) => return None,
         };
-        Some(Ok(Place { length, scales: prefill, nearest, below }))
+        #[expect(clippy::float_cmp, reason = "both are whole numbers")]
+        let side = nearest.exact.as_ref().filter(|_| length == nearest.length).unwrap_or(&nearest.side);
+        Some(Ok(Place { length, scales: prefill, shape: nearest.shape, side, below: below.map(|row| &row.side) }))
     }
 }
 
@@ -228,14 +256,15 @@ impl Grid {
         let batch = rows.first().map_or(0, |r| r.shape.batch);
         for i in 0..rows.len() {
             let (shorter, longer) = rows.split_at_mut(i + 1);
-            for (backend, arm) in shorter[i].arms.iter_mut().enumerate() {
-                let next = longer.first().and_then(|row| row.arms[backend]);
-                if let Some((arm, next)) = arm.as_mut().zip(next) {
+            for (backend, arm) in shorter[i].side.arms.iter_mut().enumerate() {
+                let next = longer.first().and_then(|row| row.side.arms[backend]);
+                // No line leads from a compiled time to an eager one.
+                if let Some((arm, next)) = arm.as_mut().zip(next).filter(|(arm, next)| arm.compiled == next.compiled) {
                     arm.slope = Slope::between(arm, &next);
                 }
             }
         }
-        let arms = rows.iter().flat_map(|r| &r.arms).flatten();
+        let arms = rows.iter().flat_map(|r| &r.side.arms).flatten();
         let measured = arms.map(|arm| {
             let cell = &policy.cells()[arm.cell];
             match (cell.key.phase, cell.contexts) {
@@ -258,9 +287,31 @@ impl Grid {
 
 impl Row {
     fn new(shape: Shape, length: f64, backends: usize) -> Self {
-        Self { shape, best: Selection::default_safe(Reason::NoCell), length, arms: vec![None; backends] }
+        let side = Side { best: Selection::default_safe(Reason::NoCell), arms: vec![None; backends] };
+        Self { shape, length, side, exact: None }
     }
 
+    /// Brings in the compiled times that pass their gate, and how all stand with them.
+    fn compile(&mut self, policy: &Policy, backends: &[BackendId], phase: Phase, routed: &Found<'_>) {
+        let passes = |backend| routed.compiles.get(&(backend, phase, self.shape)).is_some_and(|reason| reason.allows());
+        if !backends.iter().any(passes) {
+            return;
+        }
+        let mut side = self.side.clone();
+        for (backend, arm) in backends.iter().zip(&mut side.arms) {
+            if passes(backend)
+                && let Some((index, cell)) = policy.compiled_cell(backend, phase, self.shape)
+            {
+                *arm = Arm::new(routed, index, cell).map(|arm| Arm { compiled: true, ..arm });
+            } else if let Some(arm) = arm {
+                arm.standing = routed.comparisons.get(&(backend, self.shape)).map(|c| c.standing);
+            }
+        }
+        if phase == Phase::Decode { self.side = side } else { self.exact = Some(side) }
+    }
+}
+
+impl Side {
     /// Energies of another perimeter than the default's say nothing against it.
     fn keep_comparable_energies(&mut self, policy: &Policy) {
         let basis = |arm: &Arm| policy.cells()[arm.cell].energy_basis.as_ref();

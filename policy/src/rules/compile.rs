@@ -1,5 +1,5 @@
 //! "Compile prefill only, and only with compiler-real evidence and stable shapes; keep decode eager unless a measured
-//! decode win exists, without shifting tail latency." Routes are decided by the eager times; what is compiled comes on top.
+//! decode win exists, without shifting tail latency." What passes goes into routes with its compiled times; all else is eager.
 
 use crate::{
     CompileEvidence, DEFAULT_MODE, Level,
@@ -8,9 +8,12 @@ use crate::{
     rules::Standing,
     stats::{Edges, Verdict},
 };
-use phase_core::{BackendId, Mode, Phase, Shape};
+use phase_core::{BackendId, MeasurementBoundary, Mode, Phase, Shape};
 use serde::Serialize;
-use std::{collections::BTreeSet, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 /// Whether to compile each phase on the routed backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -53,6 +56,8 @@ pub enum CompileReason {
     NotMeasured,
     /// No record speaks of such calls, or the request's shape is not one of those that were measured.
     ShapeOutside,
+    /// Compiled and eager were measured under boundaries that differ in more than the mode.
+    OtherBoundary,
     /// Faster at the median, slower at the tail.
     TailLonger,
     /// Too few calls for a bound of the tail, which decode needs: 459 each.
@@ -76,6 +81,7 @@ impl fmt::Display for CompileReason {
             Self::NoEffect => "no measured effect beyond the tie region",
             Self::NoEvidence => "no compiler evidence was recorded, and a label is none",
             Self::NotMeasured => "compiled and eager were not both measured here",
+            Self::OtherBoundary => "compiled and eager were measured under boundaries that differ in more than the mode",
             Self::ShapeOutside => "this shape is not among those that were proven and measured",
             Self::TailLonger => "faster at the median, but with a longer tail",
             Self::TailUnknown => "too few calls for a bound of the tail",
@@ -106,7 +112,7 @@ pub struct CompileVerdict {
 
 /// One verdict for each steady compiled cell with an eager one beside it.
 pub(crate) fn verdicts(
-    cells: &[Cell],
+    (cells, boundaries): (&[Cell], &BTreeMap<String, MeasurementBoundary>),
     evidence: &[CompileEvidence],
     constants: &Constants,
     standing: impl Fn(&Cell, &Cell) -> Option<Standing>,
@@ -124,10 +130,16 @@ pub(crate) fn verdicts(
     correct(&mut pairs.iter_mut().map(|(.., standing)| standing).collect::<Vec<_>>());
     let judged = pairs.into_iter().map(|(ours, theirs, standing)| {
         let (level, reason) = judge(ours, theirs, &standing, evidence, constants);
+        let alike = boundaries.get(&ours.boundary).zip(boundaries.get(&theirs.boundary)).is_some_and(|(a, b)| only_mode_differs(a, b));
+        let reason = if reason.allows() && !alike { CompileReason::OtherBoundary } else { reason };
         let CellKey { backend, phase, shape, .. } = ours.key.clone();
         CompileVerdict { backend, phase, shape, level, standing, reason, cells: [ours.key.id(), theirs.key.id()] }
     });
     judged.collect()
+}
+
+fn only_mode_differs(a: &MeasurementBoundary, b: &MeasurementBoundary) -> bool {
+    a.same(b).err().is_none_or(|mismatch| mismatch.fields.iter().all(|d| d.field == "runtime.mode"))
 }
 
 fn judge(ours: &Cell, theirs: &Cell, standing: &Standing, evidence: &[CompileEvidence], constants: &Constants) -> (Level, CompileReason) {

@@ -77,6 +77,11 @@ pub enum Reason {
         /// The default's.
         theirs: usize,
     },
+    /// Default-safe: the challenger is cold, and what its first calls take more leaves nothing of its advantage.
+    Cooled {
+        /// What they take more.
+        extra_ns: f64,
+    },
     /// Default-safe: the challenger fails too often.
     Failures {
         /// Failed calls.
@@ -135,10 +140,11 @@ pub enum Reason {
 
 impl Reason {
     /// What [`as_str`](Self::as_str) can say, ordered: for counters.
-    pub const NAMES: [&'static str; 16] = [
+    pub const NAMES: [&'static str; 17] = [
         "ambiguous",
         "boundary_changed",
         "contexts_differ",
+        "cooled",
         "failures",
         "incumbent",
         "keeps_limits",
@@ -160,19 +166,20 @@ impl Reason {
             Self::Ambiguous { .. } => 0,
             Self::BoundaryChanged => 1,
             Self::ContextsDiffer { .. } => 2,
-            Self::Failures { .. } => 3,
-            Self::Incumbent { .. } => 4,
-            Self::KeepsLimits => 5,
-            Self::Misplaced { .. } => 6,
-            Self::NoCell => 7,
-            Self::NoEnergy => 8,
-            Self::NotLive => 9,
-            Self::NotSteady { .. } => 10,
-            Self::OnlyBackend => 11,
-            Self::OutsideEnvelope(_) => 12,
-            Self::Tie { .. } => 13,
-            Self::TooFewBlocks { .. } => 14,
-            Self::Winner { .. } => 15,
+            Self::Cooled { .. } => 3,
+            Self::Failures { .. } => 4,
+            Self::Incumbent { .. } => 5,
+            Self::KeepsLimits => 6,
+            Self::Misplaced { .. } => 7,
+            Self::NoCell => 8,
+            Self::NoEnergy => 9,
+            Self::NotLive => 10,
+            Self::NotSteady { .. } => 11,
+            Self::OnlyBackend => 12,
+            Self::OutsideEnvelope(_) => 13,
+            Self::Tie { .. } => 14,
+            Self::TooFewBlocks { .. } => 15,
+            Self::Winner { .. } => 16,
         }]
     }
 }

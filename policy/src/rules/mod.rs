@@ -25,7 +25,7 @@ pub(crate) use compile::{Bases, may_route, verdicts as compile_verdicts};
 pub(crate) use default_safe::{Candidate, Liveness, Selection, select};
 pub(crate) use energy::request as request_energy;
 pub(crate) use prefill_heavy::standing as prefill_heavy_standing;
-pub(crate) use warmup::warmups;
+pub(crate) use warmup::{warmups, warmups_in};
 
 use crate::constants::Constants;
 use serde::{Deserialize, Serialize};

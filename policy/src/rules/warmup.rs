@@ -76,7 +76,12 @@ impl From<&Warmup> for Warmth {
 
 /// One entry for each cold cell with a steady cell of the same bucket.
 pub(crate) fn warmups(cells: &[Cell], constants: &Constants) -> Vec<Warmup> {
-    let routable = |c: &&Cell| c.key.phase != Phase::Request && super::may_route(&c.key.mode);
+    warmups_in(cells, constants, super::may_route)
+}
+
+/// As [`warmups`], of the modes that `counts`.
+pub(crate) fn warmups_in(cells: &[Cell], constants: &Constants, counts: impl Fn(&str) -> bool) -> Vec<Warmup> {
+    let routable = |c: &&Cell| c.key.phase != Phase::Request && counts(&c.key.mode);
     let cold = cells.iter().filter(routable).filter(|c| c.key.regime == RegimeClass::Cold);
     cold.filter_map(|cold| {
         let wanted = CellKey { regime: RegimeClass::Steady, ..cold.key.clone() };

@@ -1,6 +1,6 @@
 //! What to run before requests are routed: the exact phases and shapes, and a function that runs them.
 
-use crate::{Router, TieredRouter, Workload, constants::WARMUP_CALLS};
+use crate::{LastCalls, Router, TieredRouter, Workload, constants::WARMUP_CALLS};
 use phase_core::{BackendId, CacheSpec, KvCache as _, Logits, Model, Phase, PromptBatch, Shape, TokenId};
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt};
@@ -84,6 +84,18 @@ impl WarmupPlan {
         }
         let call = |((backend, phase, shape), purpose)| WarmupCall { backend, phase, shape, calls: WARMUP_CALLS, purpose };
         Self(calls.into_iter().map(call).collect())
+    }
+
+    /// The calls that are due at `now_ns`: of those backends that count as cold, because they were never called or have been
+    /// idle for longer than the time after which they were measured to cool.
+    #[must_use]
+    pub fn due(&self, router: &Router, calls: &LastCalls, now_ns: u64) -> Self {
+        let cooled = |backend: &BackendId, idle: u64| {
+            let curves = router.policy().idle_curves().iter().filter(|c| c.backend == *backend);
+            curves.filter_map(|c| c.cools_after_ns).any(|cools| cools <= idle)
+        };
+        let due = |call: &&WarmupCall| calls.idle_ns(&call.backend, now_ns).is_none_or(|idle| cooled(&call.backend, idle));
+        Self(self.0.iter().filter(due).cloned().collect())
     }
 
     /// All calls: by backend, prefill before decode, small before large.

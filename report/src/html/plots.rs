@@ -99,7 +99,7 @@ fn roofline(report: &Report) -> Result<Option<Value>, ReportError> {
         groups.entry((place(report, &p.arm), p.phase == Phase::Decode)).or_default().push(point);
     }
     let series = groups.into_iter().map(|((place, open), points)| Series { place, joined: false, open, points }).collect();
-    let rules = section.roof.map(|roof| {
+    let rules = section.roofs.iter().map(|roof| {
         let xs = || section.points.iter().map(|p| p.intensity);
         let ridge = roof.gigaflops_per_s / roof.gigabytes_per_s;
         let (low, high) = (xs().fold(ridge, f64::min) / 1.2, xs().fold(ridge, f64::max) * 1.2);
@@ -111,7 +111,7 @@ fn roofline(report: &Report) -> Result<Option<Value>, ReportError> {
         log_x: true,
         log_y: true,
         series,
-        rules: rules.into_iter().collect(),
+        rules: rules.collect(),
         ..Plot::default()
     };
     Ok(panel("GFLOP/s. Filled: prefill. Open: decode.".to_owned(), plot.svg()?))

@@ -150,7 +150,11 @@ pub(super) fn roofline(report: &Report) -> String {
     if table.is_empty() {
         return "## Roofline\n\nno_data: the backends do not tell their work, or no cell was measured.\n".to_owned();
     }
-    format!("## Roofline\n\nCeiling: {}.\n\n{table}", section.source)
+    let roofs = section.roofs.iter().map(|r| {
+        let device = r.device.as_ref().map_or_else(String::new, |d| format!("{d}: "));
+        format!("{device}{} GB/s, {} GFLOP/s; ", digits(r.gigabytes_per_s), digits(r.gigaflops_per_s))
+    });
+    format!("## Roofline\n\nCeiling: {}{}.\n\n{table}", roofs.collect::<String>(), section.source)
 }
 
 pub(super) fn parts(report: &Report) -> String {

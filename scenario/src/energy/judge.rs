@@ -77,6 +77,10 @@ impl<'a> Heard<'a> {
         if let Some(error) = &self.sitting.meter_error {
             return nothing(NoData::NotRecorded, Some(error.clone()));
         }
+        if windows.len() < LEAST_WINDOWS as usize && self.sitting.out_of_time {
+            let note = format!("{} of its windows were made when the run's time ended", windows.len());
+            return nothing(NoData::NotRecorded, Some(note));
+        }
         if windows.len() < LEAST_WINDOWS as usize && !drifted.is_empty() {
             return nothing(NoData::ThermalDrift, Some(format!("{} of its windows drifted", drifted.len())));
         }
@@ -265,11 +269,12 @@ fn cell(heard: &[Heard<'_>], plan: &EnergyPlan, manifest: &Manifest, matrix: Opt
     let key = CellKey::new(arm.backend.clone(), arm.mode.as_str(), phase, shape, RegimeClass::Steady);
     let boundary = manifest.backend(arm).and_then(|b| b.boundary.as_ref()).and_then(|id| manifest.boundaries.get(id));
     let sensors = boundary.map_or_else(Vec::new, |b| covering(&plan.sensors, &b.stack));
+    let of_call = |h: &&Heard<'_>| h.sitting.replayed().is_some_and(|(replayed, _)| replayed == call);
     let sat = |h: &&Heard<'_>| {
-        h.sitting.replayed().is_some_and(|(replayed, _)| replayed == call)
-            && (h.sitting.windows.iter().any(|w| w.backend == *arm) || h.sitting.failures.iter().any(|f| f.backend == *arm))
+        of_call(h) && (h.sitting.windows.iter().any(|w| w.backend == *arm) || h.sitting.failures.iter().any(|f| f.backend == *arm))
     };
-    let last = heard.iter().rfind(sat);
+    // One that the clock cut short says less than the one before it.
+    let last = heard.iter().rfind(|h| sat(h) && !h.sitting.out_of_time).or_else(|| heard.iter().rfind(sat));
     let mut made = EnergyCell {
         cell: key.id(),
         backend: arm.clone(),
@@ -292,6 +297,9 @@ fn cell(heard: &[Heard<'_>], plan: &EnergyPlan, manifest: &Manifest, matrix: Opt
         let reason = plan.reason.unwrap_or(if sensors.is_empty() { NoData::NoSource } else { NoData::NotRecorded });
         made.energy = Energy::NoData { reason };
         made.window = made.energy.clone();
+        if !sensors.is_empty() && heard.iter().any(|h| of_call(&h) && h.sitting.out_of_time) {
+            made.notes.push("no time was left for it in the run's budget".to_owned());
+        }
         return made;
     };
     let Found { window, single, active, call_s, cross_check, notes, floor: _ } = h.found(arm, &sensors);

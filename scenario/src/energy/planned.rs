@@ -25,12 +25,16 @@ pub struct EnergyOptions {
     /// Time after work before a device is taken to be quiet, seconds; the same kind of work before a window that does not
     /// count takes as long.
     pub settle_s: f64,
+    /// The run ends about so many seconds after it began: windows become shorter for it, each call is sat for once, and calls
+    /// that no time is left for have no energy. `None` takes as long as it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_s: Option<f64>,
 }
 
 impl Default for EnergyOptions {
     /// Five percent, in at least five windows of five seconds, twice at most.
     fn default() -> Self {
-        Self { accuracy: 0.05, window_s: 5.0, windows: 5, attempts: 2, rest_s: 2.0, settle_s: 1.0 }
+        Self { accuracy: 0.05, window_s: 5.0, windows: 5, attempts: 2, rest_s: 2.0, settle_s: 1.0, budget_s: None }
     }
 }
 
@@ -54,7 +58,20 @@ impl EnergyOptions {
         #[expect(clippy::cast_precision_loss, reason = "a handful of backends and calls")]
         let (calls, backends) = (calls(plan).len() as f64, plan.backends.len() as f64);
         let each = 3.0 * self.settle_s + f64::from(self.windows.max(5)) * (self.window_s + self.settle_s);
-        Duration::from_secs_f64(calls * (backends * each + 2.0 * (self.settle_s + self.rest_s)))
+        let all = calls * (backends * each + 2.0 * (self.settle_s + self.rest_s));
+        Duration::from_secs_f64(self.budget_s.map_or(all, |budget_s| all.min(budget_s)))
+    }
+
+    /// The options for a run that ends about `seconds` after it began.
+    ///
+    /// # Errors
+    /// [`ScenarioError::Plan`] for a time that is not positive, or over a day.
+    pub fn with_budget_s(mut self, seconds: f64) -> Result<Self, ScenarioError> {
+        if !(seconds > 0.0 && seconds <= 86_400.0) {
+            return Err(ScenarioError::plan(format!("a budget of {seconds} s: more than 0 and at most a day are possible")));
+        }
+        self.budget_s = Some(seconds);
+        Ok(self)
     }
 
     /// The options with another accuracy.

@@ -2,7 +2,7 @@
 
 use super::{
     DeviceState, EnergyOptions, EnergySensorEntry, EnergySitting, Meter, MeterError, ReplayedWindow, Rest, SittingFailure, SittingKind,
-    planned::Call, replay::Replayer, stored::SittingCall,
+    budget::Fit, planned::Call, replay::Replayer, stored::SittingCall,
 };
 use crate::{
     Plan,
@@ -53,6 +53,8 @@ pub(super) struct Sitter<'a> {
     pub(super) sensors: &'a [EnergySensorEntry],
     pub(super) models: Vec<SensorModel>,
     pub(super) options: EnergyOptions,
+    /// When this sitting has to be over, where the run has a budget.
+    pub(super) until: Option<Timestamp>,
 }
 
 /// A guest at work.
@@ -124,11 +126,20 @@ impl Sitter<'_> {
         random: &mut Random,
         cancel: &AtomicBool,
     ) -> Result<(), Cancelled> {
+        let mut longest_round = Duration::ZERO;
         for round in 0..self.options.windows.max(LEAST_WINDOWS) + MORE_ROUNDS {
+            let begun = self.clock.now();
             let full = |seat: &Seat| counted(&sitting.windows, &seat.guest.arm) >= self.options.windows.max(LEAST_WINDOWS) as usize;
             let mut order: Vec<usize> = (0..seats.len()).filter(|i| !full(&seats[*i])).collect();
             random.shuffle(&mut order);
             let mut gone = Vec::new();
+            // Windows in place of others are made only where everything after them still fits.
+            let planned = round < self.options.windows.max(LEAST_WINDOWS);
+            let after_s = if planned { 0.0 } else { self.settling_s() + self.rest_s() };
+            if !order.is_empty() && !self.has_time_for(longest_round.as_secs_f64() + after_s) {
+                sitting.out_of_time = seats.iter().any(|seat| !full(seat));
+                break;
+            }
             for at in order {
                 let seat = &mut seats[at];
                 let Some(lane) = lane(stable, seat.guest.at) else { continue };
@@ -141,8 +152,24 @@ impl Sitter<'_> {
                 }
             }
             seats.retain(|seat| !gone.contains(&seat.guest.at));
+            longest_round = longest_round.max(self.clock.now().since(begun));
         }
         Ok(())
+    }
+
+    /// Whether `seconds` are left before the sitting has to be over.
+    fn has_time_for(&self, seconds: f64) -> bool {
+        self.until.is_none_or(|until| until.since(self.clock.now()).as_secs_f64() >= seconds)
+    }
+
+    /// What a sitting of `guests` for one call has to be fitted around.
+    pub(super) fn fit(&self, guests: &[Guest], sittings: usize, later: usize) -> Fit {
+        let of = |guest: &Guest| (&self.models[guest.sensor], self.sensors[guest.sensor].calibration.rise_ns.unwrap_or(0.0) * 1e-9);
+        let settle_s = self.options.settle_s;
+        let discard_s = guests.iter().map(|g| 3.0 * of(g).1).fold(settle_s, f64::max);
+        let least_s = guests.iter().map(|g| MacroPlan::least_window_s(of(g).0)).fold(0.0, f64::max);
+        let quiet_s = self.settling_s() + self.rest_s() + self.tail().as_secs_f64();
+        Fit { guests: guests.len(), sittings, later, discard_s, quiet_s, least_s }
     }
 
     /// Work that does not count, then one window.
@@ -250,18 +277,24 @@ impl Sitter<'_> {
         let paced = self.sensors.iter().filter(|s| !all || s.sees_all());
         let least_ns = paced.map(|s| s.calibration.update_ns).fold(f64::INFINITY, f64::min);
         let period = Duration::from_secs_f64((least_ns * 0.25e-9).clamp(0.005, 1.0));
-        self.meter.start(&self.clock.0, SamplerPlan::default().with_period(period).with_capacity(400_000))
+        self.meter.start(&self.clock.0, SamplerPlan::default().with_period(period).with_capacity(400_000).attentive())
     }
 
     /// Settles, then notes a quiet time.
     fn quiet(&mut self, sitting: &mut EnergySitting) {
-        let EnergyOptions { settle_s, rest_s, .. } = self.options;
-        // As many updates as make a mean, in every sensor.
-        let rest_s = rest_s.max(10.0 * self.slowest(|m| m.update_s().max(m.window_s())));
-        self.meter.rest(Duration::from_secs_f64(settle_s.max(self.slowest(|m| m.window_s() + m.lag_s()))));
+        self.meter.rest(Duration::from_secs_f64(self.settling_s()));
         let start_ns = self.clock.now().as_nanos();
-        self.meter.rest(Duration::from_secs_f64(rest_s));
+        self.meter.rest(Duration::from_secs_f64(self.rest_s()));
         sitting.rests.push(Rest { start_ns, end_ns: self.clock.now().as_nanos() });
+    }
+
+    fn settling_s(&self) -> f64 {
+        self.options.settle_s.max(self.slowest(|m| m.window_s() + m.lag_s()))
+    }
+
+    /// As many updates as make a mean, in every sensor.
+    fn rest_s(&self) -> f64 {
+        self.options.rest_s.max(10.0 * self.slowest(|m| m.update_s().max(m.window_s())))
     }
 
     /// Time until updates have come that are about all that was.

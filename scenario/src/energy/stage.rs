@@ -8,10 +8,13 @@ use super::{
     stored::{held, sittings},
     summary::middle_and_bounds,
 };
-use crate::{Observer, Plan, Progress, Residency, Runner, ScenarioError};
-use phase_core::{Arm, Energy, NoData};
+use crate::{Observer, Plan, Progress, Residency, Runner, ScenarioError, cold::nanos};
+use phase_core::{Arm, Clock as _, Energy, NoData, Timestamp};
 use phase_energy::{BaselineKind, SensorKind, SensorModel, more_replays};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 /// A run's meter, and what is still to be written.
 #[derive(Debug)]
@@ -19,6 +22,8 @@ pub(crate) struct Metering<'a> {
     meter: Box<dyn Meter + 'a>,
     models: Vec<SensorModel>,
     unwritten: Option<EnergySitting>,
+    /// When the last sitting has to be over, where the run has a budget.
+    deadline: Option<Timestamp>,
 }
 
 /// Most times as many replays as before.
@@ -40,7 +45,7 @@ impl<'a> Runner<'a> {
                 }
                 let models = sensors.iter().map(|s| s.calibration.model()).collect::<Result<_, _>>();
                 let models = models.map_err(|e| ScenarioError::plan(e.to_string()))?;
-                self.metering = Some(Metering { meter, models, unwritten: None });
+                self.metering = Some(Metering { meter, models, unwritten: None, deadline: self.deadline(&options) });
                 (sensors, None, notes)
             }
         };
@@ -49,6 +54,13 @@ impl<'a> Runner<'a> {
         }
         self.manifest.energy = Some(EnergyPlan { options, sensors, reason, notes });
         Ok(self)
+    }
+
+    /// The budget's end, less what comes after the last sitting: the power without models, and files.
+    fn deadline(&self, options: &EnergyOptions) -> Option<Timestamp> {
+        let EnergyOptions { budget_s, settle_s, rest_s, .. } = *options;
+        let left = Duration::from_secs_f64((budget_s? - 2.0 * settle_s - rest_s).max(0.0));
+        Some(Timestamp::from_nanos(self.clock.now().as_nanos().saturating_add(nanos(left))))
     }
 
     /// Whether this run was started with sensors that this process was not given: its energy will not be recorded.
@@ -90,7 +102,7 @@ impl<'a> Runner<'a> {
         let all = calls(&plan);
         for (done, call) in all.iter().enumerate() {
             observer.progress(&Progress::Energy { call: &call.id(), done, total: all.len() });
-            if !self.sit_for(&mut metering, &plan, *call, observer, cancel)? {
+            if !self.sit_for(&mut metering, (&plan, *call, all.len() - done - 1), observer, cancel)? {
                 self.metering = Some(metering);
                 return Ok(false);
             }
@@ -102,13 +114,17 @@ impl<'a> Runner<'a> {
     fn sit_for(
         &mut self,
         metering: &mut Metering<'a>,
-        plan: &Plan,
-        call: Call,
+        (plan, call, later): (&Plan, Call, usize),
         observer: &mut dyn Observer,
         cancel: &AtomicBool,
     ) -> Result<bool, ScenarioError> {
         let mut guests = self.guests(call)?;
-        let attempts = self.manifest.energy.as_ref().map_or(0, |e| e.options.attempts.max(1));
+        let Some(options) = self.fitted(metering, plan, &guests, later) else {
+            self.out_of_time(call)?;
+            return Ok(true);
+        };
+        // Within a budget nothing is done twice: what is left is for the other calls.
+        let attempts = if options.budget_s.is_some() { 1 } else { options.attempts.max(1) };
         for attempt in 0..attempts {
             let groups: Vec<Vec<Guest>> = match plan.residency {
                 Residency::All => vec![guests.clone()],
@@ -128,7 +144,10 @@ impl<'a> Runner<'a> {
                 let number = held(self.dir.path())?;
                 let sitting = self.new_sitting(number, replays_of(call, attempt));
                 let mut stable = std::mem::replace(&mut self.stable, crate::stable::Stable::new(0));
-                let sat = self.sitter(metering, |sitter| sitter.replays(sitting, (plan, call), &group, &mut stable, cancel));
+                let sat = self.sitter(metering, |sitter| {
+                    sitter.options = options;
+                    sitter.replays(sitting, (plan, call), &group, &mut stable, cancel)
+                });
                 self.stable = stable;
                 match sat {
                     None | Some(Err(Cancelled)) => return Ok(false),
@@ -144,6 +163,27 @@ impl<'a> Runner<'a> {
             self.stable.drop_all();
         }
         Ok(true)
+    }
+
+    /// The options with windows that fit the budget; `None` where no time is left.
+    fn fitted(&self, metering: &mut Metering<'a>, plan: &Plan, guests: &[Guest], later: usize) -> Option<EnergyOptions> {
+        let options = self.manifest.energy.as_ref()?.options;
+        let Some(deadline) = metering.deadline.filter(|_| !guests.is_empty()) else { return Some(options) };
+        let left = deadline.since(self.clock.now());
+        let sittings = if plan.residency == Residency::One { guests.len() } else { 1 };
+        let fit = self.sitter(metering, |sitter| sitter.fit(guests, sittings, later))?;
+        let window_s = fit.window_s(&options, left)?;
+        // A window that has to be short can't be planned for more than its edges allow.
+        let edge = metering.models.iter().map(SensorModel::update_s).fold(0.0, f64::max) / window_s;
+        Some(EnergyOptions { window_s, accuracy: options.accuracy.max(edge.min(0.5)), ..options })
+    }
+
+    /// Says of `call` that no time was left for it.
+    fn out_of_time(&mut self, call: Call) -> Result<(), ScenarioError> {
+        let number = held(self.dir.path())?;
+        let mut sitting = self.new_sitting(number, replays_of(call, 0));
+        sitting.out_of_time = true;
+        sitting.store(&mut self.dir)
     }
 
     /// The backends whose device a sensor covers and that did not replay `call` yet.
@@ -204,9 +244,15 @@ impl<'a> Runner<'a> {
 
     fn sitter<T>(&self, metering: &mut Metering<'a>, with: impl FnOnce(&mut Sitter<'_>) -> T) -> Option<T> {
         let plan = self.manifest.energy.as_ref()?;
-        let Metering { meter, models, .. } = metering;
-        let mut sitter =
-            Sitter { meter: &mut **meter, clock: &self.clock, sensors: &plan.sensors, models: models.clone(), options: plan.options };
+        let Metering { meter, models, deadline, .. } = metering;
+        let mut sitter = Sitter {
+            meter: &mut **meter,
+            clock: &self.clock,
+            sensors: &plan.sensors,
+            models: models.clone(),
+            options: plan.options,
+            until: *deadline,
+        };
         Some(with(&mut sitter))
     }
 }

@@ -116,6 +116,9 @@ pub struct EnergySitting {
     pub failures: Vec<SittingFailure>,
     /// Why there are no readings, where the meter failed.
     pub meter_error: Option<String>,
+    /// The run's time ended before all windows were made, or before the first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub out_of_time: bool,
     /// What the sensors said, in the plan's order. The readings are in files of their own.
     pub recordings: Vec<Recording>,
 }
@@ -142,6 +145,7 @@ impl EnergySitting {
             windows: Vec::new(),
             failures: Vec::new(),
             meter_error: None,
+            out_of_time: false,
             recordings: Vec::new(),
         }
     }

@@ -4,6 +4,7 @@ use super::{
     Toolkit, fatbin,
     pack::{self, CONTENTS},
     toolkit::COMPUTE_CAPABILITY,
+    wheels,
 };
 use crate::{
     fetch::{CUDA_RUNTIME, MODEL, obtain},
@@ -23,6 +24,10 @@ const TESTS: &str = "cuda*";
 
 /// What tests read, and what measures beside us, relative to the workspace's root.
 const SOURCES: [&str; 4] = ["model/tests/golden", "benches/peers/drivers", "energy/tools", "LICENSE-MIT"];
+
+/// A peer in Python, for the Python of the GPU machine.
+const PEERS: &str = include_str!("peers.txt");
+const PYTHON: [&str; 6] = ["--python-version", "3.12", "--implementation", "cp", "--platform", "manylinux_2_28_x86_64"];
 
 /// Builds, and packs into `out`, which must not be there yet.
 pub fn build(out: &Path) -> Result<()> {
@@ -80,6 +85,7 @@ fn stage(tree: &Path, built: &Path, model: &Path, runtime: &Path, tests: &[(Stri
         folder(to.parent().unwrap_or(tree))?;
         copy(&root().join(file), &to)?;
     }
+    wheels::unpack(PEERS, &PYTHON, &tree.join("peers"))?;
     // Tests name their files by the place of their sources when they were compiled.
     write(&tree.join("sources/ROOT"), root().display().to_string())?;
     write(&tree.join("sources/REVISION"), revision()?)?;

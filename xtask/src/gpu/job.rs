@@ -18,6 +18,8 @@ pub struct Job {
     pub answer: Option<PathBuf>,
     /// The longest it may take by itself.
     pub limit: Duration,
+    /// An option that takes the seconds it may take in all, and how much earlier than it is ended it has to be done.
+    pub budget: Option<(&'static str, Duration)>,
 }
 
 impl Job {
@@ -30,6 +32,10 @@ impl Job {
             None => errors.try_clone().map_err(|e| format!("{}: {e}", log.display()))?,
         };
         let limit = self.limit.min(left);
+        if let Some((option, reserve)) = self.budget {
+            let seconds = limit.saturating_sub(reserve).as_secs().max(1);
+            self.command.args([option.to_owned(), seconds.to_string()]);
+        }
         let program = self.command.get_program().display().to_string();
         let mut child = own_group(self.command.stdout(answer).stderr(errors)).spawn().map_err(|e| format!("can't start {program}: {e}"))?;
         let ended = wait(&mut child, limit);
@@ -86,7 +92,22 @@ mod tests {
     fn job(script: &str) -> Job {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        Job { command, answer: None, limit: Duration::from_secs(60) }
+        Job { command, answer: None, limit: Duration::from_secs(60), budget: None }
+    }
+
+    #[test]
+    fn a_budget_is_what_is_left_less_the_reserve() {
+        let log = std::env::temp_dir().join(format!("phase-job-budget-{}", std::process::id()));
+        let told = |left| {
+            // What follows a script is $0, $1 and so on.
+            let job = Job { budget: Some(("--within", Duration::from_secs(20))), ..job("echo $0 $1") };
+            job.run(&log, Duration::from_secs(left)).unwrap();
+            fs::read_to_string(&log).unwrap()
+        };
+        assert_eq!(told(50), "--within 30\n");
+        assert_eq!(told(600), "--within 40\n", "its own limit is the smaller");
+        assert_eq!(told(10), "--within 1\n");
+        fs::remove_file(&log).unwrap();
     }
 
     #[test]

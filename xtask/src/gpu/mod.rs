@@ -9,6 +9,7 @@ mod parity;
 mod plan;
 mod run;
 mod toolkit;
+mod wheels;
 
 pub use build::FEATURES;
 pub use toolkit::Toolkit;

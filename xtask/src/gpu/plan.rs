@@ -53,6 +53,7 @@ pub fn steps(options: &Options, place: &Place, out: &Path, work: &Path) -> Resul
         steps.extend(MODELS.iter().filter(|name| plan.models(name)).flat_map(|name| plan.matrix(name)));
     }
     if plan.wants("bench") {
+        steps.push(plan.ceilings());
         steps.extend(MODELS.iter().filter(|name| plan.models(name)).flat_map(|name| plan.bench(name)));
     }
     if plan.wants("energy") && plan.on_gpu() {
@@ -105,11 +106,11 @@ impl Plan<'_> {
         let mut command = Command::new(self.place.tree.join("bin/phase"));
         command.args(arguments).current_dir(self.out);
         self.environment(&mut command);
-        Job { command, answer: None, limit: Duration::from_secs(seconds) }
+        Job { command, answer: None, limit: Duration::from_secs(seconds), budget: None }
     }
 
     fn phase(&self, group: &'static str, name: String, arguments: &[&str], seconds: u64) -> Step {
-        Step { group, name, work: Work::Run(self.program(arguments, seconds)) }
+        Step { group, name, work: Work::job(self.program(arguments, seconds)) }
     }
 
     /// The test programs in the package.
@@ -128,7 +129,11 @@ impl Plan<'_> {
             command.args(["--test-threads", "1"]).current_dir(self.out);
             self.environment(&mut command);
             let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            Step { group: "conformance", name, work: Work::Run(Job { command, answer: None, limit: Duration::from_secs(300) }) }
+            Step {
+                group: "conformance",
+                name,
+                work: Work::job(Job { command, answer: None, limit: Duration::from_secs(300), budget: None }),
+            }
         };
         Ok(self.tests()?.into_iter().map(step).collect())
     }
@@ -141,8 +146,8 @@ impl Plan<'_> {
             let mut command = Command::new("compute-sanitizer");
             command.args(["--tool", tool, "--error-exitcode", "1"]).arg(program).args(["--test-threads", "1"]).current_dir(self.out);
             self.environment(&mut command);
-            let job = Job { command, answer: None, limit: Duration::from_secs(600) };
-            Step { group: "sanitizer", name: format!("{tool} {}", name(program)), work: Work::Run(job) }
+            let job = Job { command, answer: None, limit: Duration::from_secs(600), budget: None };
+            Step { group: "sanitizer", name: format!("{tool} {}", name(program)), work: Work::job(job) }
         };
         Ok(["memcheck", "racecheck"].iter().flat_map(|tool| kernels.iter().map(|program| step(tool, program))).collect())
     }
@@ -154,7 +159,7 @@ impl Plan<'_> {
             let arguments =
                 ["--device", device, "logits", "--backend", backend, "--dtype", dtype, "--tokens", TOKENS, "--then", THEN, "--json"];
             let job = Job { answer: Some(file(name)), ..self.program(&arguments, 180) };
-            Step { group: "parity", name: format!("scores {name}"), work: Work::Run(job) }
+            Step { group: "parity", name: format!("scores {name}"), work: Work::job(job) }
         };
         let mut steps = vec![scores("reference", "cpu", "candle", "f32")];
         for backend in &self.options.backends {
@@ -215,12 +220,20 @@ impl Plan<'_> {
             &run,
         ];
         let report = Job { answer: Some(report), ..self.program(&["report", &run], 60) };
+        let page = format!("{run}.html");
         vec![
             step("measure", &measure, 3600),
             step("validate", &["validate", &run], 60),
             step("policy", &["policy", &run, "--out", &policy], 60),
-            Step { group: "matrix", name: format!("report {model}"), work: Work::Run(report) },
+            step("page", &["report", &run, "--html", &page], 60),
+            Step { group: "matrix", name: format!("report {model}"), work: Work::job(report) },
         ]
+    }
+
+    /// What the device can do at most, as every run measures it again before its first block.
+    fn ceilings(&self) -> Step {
+        let arguments = ["--device", &self.options.device, "ceilings", "--out", "ceilings.json"];
+        self.phase("bench", "ceilings".to_owned(), &arguments, 120)
     }
 
     /// Prefill and decode by themselves, ours and then a peer's.
@@ -228,7 +241,14 @@ impl Plan<'_> {
         let path = self.model(model);
         let (path, backends) = (path.to_string_lossy(), self.options.backends.join(","));
         let run = format!("bench-{model}");
-        let (prompts, new, depth, batches) = if self.on_gpu() { ("512,2048", "128", "512", "1,8,64") } else { ("128", "16", "128", "1") };
+        // All arms hold their weights at once: of a large model, one mode of each runtime is what a device has room for.
+        let large = model == "llama-3.1-8b";
+        let (prompts, new, depth, batches) = match (self.on_gpu(), large) {
+            (true, false) => ("512,2048", "128", "512", "1,8,64"),
+            (true, true) => ("512,2048", "128", "512", "1,8"),
+            (false, _) => ("128", "16", "128", "1"),
+        };
+        let modes: &[&str] = if large { &["--modes", "compiled"] } else { &[] };
         let measure = [
             "--device",
             &self.options.device,
@@ -254,12 +274,20 @@ impl Plan<'_> {
         if self.on_gpu() {
             steps.push(self.driver("ceilings", model, "ceilings_cuda.py", &[]));
         }
-        steps.push(self.phase("bench", format!("phase {model}"), &measure, 1800));
+        steps.push(self.phase("bench", format!("phase {model}"), &[&measure[..], modes].concat(), 1800));
         // The peer reads Hugging Face folders.
         if self.on_gpu() && model != "smollm2" {
             let arguments = |mode, prompts| [&*path, "--mode", mode, "-p", prompts, "-n", new, "-D", depth, "-r", "5"];
             steps.push(self.driver("transformers-eager", model, "hf_cuda.py", &arguments("eager", prompts)));
             steps.push(self.driver("transformers-compiled", model, "hf_cuda.py", &arguments("compiled", "")));
+            let (package, library) = (self.place.tree.join("peers"), &self.place.library);
+            let kept = self.work.join(format!("genai-{model}"));
+            let own = [("--package", &package), ("--library", library), ("--keep", &kept)];
+            let own: Vec<_> = own.iter().flat_map(|(name, path)| [(*name).into(), path.to_string_lossy()]).collect();
+            let own: Vec<&str> = own.iter().map(|text: &std::borrow::Cow<'_, str>| &**text).collect();
+            for mode in ["graph", "plain"] {
+                steps.push(self.driver(&format!("genai-{mode}"), model, "genai_cuda.py", &[&arguments(mode, prompts)[..], &own].concat()));
+            }
         }
         steps
     }
@@ -272,22 +300,22 @@ impl Plan<'_> {
         self.phase("energy", "calibrate".to_owned(), &arguments, 360)
     }
 
-    /// Joules a prompt and a token: one prompt length at a time, so that a short limit leaves the first.
+    /// Joules a prompt and a token. Takes what time is left, and is sealed in any case; a minute is for what comes after.
     fn energy(&self, model: &str) -> Vec<Step> {
-        let (path, backends) = (self.model(model), self.options.backends.join(","));
+        let (path, backends, run) = (self.model(model), self.options.backends.join(","), format!("energy-{model}"));
         let path = path.to_string_lossy();
-        let step = |prompt: &str, new: &str| {
-            let run = format!("energy-{model}-p{prompt}");
-            let device = ["--device", &self.options.device, "bench", "--model", &path, "--dtype", self.dtype(), "--backends", &backends];
-            let cells = ["--modes", "compiled", "-p", prompt, "-r", "5", "--energy", "--energy-calibration", "calibration", "--out", &run];
-            let decode: &[&str] = if new.is_empty() { &[] } else { &["-n", new, "-d", "512"] };
-            let arguments = [&device[..], &cells, decode].concat();
-            [
-                self.phase("energy", format!("measure {run}"), &arguments, 900),
-                self.phase("energy", format!("validate {run}"), &["validate", &run], 60),
-            ]
-        };
-        [step("512", "64"), step("2048", "")].into_iter().flatten().collect()
+        let device = ["--device", &self.options.device, "bench", "--model", &path, "--dtype", self.dtype(), "--backends", &backends];
+        let cells = ["--modes", "compiled", "-p", "512,2048", "-n", "64", "-d", "512", "-r", "5", "--out", &run];
+        let energy = ["--energy", "--energy-calibration", "calibration"];
+        let job = self.program(&[&device[..], &cells, &energy].concat(), 900);
+        let measure = Job { budget: Some(("--energy-budget", Duration::from_secs(45))), ..job };
+        let report = Job { answer: Some(self.out.join(format!("{run}.md"))), ..self.program(&["report", &run], 60) };
+        vec![
+            Step { group: "energy", name: format!("measure {run}"), work: Work::job(measure) },
+            self.phase("energy", format!("validate {run}"), &["validate", &run], 60),
+            Step { group: "energy", name: format!("report {run}"), work: Work::job(report) },
+            Step { group: "energy", name: format!("joules {run}"), work: Work::Show(self.out.join(format!("{run}.md")), "Energy") },
+        ]
     }
 
     /// A peer, whose lines of JSON are kept.
@@ -296,6 +324,10 @@ impl Plan<'_> {
         command.arg(self.place.tree.join("sources/benches/peers/drivers").join(driver)).args(arguments).env("HF_HUB_OFFLINE", "1");
         self.environment(command.current_dir(self.out));
         let answer = Some(self.out.join(format!("peers-{model}-{name}.jsonl")));
-        Step { group: "bench", name: format!("{name} {model}"), work: Work::Run(Job { command, answer, limit: Duration::from_secs(300) }) }
+        Step {
+            group: "bench",
+            name: format!("{name} {model}"),
+            work: Work::job(Job { command, answer, limit: Duration::from_secs(300), budget: None }),
+        }
     }
 }

@@ -96,8 +96,16 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// What a step does.
 pub enum Work {
-    Run(Job),
+    Run(Box<Job>),
     Compare(parity::Comparison),
+    /// Print a section of a Markdown file.
+    Show(PathBuf, &'static str),
+}
+
+impl Work {
+    pub fn job(job: Job) -> Self {
+        Self::Run(Box::new(job))
+    }
 }
 
 fn carry_out(work: Work, place: &Place, left: Duration, name: &str) -> Result<String> {
@@ -107,7 +115,19 @@ fn carry_out(work: Work, place: &Place, left: Duration, name: &str) -> Result<St
     match work {
         Work::Run(job) => job.run(&place.logs.join(format!("{}.txt", name.replace([' ', '/'], "-"))), left).map(|()| String::new()),
         Work::Compare(comparison) => comparison.verdict(),
+        Work::Show(file, heading) => {
+            let text = read(&file)?;
+            println!("{}", section(&text, heading).ok_or_else(|| format!("{} has no section `{heading}`", file.display()))?);
+            Ok(String::new())
+        }
     }
+}
+
+/// The part of a Markdown text from the heading `## heading` to the next one of its level.
+fn section<'a>(text: &'a str, heading: &str) -> Option<&'a str> {
+    let start = text.find(&format!("\n## {heading}\n"))? + 1;
+    let end = text[start + 3..].find("\n## ").map_or(text.len(), |at| start + 3 + at);
+    Some(text[start..end].trim_end())
 }
 
 /// The one file in `folder` whose name starts with `prefix`.
@@ -150,4 +170,17 @@ fn collect(out: &Path) -> Result<PathBuf> {
     output(Command::new("tar").args(["--exclude", "./parity", "-cJf"]).arg(&unfinished).arg("-C").arg(out).arg("."))?;
     fs::rename(&unfinished, &archive).map_err(|e| format!("{}: {e}", archive.display()))?;
     Ok(archive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::section;
+
+    #[test]
+    fn a_section_ends_where_the_next_one_begins() {
+        let text = "# T\n\n## Energy\n\na\n### b\nc\n\n## Next\nd\n";
+        assert_eq!(section(text, "Energy"), Some("## Energy\n\na\n### b\nc"));
+        assert_eq!(section(text, "Next"), Some("## Next\nd"));
+        assert_eq!(section(text, "T"), None);
+    }
 }

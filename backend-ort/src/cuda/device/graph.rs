@@ -18,20 +18,51 @@ impl Device {
         let ended = unsafe { (self.api.capture_end)(self.stream, &raw mut graph) };
         worked?;
         self.api.check("ending a capture", ended)?;
-        let (mut exec, mut nodes) = (null_mut(), 0);
-        // SAFETY: the graph was just captured; a null list asks for the count.
-        let counted = unsafe { (self.api.graph_nodes)(graph, null_mut(), &raw mut nodes) };
+        let nodes = self.node_types(graph);
+        let mut exec = null_mut();
         // SAFETY: as above.
         let made = unsafe { (self.api.graph_instantiate)(&raw mut exec, graph, 0) };
         // SAFETY: an instance does not need the graph it was made from.
         let dropped = unsafe { (self.api.graph_destroy)(graph) };
-        for status in [counted, made, dropped] {
+        for status in [made, dropped] {
             self.api.check("making a graph", status)?;
         }
-        let graph = Graph { device: Arc::clone(self), exec, nodes, replays: 0 };
+        let graph = Graph { device: Arc::clone(self), exec, nodes: nodes?, replays: 0 };
         // SAFETY: graph and stream are alive.
         self.api.check("uploading a graph", unsafe { (self.api.graph_upload)(graph.exec, self.stream) })?;
         Ok(graph)
+    }
+
+    /// Counts a captured graph's nodes by type, as the driver tells them.
+    fn node_types(&self, graph: Handle) -> Result<Vec<(&'static str, u64)>, OrtError> {
+        let mut count = 0;
+        // SAFETY: the graph is alive; a null list asks for the count.
+        self.api.check("counting a graph's nodes", unsafe { (self.api.graph_nodes)(graph, null_mut(), &raw mut count) })?;
+        let mut nodes = vec![null_mut(); count];
+        // SAFETY: the list has room for `count` nodes.
+        self.api.check("listing a graph's nodes", unsafe { (self.api.graph_nodes)(graph, nodes.as_mut_ptr(), &raw mut count) })?;
+        nodes.truncate(count);
+        let mut types = Vec::<(&'static str, u64)>::new();
+        for node in nodes {
+            let mut kind: c_int = -1;
+            // SAFETY: the node is of a live graph.
+            self.api.check("asking for a node's type", unsafe { (self.api.graph_node_type)(node, &raw mut kind) })?;
+            // `CUgraphNodeType` of the driver's header.
+            let name = match kind {
+                0 => "kernel",
+                1 => "memcpy",
+                2 => "memset",
+                3 => "host",
+                10 => "mem_alloc",
+                11 => "mem_free",
+                _ => "other",
+            };
+            match types.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, nodes)) => *nodes += 1,
+                None => types.push((name, 1)),
+            }
+        }
+        Ok(types)
     }
 }
 
@@ -39,8 +70,8 @@ impl Device {
 pub(crate) struct Graph {
     device: Arc<Device>,
     exec: Handle,
-    /// Kernels, copies and fills in it.
-    pub(crate) nodes: usize,
+    /// Kernels, copies and fills in it, by type.
+    pub(crate) nodes: Vec<(&'static str, u64)>,
     /// How often it was queued.
     pub(crate) replays: u64,
 }
@@ -68,7 +99,7 @@ impl Drop for Graph {
 
 impl fmt::Debug for Graph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Graph({} nodes, {} replays)", self.nodes, self.replays)
+        write!(f, "Graph({:?}, {} replays)", self.nodes, self.replays)
     }
 }
 

@@ -23,7 +23,12 @@ pub(super) fn with_energy<'a>(runner: Runner<'a>, arguments: &argument::Bench) -
     }
     let usage = |e: phase_scenario::ScenarioError| Failure::Usage(e.to_string());
     let options = EnergyOptions::default();
-    let options = options.with_accuracy(arguments.energy_accuracy).and_then(|o| o.with_window_s(arguments.energy_window)).map_err(usage)?;
+    let options = options.with_accuracy(arguments.energy_accuracy).and_then(|o| o.with_window_s(arguments.energy_window));
+    let options = match arguments.energy_budget {
+        Some(seconds) => options.and_then(|o| o.with_budget_s(seconds)),
+        None => options,
+    };
+    let options = options.map_err(usage)?;
     let setup = match &arguments.energy_source {
         Some(file) => recorded(file, &calibrations(arguments)?)?,
         None => sensors(arguments)?,
@@ -36,7 +41,9 @@ pub(super) fn with_energy<'a>(runner: Runner<'a>, arguments: &argument::Bench) -
         EnergySetup::Present { sensors, notes, .. } => {
             sensors.iter().for_each(|s| note(&format!("energy: {}, {}", s.id, s.calibration.kind)));
             notes.iter().for_each(|n| note(&format!("  {n}")));
-            note(&format!("  replays take {:.1} min and more", options.estimate(runner.plan()).as_secs_f64() / 60.0));
+            let minutes = options.estimate(runner.plan()).as_secs_f64() / 60.0;
+            let more = if options.budget_s.is_some() { "at most" } else { "at least" };
+            note(&format!("  replays take {more} {minutes:.1} min"));
         }
         _ => {}
     }

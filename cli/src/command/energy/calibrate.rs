@@ -34,7 +34,7 @@ fn measure(arguments: &argument::Calibrate, load: &str) -> Result<(Measurements,
     let clock: Arc<dyn Clock> = Arc::new(MonotonicClock::new());
     let mut load = SubprocessLoad::start(load, &clock).map_err(|e| Failure::Environment(e.to_string()))?;
     note(&format!("{} ({}, driver {}), clocks within {:?}", board.name(), board.uuid(), board.driver(), load.time_error()));
-    let plan = SamplerPlan::default().with_period(Duration::from_millis(arguments.period_ms)).with_capacity(400_000);
+    let plan = SamplerPlan::default().with_period(Duration::from_millis(arguments.period_ms)).with_capacity(400_000).attentive();
     let extent = if arguments.short { Extent::Short } else { Extent::Full };
     let measured =
         calibrate(&clock, &mut || (sources(), Vec::new()), &mut load, plan, extent, &mut |step| note(step)).map_err(|e| match e {

@@ -96,11 +96,13 @@ fn line(recording: &Recording, new: &[Sample], second: u64, json: bool) -> Strin
     )
 }
 
-/// What a counter gained between its first and its last change, or the mean of the powers.
+/// What a counter gained between two changes, or the mean of the powers.
 fn mean_w(kind: ReadingKind, changes: &[Sample], new: &[Sample]) -> Option<f64> {
     match kind {
         ReadingKind::Counter => {
-            let (first, last) = (changes.first()?, changes.last()?);
+            // A counter that is read once a second has one change in it: then from the reading before.
+            let first = if changes.len() > 1 { changes.first()? } else { new.first()? };
+            let last = changes.last()?;
             let seconds = Duration::from_nanos(last.t_ns - first.t_ns).as_secs_f64();
             (seconds > 0.0 && last.value >= first.value).then(|| (last.value - first.value) / 1e3 / seconds)
         }

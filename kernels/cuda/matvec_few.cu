@@ -61,12 +61,14 @@ __device__ __forceinline__ void finish(const FewArgs& a, const Where& where, uin
   }
 }
 
-template <typename T, int MODE, int WARPS>
+// FOLD parts of the warps put their sums in the same place, one after the other, which takes that much less memory.
+template <typename T, int MODE, int WARPS, int FOLD>
 __device__ __forceinline__ void matvec_few(const FewArgs& a) {
   constexpr int THREADS = WARPS * 32;
   constexpr int U = 4;  // strips of 64 elements that a warp has under way
   extern __shared__ __align__(16) unsigned char shared[];
-  __shared__ float sums[WARPS][2 * TILE][8];
+  constexpr uint32_t KEPT = WARPS / FOLD;
+  __shared__ float sums[KEPT][2 * TILE][8];
   const uint32_t t = threadIdx.x, warp = t / 32, lane = t % 32, g = lane / 4, c = lane % 4;
   const uint32_t chunks = a.k / 8, strips = (chunks + 7) / 8, turns = (strips + WARPS - 1) / WARPS;
   // Rows of x start 64 bytes further into the banks each, so that two of them fill all banks.
@@ -120,23 +122,32 @@ __device__ __forceinline__ void matvec_few(const FewArgs& a) {
       }
     }
 #pragma unroll
-    for (int i = 0; i < 4; i++) sums[warp][g + (i >> 1) * TILE][c * 2 + (i & 1)] = acc[i];
+    for (int f = 0; f < FOLD; f++) {
+      if (f) __syncthreads();
+      if (FOLD == 1 || warp / KEPT == f)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          float& sum = sums[warp % KEPT][g + (i >> 1) * TILE][c * 2 + (i & 1)];
+          sum = f ? sum + acc[i] : acc[i];
+        }
+    }
     __syncthreads();
     if (t < TILE * 8) {
       const uint32_t p = t % TILE, b = t / TILE;
       float low = 0.f, high = 0.f;
 #pragma unroll
-      for (int s = 0; s < WARPS; s++) low += sums[s][p][b], high += sums[s][p + TILE][b];
+      for (int s = 0; s < KEPT; s++) low += sums[s][p][b], high += sums[s][p + TILE][b];
       if (b < a.batch) finish<T, MODE>(a, where, tile * TILE + p, b, low, high);
     }
     __syncthreads();
   }
 }
 
-// 16 warps where there are too few tiles to give every multiprocessor two blocks of 8.
+// 16 warps where there are too few tiles to give every multiprocessor two blocks of 8; a quarter of its sums where x leaves no more room.
 #define FEW(NAME, SUFFIX, T, MODE)                                                                                                                      \
-  extern "C" __global__ void __launch_bounds__(256, 2) few_##NAME##_##SUFFIX(const __grid_constant__ FewArgs a) { matvec_few<T, MODE, 8>(a); }            \
-  extern "C" __global__ void __launch_bounds__(512, 1) few_##NAME##_wide_##SUFFIX(const __grid_constant__ FewArgs a) { matvec_few<T, MODE, 16>(a); }
+  extern "C" __global__ void __launch_bounds__(256, 2) few_##NAME##_##SUFFIX(const __grid_constant__ FewArgs a) { matvec_few<T, MODE, 8, 1>(a); }         \
+  extern "C" __global__ void __launch_bounds__(512, 1) few_##NAME##_long_##SUFFIX(const __grid_constant__ FewArgs a) { matvec_few<T, MODE, 16, 4>(a); }   \
+  extern "C" __global__ void __launch_bounds__(512, 1) few_##NAME##_wide_##SUFFIX(const __grid_constant__ FewArgs a) { matvec_few<T, MODE, 16, 1>(a); }
 #define FEWS(SUFFIX, T)          \
   FEW(store, SUFFIX, T, STORE)   \
   FEW(rotate, SUFFIX, T, ROTATE) \

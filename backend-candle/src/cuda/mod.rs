@@ -15,6 +15,7 @@ use candle_core::cuda_backend::cudarc::driver::CudaEvent;
 use phase_core::{CacheSpec, DType, KvCache, Mode, PromptBatch, TokenId};
 use phase_kernels::cuda::{Activation, Format, Kernels, Step, classify};
 use phase_model::{ModelConfig, Weights as Checkpoint};
+use rayon::prelude::*;
 
 pub use self::peak::CudaPeak;
 pub(crate) use self::{
@@ -44,6 +45,8 @@ pub(crate) struct Decoder {
     control: Pinned,
     /// Where picked tokens arrive.
     answer: Pinned,
+    /// Where scores arrive.
+    scores: Pinned,
     events: Vec<CudaEvent>,
     device_time: Option<Duration>,
     device_steps: Vec<Duration>,
@@ -84,7 +87,7 @@ impl Decoder {
         let kernels = Kernels::load(&gpu.stream, format)?;
         let weights = Weights::load(&config, checkpoint, dtype, &gpu)?;
         let picked = gpu.buffer("picked tokens", 4096)?;
-        let (control, answer) = (gpu.pinned(control_len(64))?, gpu.pinned(4096)?);
+        let (control, answer, scores) = (gpu.pinned(control_len(64))?, gpu.pinned(4096)?, gpu.pinned(0)?);
         let engine = Engine { config, activation, gpu, kernels, weights, products: Cell::new(0) };
         Ok(Self {
             engine,
@@ -95,6 +98,7 @@ impl Decoder {
             picked,
             control,
             answer,
+            scores,
             events: Vec::new(),
             device_time: None,
             device_steps: Vec::new(),
@@ -121,6 +125,10 @@ impl Decoder {
         let store = gpu.zeros("the KV cache", usize::try_from(bytes).unwrap_or(usize::MAX))?;
         if self.control.bytes()?.len() < control_len(batch) {
             self.control = gpu.pinned(control_len(batch))?;
+        }
+        let scores_bytes = batch * self.engine.config.vocab * 4;
+        if self.scores.bytes()?.len() < scores_bytes {
+            self.scores = gpu.pinned(scores_bytes)?;
         }
         let rows = self.prefill_rows.min(batch * capacity).max(batch);
         if self.prompt.as_ref().is_none_or(|work| work.rows < rows) {
@@ -153,7 +161,8 @@ impl Decoder {
         let _together = together();
         let batch = prompt.batch();
         self.make_events(2)?;
-        let engine = &self.engine;
+        let Self { engine, scores: arrived, .. } = self;
+        let engine = &*engine;
         let (Some(work), Some(step)) = (&self.prompt, self.steps.get(&batch)) else { return Err(CandleError::ForeignCache) };
         let most = (work.rows / batch).max(1);
         engine.gpu.record(&self.events[0])?;
@@ -166,17 +175,17 @@ impl Decoder {
             engine.piece(work, step, prompt, piece, &at)?;
             done += len;
         }
-        match out {
-            Output::Scores(scores) => engine.gpu.download(step.scores.region(), scores)?,
-            Output::Tokens(tokens) => {
-                let mut ids = vec![0u32; tokens.len()];
-                engine.gpu.download(step.tokens, &mut ids)?;
-                engine.gpu.wait()?;
-                tokens.iter_mut().zip(ids).for_each(|(token, id)| *token = TokenId(id));
-            }
+        let mut ids = vec![0u32; batch];
+        match &out {
+            Output::Scores(scores) => engine.gpu.download(step.scores.region(), &mut arrived.bytes()?[..size_of_val(*scores)])?,
+            Output::Tokens(_) => engine.gpu.download(step.tokens, &mut ids)?,
         }
         engine.gpu.record(&self.events[1])?;
         engine.gpu.wait()?;
+        match out {
+            Output::Scores(scores) => hand_over(arrived.bytes()?, scores),
+            Output::Tokens(tokens) => tokens.iter_mut().zip(ids).for_each(|(token, id)| *token = TokenId(id)),
+        }
         self.device_time = Some(elapsed(&self.events[0], &self.events[1])?);
         Ok(())
     }
@@ -193,7 +202,7 @@ impl Decoder {
             self.answer = self.engine.gpu.pinned(picked_bytes)?;
         }
         let first = self.first_step(cache.store()?, cache.capacity(), cache.len());
-        let Self { engine, steps: works, control, answer, events, picked, .. } = self;
+        let Self { engine, steps: works, control, answer, scores: arrived, events, picked, .. } = self;
         let Some(work) = works.get_mut(&batch) else { return Err(CandleError::ForeignCache) };
         let gpu = &engine.gpu;
         gpu.record(&events[0])?;
@@ -209,21 +218,18 @@ impl Decoder {
             }
         }
         let answer = &mut answer.bytes()?[..picked_bytes];
-        let picked_tokens = match out {
-            Output::Scores(scores) => {
-                gpu.download(work.scores.region(), scores)?;
-                None
-            }
-            Output::Tokens(tokens) => {
-                gpu.download(picked.region(), answer)?;
-                Some(tokens)
-            }
-        };
+        match &out {
+            Output::Scores(scores) => gpu.download(work.scores.region(), &mut arrived.bytes()?[..size_of_val(*scores)])?,
+            Output::Tokens(_) => gpu.download(picked.region(), answer)?,
+        }
         gpu.record(&events[steps + 1])?;
         gpu.wait()?;
-        if let Some(tokens) = picked_tokens {
-            let ids = answer.as_chunks::<4>().0.iter().map(|bytes| u32::from_ne_bytes(*bytes));
-            tokens.iter_mut().zip(ids).for_each(|(token, id)| *token = TokenId(id));
+        match out {
+            Output::Scores(scores) => hand_over(arrived.bytes()?, scores),
+            Output::Tokens(tokens) => {
+                let ids = answer.as_chunks::<4>().0.iter().map(|bytes| u32::from_ne_bytes(*bytes));
+                tokens.iter_mut().zip(ids).for_each(|(token, id)| *token = TokenId(id));
+            }
         }
         self.device_time = Some(elapsed(&self.events[0], &self.events[steps + 1])?);
         Ok(())
@@ -274,6 +280,15 @@ impl Decoder {
         }
         Ok(())
     }
+}
+
+/// Copies scores from pinned memory to the caller's: from many rows, all threads take part.
+fn hand_over(arrived: &[u8], scores: &mut [f32]) {
+    const TASK_BYTES: usize = 1 << 20;
+    let scores: &mut [u8] = bytemuck::cast_slice_mut(scores);
+    // A batch may be smaller than the largest one so far.
+    let arrived = &arrived[..scores.len()];
+    scores.par_chunks_mut(TASK_BYTES).zip(arrived.par_chunks(TASK_BYTES)).for_each(|(to, from)| to.copy_from_slice(from));
 }
 
 fn elapsed(from: &CudaEvent, to: &CudaEvent) -> Result<Duration, CandleError> {

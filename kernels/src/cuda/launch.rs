@@ -181,7 +181,7 @@ fn names(format: Format) -> Vec<(usize, String)> {
     if format != Format::F32 {
         names.extend([64, 128].map(|head_dim| (1, format!("attention_prefill_{head_dim}_{format_name}"))));
         for kind in ["store", "rotate", "add", "gated", "plain"] {
-            names.extend(["", "wide_"].map(|wide| (3, format!("few_{kind}_{wide}{format_name}"))));
+            names.extend(["", "long_", "wide_"].map(|wide| (3, format!("few_{kind}_{wide}{format_name}"))));
         }
     }
     names.extend(["store", "rotate", "add", "gated", "plain", "head"].map(|kind| (2, format!("matvec_{kind}_{format_name}"))));

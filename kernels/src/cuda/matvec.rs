@@ -224,7 +224,7 @@ impl Kernels {
     /// Whether [`matvec_few`](Self::matvec_few) can take rows of `k` inputs: they must fit into shared memory.
     #[must_use]
     pub const fn takes_few(&self, k: usize) -> bool {
-        !matches!(self.format(), Format::F32) && few_shared_bytes(k, WARPS) <= FEW_SHARED_BYTES
+        !matches!(self.format(), Format::F32) && few_shared_bytes(k, 16) <= LONG_SHARED_BYTES
     }
 
     /// Multiplies a matrix with two to eight rows of 16-bit activations.
@@ -242,7 +242,7 @@ impl Kernels {
             return Err(CudaError::Shape { what: "batch", found: batch, expected: FEW_ROWS });
         }
         if !self.takes_few(k) {
-            return Err(CudaError::Shape { what: "shared memory", found: few_shared_bytes(k, WARPS), expected: FEW_SHARED_BYTES });
+            return Err(CudaError::Shape { what: "shared memory", found: few_shared_bytes(k, 16), expected: LONG_SHARED_BYTES });
         }
         let rows = if matches!(op.finish, FewFinish::Gated(_)) { 2 * n } else { n };
         let mut args = FewArgs {
@@ -277,6 +277,9 @@ impl Kernels {
         let (name, grid) = if tiles <= self.processors() as usize && few_shared_bytes(k, 16) <= FEW_SHARED_BYTES {
             let blocks = [narrow("n", tiles)?.max(1), 1, 1];
             (format!("few_{kind}_wide_{format}"), Grid { blocks, threads: 512, shared_bytes: narrow("k", few_shared_bytes(k, 16))? })
+        } else if few_shared_bytes(k, WARPS) > FEW_SHARED_BYTES {
+            let grid = self.one_wave("matvec_few", tiles, few_shared_bytes(k, 16))?;
+            (format!("few_{kind}_long_{format}"), Grid { threads: 512, ..grid })
         } else {
             (format!("few_{kind}_{format}"), self.one_wave("matvec_few", tiles, few_shared_bytes(k, WARPS))?)
         };
@@ -326,3 +329,5 @@ const fn few_shared_bytes(k: usize, warps: usize) -> usize {
 const WARPS: usize = 8;
 /// What is left of a block's shared memory beside its sums.
 const FEW_SHARED_BYTES: usize = 227 * 1024 - 5 * 1024;
+/// As that, beside a quarter of the sums of 16 warps.
+const LONG_SHARED_BYTES: usize = 227 * 1024 - 2 * 1024;

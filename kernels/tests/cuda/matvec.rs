@@ -37,7 +37,7 @@ fn activated(activation: Activation, x: f64) -> f64 {
 }
 
 /// Widths with whole and broken strips, several tiles, and the smallest.
-const SHAPES: [(usize, usize); 7] = [(40, 32), (7, 48), (96, 576), (64, 2048), (33, 4608), (16, 8192), (5000, 256)];
+const SHAPES: [(usize, usize); 8] = [(40, 32), (7, 48), (96, 576), (64, 2048), (33, 4608), (16, 8192), (2200, 14_336), (5000, 256)];
 
 #[test]
 fn store_and_add_and_plain() {

@@ -19,7 +19,7 @@ id = "small"
 title = "Small"
 parity = { prompt_tokens = 4, batch = 2, decode_steps = 2, tolerance = { f32 = 0.01 } }
 [scale.cpu.full]
-blocks = 4
+blocks = 5
 workloads = [
     { id = "a", kind = "steady", batch = 1, prompt_tokens = 4, decode_steps = 3, warmup = 1 },
     { id = "b", kind = "steady", batch = 2, prompt_tokens = 16, decode_steps = 40, samples = 2, warmup = 1 },

@@ -6,6 +6,7 @@ use phase_policy::Severity;
 use std::{
     error::Error,
     ffi::OsString,
+    fmt,
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -54,9 +55,15 @@ impl Failure {
 
     #[expect(clippy::print_stderr, reason = "this is the program's error output")]
     pub(crate) fn print(&self) {
+        eprintln!("phase: {self}");
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Check(text) | Self::Usage(text) | Self::Environment(text) => eprintln!("phase: {text}"),
-            Self::Severity(severity) => eprintln!("phase: {severity}"),
+            Self::Check(text) | Self::Usage(text) | Self::Environment(text) => f.write_str(text),
+            Self::Severity(severity) => write!(f, "{severity}"),
         }
     }
 }

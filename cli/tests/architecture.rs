@@ -3,14 +3,14 @@
 use std::{collections::BTreeMap, process::Command};
 
 /// What the crates at the edge may see; nobody may see them.
-const EVERYTHING: &[    "phase-kernels",
-&str] = &[
+const EVERYTHING: &[&str] = &[&str] = &[
     "phase-backend-burn",
     "phase-backend-candle",
     "phase-backend-ort",
     "phase-core",
     "phase-energy",
     "phase-export",
+    "phase-kernels",
     "phase-metrics",
     "phase-model",
     "phase-policy",

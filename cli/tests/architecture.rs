@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, process::Command};
 
 /// What the crates at the edge may see; nobody may see them.
-const EVERYTHING: &[&str] = &[&str] = &[
+const EVERYTHING: &[&str] = &[
     "phase-backend-burn",
     "phase-backend-candle",
     "phase-backend-ort",

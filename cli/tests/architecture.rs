@@ -10,6 +10,7 @@ const EVERYTHING: &[&str] = &[
     "phase-core",
     "phase-energy",
     "phase-export",
+    "phase-kernels",
     "phase-metrics",
     "phase-model",
     "phase-policy",

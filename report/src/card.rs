@@ -153,7 +153,7 @@ fn reason(reason: &Reason) -> (Standing, Option<Ratio>, String) {
         Reason::NotSteady { unsteady, judged } => default(format!("{unsteady} of {judged} blocks not steady")),
         Reason::NoCell => default("not measured".to_owned()),
         Reason::NoEnergy => default("energy counts and was not measured".to_owned()),
-        Reason::OnlyBackend => default("no other backend measured".to_owned()),
+        Reason::OnlyBackend => default("only one measured".to_owned()),
         Reason::NotLive => default("not running".to_owned()),
         Reason::OutsideEnvelope(outside) => default(outside.to_string()),
         Reason::BoundaryChanged => default("boundary changed".to_owned()),

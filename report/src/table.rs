@@ -1,5 +1,6 @@
 //! Markdown tables whose columns line up in plain text too.
 
+use serde::Serialize;
 use std::fmt;
 
 /// Rows of text under a header; columns whose cells all look like numbers are set to the right.
@@ -7,6 +8,16 @@ use std::fmt;
 pub(crate) struct Table {
     header: Vec<String>,
     rows: Vec<Vec<String>>,
+}
+
+/// A table for a page.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Titled {
+    title: &'static str,
+    header: Vec<String>,
+    rows: Vec<Vec<String>>,
+    /// Columns that are set to the right.
+    right: Vec<bool>,
 }
 
 impl Table {
@@ -19,6 +30,17 @@ impl Table {
         let mut row: Vec<_> = cells.into_iter().map(|c| c.replace('|', "\\|").replace('\n', " ")).collect();
         row.resize(self.header.len(), String::new());
         self.rows.push(row);
+    }
+
+    /// The same for a page, where no character ends a cell.
+    pub(crate) fn titled(self, title: &'static str) -> Titled {
+        let right = (0..self.header.len()).map(|i| self.is_numeric(i)).collect();
+        let rows = self.rows.into_iter().map(|row| row.into_iter().map(|c| c.replace("\\|", "|")).collect()).collect();
+        Titled { title, header: self.header, rows, right }
+    }
+
+    fn is_numeric(&self, column: usize) -> bool {
+        self.rows.iter().any(|r| !r[column].is_empty()) && self.rows.iter().all(|r| numeric(&r[column]))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -39,7 +61,7 @@ impl fmt::Display for Table {
         let columns: Vec<_> = (0..self.header.len())
             .map(|i| {
                 let wide = self.rows.iter().map(|r| width(&r[i])).chain([width(&self.header[i]), 3]).max().unwrap_or(3);
-                (wide, self.rows.iter().any(|r| !r[i].is_empty()) && self.rows.iter().all(|r| numeric(&r[i])))
+                (wide, self.is_numeric(i))
             })
             .collect();
         let mut line = |cells: &[String]| {

@@ -41,9 +41,12 @@ pub(crate) fn report(report: &Report) -> Result<String, ReportError> {
     let index: Value = rows.collect();
     let open_questions = report.card.decisions.iter().filter(|d| d.route.standing == crate::Standing::Undecided).count();
     let other_cells: Vec<_> = report.cells.iter().filter(|row| !steady(row)).map(Value::from_serialize).collect();
+    let energy_tables =
+        report.energy.measured.as_ref().map(|(plan, summary)| crate::markdown::energy::tables(plan, summary)).unwrap_or_default();
+    let energy_tables = Value::from_serialize(&energy_tables);
     page(
         "report.html",
-        context! { r => Value::from_serialize(report), plots, answers, arms => report.arms.clone(), index, other_cells, open_questions },
+        context! { energy_tables, r => Value::from_serialize(report), plots, answers, arms => report.arms.clone(), index, other_cells, open_questions },
     )
 }
 

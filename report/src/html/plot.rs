@@ -63,15 +63,18 @@ impl Plot {
         }
         let ends = |p: &Point| [Some(p.y), p.low, p.high].into_iter().flatten().collect::<Vec<_>>();
         let roofs = || self.rules.iter().flat_map(|r| &r.0);
-        let x = range(points().map(|p| p.x).chain(roofs().map(|r| r.0)), self.log_x, false);
-        let y = range(points().flat_map(ends).chain(roofs().map(|r| r.1)), self.log_y, !self.log_y);
+        let xs = || points().map(|p| p.x).chain(roofs().map(|r| r.0));
+        let ys = || points().flat_map(ends).chain(roofs().map(|r| r.1));
+        // A logarithmic axis without a power of ten on it would have no label.
+        let (log_x, log_y) = (self.log_x && has_decade(range(xs(), true, false)), self.log_y && has_decade(range(ys(), true, false)));
+        let (x, y) = (range(xs(), log_x, false), range(ys(), log_y, !log_y));
         let mut svg = String::new();
         let mut hits = String::new();
         {
             let area = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT)).into_drawing_area();
             let mut builder = ChartBuilder::on(&area);
             builder.margin(8).margin_right(14).x_label_area_size(42).y_label_area_size(48);
-            let drawn = match (self.log_x, self.log_y) {
+            let drawn = match (log_x, log_y) {
                 (false, false) => builder.build_cartesian_2d(x.0..x.1, y.0..y.1).map_err(wrong).and_then(|c| self.draw(c, &mut hits)),
                 (true, false) => {
                     builder.build_cartesian_2d((x.0..x.1).log_scale(), y.0..y.1).map_err(wrong).and_then(|c| self.draw(c, &mut hits))
@@ -188,6 +191,10 @@ fn range(values: impl Iterator<Item = f64>, log: bool, from_zero: bool) -> (f64,
     (if from_zero { 0.0 } else { low - margin }, high + margin)
 }
 
+fn has_decade((low, high): (f64, f64)) -> bool {
+    low > 0.0 && low.log10().ceil() <= high.log10()
+}
+
 /// An axis label: no more digits than it needs.
 fn tick(value: f64) -> String {
     let text = match value.abs() {
@@ -204,6 +211,15 @@ fn tick(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_axis_has_labels() {
+        let point = |x: f64| Point { x, y: 20.0 + x, low: None, high: None, told: String::new() };
+        let series = vec![Series { place: 0, joined: true, open: false, points: vec![point(128.0), point(512.0)] }];
+        let svg = Plot { name: "test", x: "x", log_x: true, log_y: true, series, ..Plot::default() }.svg().unwrap();
+        assert!(svg.contains("200") && svg.contains("400"), "{svg}");
+        assert_eq!([(9.0, 11.0), (11.0, 90.0), (0.5, 200.0)].map(has_decade), [true, false, true]);
+    }
 
     #[test]
     fn colours_follow_the_page_and_nothing_is_fixed() {

@@ -132,7 +132,11 @@ pub(super) fn history(history: &History) -> Result<Option<Value>, ReportError> {
         points.push(Point { x: real_size(at), y: p.median.value, low: p.median.low, high: p.median.high, told });
     }
     series.push(Series { place: 0, joined: true, open: false, points });
-    let x_words = history.points.iter().map(|p| p.created.get(5..10).unwrap_or_default().to_owned()).collect();
+    // Day of the year, or the minute where all are of one day.
+    let day = |p: &crate::HistoryPoint| p.created.get(..10).map(str::to_owned);
+    let one_day = history.points.windows(2).all(|pair| day(&pair[0]) == day(&pair[1]));
+    let part = if one_day { 11..16 } else { 5..10 };
+    let x_words = history.points.iter().map(|p| p.created.get(part.clone()).unwrap_or_default().to_owned()).collect();
     let plot = Plot { name: "one cell over many runs", x: "run", series, rules, x_words, ..Plot::default() };
-    Ok(panel(format!("{}: ms", history.cell), plot.svg()?))
+    Ok(panel("Median with its interval, ms".to_owned(), plot.svg()?))
 }

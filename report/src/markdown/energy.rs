@@ -1,6 +1,6 @@
 //! What a run that was asked for energy found, in tables.
 
-use crate::table::Table;
+use crate::table::{Table, Titled};
 use phase_core::{Energy, Phase};
 use phase_scenario::{EnergyCell, EnergyPlan, EnergySummary, middle_and_bounds};
 use std::fmt::Write as _;
@@ -22,6 +22,20 @@ pub(crate) fn card_line(plan: &EnergyPlan, summary: &EnergySummary) -> String {
         })
         .collect();
     format!("it decides only where intervals do not overlap; {}", parts.join("; "))
+}
+
+/// The same tables for a page; none where no sensor could be read.
+pub(crate) fn tables(plan: &EnergyPlan, summary: &EnergySummary) -> Vec<Titled> {
+    if plan.reason.is_some() {
+        return Vec::new();
+    }
+    let all = [
+        (calls(summary, Phase::Prefill), "Prefill, a call"),
+        (calls(summary, Phase::Decode), "Decode, a step"),
+        (requests(summary), "Requests"),
+        (rests(summary), "At rest"),
+    ];
+    all.into_iter().filter(|(table, _)| !table.is_empty()).map(|(table, title)| table.titled(title)).collect()
 }
 
 /// The tables: calls, requests, power at rest.

@@ -7,7 +7,7 @@
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use phase_core::{BackendId, MeasurementBoundary, Phase, Shape, StackInfo};
 use phase_policy::{
-    Actual, Drift, Ledger, Observation, Policy, PolicyOptions, Router, ScenarioMatrix, SharedRouter, Workload, capacity::Mix,
+    Actual, Drift, LastCalls, Ledger, Observation, Policy, PolicyOptions, Router, ScenarioMatrix, SharedRouter, Workload, capacity::Mix,
 };
 use std::{collections::BTreeMap, hint::black_box};
 
@@ -51,6 +51,12 @@ fn routing(c: &mut Criterion) {
         let ask = Workload::new(2, 48, 24);
         group.bench_with_input(BenchmarkId::new("decide", cells), &router, |b, router| {
             b.iter(|| router.decide(black_box(&ask)).route.backend.as_str().len());
+        });
+        // Every backend was called a second ago.
+        let calls = LastCalls::new(&router);
+        router.policy().backends().for_each(|backend| calls.note(backend, 1));
+        group.bench_with_input(BenchmarkId::new("decide_after", cells), &router, |b, router| {
+            b.iter(|| router.decide_after(black_box(&ask), &calls, black_box(1_000_000_000)).route.backend.as_str().len());
         });
         let limited = router.clone().with_slo("ttft=10s,tpot=1s,p50".parse().expect("limits"));
         group.bench_with_input(BenchmarkId::new("decide_within_limits", cells), &limited, |b, router| {

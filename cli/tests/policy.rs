@@ -89,7 +89,9 @@ fn of_this_machine(folder: &Path, days: u64, edit: impl Fn(phase_core::StackInfo
         .map(|block| Observation::new(backend.clone(), Phase::Prefill, shape, 1_000_000).with_boundary("b").with_block(block))
         .collect();
     let matrix = ScenarioMatrix::build(&seen, &[("b".to_owned(), MeasurementBoundary::call(edit(stack)))].into()).expect("a matrix");
-    let policy = Policy::compile(&matrix, &PolicyOptions::new(backend, now() - days * 86_400)).expect("a policy");
+    let options = PolicyOptions::new(backend, now() - days * 86_400);
+    let mix = phase_policy::capacity::Mix::parse("32x1:3,16x1:1").expect("a mix");
+    let policy = Policy::compile(&matrix, &options.with_mix(mix)).expect("a policy");
     let path = folder.join("policy.json");
     std::fs::write(&path, policy.to_json()).expect("a file");
     path
@@ -115,6 +117,71 @@ fn check_passes_where_it_was_measured_and_ends_by_severity_elsewhere() {
     assert!(code == Some(12) && said.contains("machine.gpu_uuid"), "{code:?} {said}");
     let (code, said) = check(of_this_machine(folder.path(), 0, |stack| stack.with(Layer::Machine, "cpu", "another")));
     assert!(code == Some(13) && said.contains("machine.cpu"), "{code:?} {said}");
+}
+
+/// A trace of 400 requests of one new token, of which every `every`th has 16 prompt tokens and the others 32.
+#[cfg(feature = "candle")]
+fn trace(folder: &Path, every: usize) -> PathBuf {
+    let line = |i: usize| format!("{i},{},1\n", if i.is_multiple_of(every) { 16 } else { 32 });
+    let path = folder.join(format!("trace-{every}.csv"));
+    std::fs::write(&path, "arrival_s,prompt_tokens,new_tokens\n".to_owned() + &(0..400).map(line).collect::<String>()).expect("a file");
+    path
+}
+
+#[cfg(feature = "candle")]
+#[test]
+fn check_ends_with_10_where_the_traffic_drifted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let policy = of_this_machine(folder.path(), 0, |stack| stack);
+    let check = |trace: &Path| {
+        let out = phase(&["check", "--policy", policy.to_str().expect("UTF-8"), "--trace", trace.to_str().expect("UTF-8")]);
+        (out.status.code(), text(&out.stdout) + &text(&out.stderr))
+    };
+    let (code, said) = check(&trace(folder.path(), 4));
+    assert_eq!(code, Some(0), "as weighted: {said}");
+    let (code, said) = check(&trace(folder.path(), 1));
+    assert!(code == Some(10) && said.contains("reweight") && said.contains("75% of requests moved"), "{code:?} {said}");
+    let unordered = folder.path().join("unordered.csv");
+    std::fs::write(&unordered, "arrival_s,prompt_tokens,new_tokens\n2,32,1\n1,32,1\n").expect("a file");
+    let (code, said) = check(&unordered);
+    assert!(code == Some(1) && said.contains("line 3") && said.contains("sort the trace"), "{code:?} {said}");
+}
+
+#[test]
+fn plan_and_cost_refuse_what_makes_no_sense_and_say_why() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (policy, prices) = (written(folder.path(), 0), folder.path().join("prices.json"));
+    let book = include_str!("../../policy/prices/tr119-2025-12-21.json");
+    std::fs::write(&prices, book).expect("a file");
+    let [policy, prices] = [&policy, &prices].map(|path| path.to_str().expect("UTF-8"));
+    let plan = |more: &[&str]| {
+        let out = phase(&[&["plan", "--policy", policy, "--prices", prices], more].concat());
+        (out.status.code(), text(&out.stdout) + &text(&out.stderr))
+    };
+    let mix = ["--requests-per-s", "1", "--mix", "32x1:1"];
+    let (code, said) = plan(&[&mix[..], &["--tiers", "own"]].concat());
+    assert!(code == Some(0) && said.contains("consumer_1200_usd") && said.contains("`aws_g5_xlarge` has no own price"), "{code:?} {said}");
+    for (arguments, wanted, reason) in [
+        (&["--requests-per-s", "0", "--mix", "32x1:1"][..], 2, "must be positive"),
+        (&["--requests-per-s", "1", "--mix", "32x1:-1"], 2, "a weight of -1"),
+        (&["--requests-per-s", "1", "--mix", "4000x1:1"], 1, "longer than the longest measured"),
+        (&["--trace", "there/is/no/trace.csv"], 2, "no/trace.csv"),
+    ] {
+        let (code, said) = plan(arguments);
+        assert!(code == Some(wanted) && said.contains(reason), "{arguments:?}: {code:?} {said}");
+    }
+    std::fs::write(prices, book.replace("2025-12-21", "2999-12-21")).expect("a file");
+    let (code, said) = plan(&[&mix[..], &["--max-price-age", "30"]].concat());
+    assert!(code == Some(1) && said.contains("is from the future"), "{code:?} {said}");
+    std::fs::write(prices, &book[..200]).expect("a file");
+    let (code, said) = plan(&mix);
+    assert!(code == Some(1) && said.contains("prices.json: the price book can't be read"), "{code:?} {said}");
+    let cost = |rate: &str| phase(&["cost", "--tokens-per-s", rate, "--usd-per-hour", "1", "--json"]);
+    assert!(text(&cost("900,850,950").stdout).starts_with("{\"seconds_per_1m\":{\"value\":1111.1"));
+    for rate in ["0", "nan", "inf", "900,950,850", "900,0,950", "900,1", ""] {
+        let out = cost(rate);
+        assert!(out.status.code() == Some(2) && !out.stderr.is_empty() && out.stdout.is_empty(), "{rate}");
+    }
 }
 
 /// What the job runs.

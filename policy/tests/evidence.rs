@@ -5,10 +5,10 @@
 mod common;
 
 use common::{FAST, SAFE, boundaries, boundary_of};
-use phase_core::{Arm, ArtefactForm, BackendId, Layer, MeasurementBoundary, Mode, Phase, Shape};
+use phase_core::{Arm, ArtefactForm, BackendId, Layer, MeasurementBoundary, Mode, Phase, Regime, Shape};
 use phase_policy::{
-    CompileEvidence, CompileReason, EvidenceError, Level, Observation, Policy, PolicyError, PolicyOptions, Reason, Router, ScenarioMatrix,
-    Sealed, Violation, Workload,
+    CompileEvidence, CompileReason, EvidenceError, Level, Limits, Observation, Policy, PolicyError, PolicyOptions, PoolNeed, Reason,
+    Router, ScenarioMatrix, Sealed, Violation, Workload,
 };
 
 const PROFILE: &[u8] = include_bytes!("data/ort-1.32-profile.json");
@@ -190,7 +190,17 @@ fn measured_against(safe_percent: u64, times: u64, slow_every: u64) -> ScenarioM
 }
 
 fn matrix_under(boundary: &MeasurementBoundary, safe_percent: u64, times: u64, slow_every: u64) -> ScenarioMatrix {
-    let mut seen = Vec::new();
+    matrix_with(boundary, safe_percent, times, slow_every, Vec::new())
+}
+
+/// As [`matrix_under`], with more calls.
+fn matrix_with(
+    boundary: &MeasurementBoundary,
+    safe_percent: u64,
+    times: u64,
+    slow_every: u64,
+    mut seen: Vec<Observation>,
+) -> ScenarioMatrix {
     for block in 0..5 {
         for i in 0..100_u64 {
             let wobble = 1_000 * (u64::from(block) + i % 3);
@@ -295,6 +305,39 @@ fn what_passes_its_gate_is_routed_with_compiled_times() {
         let slow = without.predict(&FAST, &long).unwrap().decode_step.unwrap().ns;
         assert!((slow - 5.0e6).abs() < 1e5, "{why}: {slow}");
     }
+}
+
+#[test]
+fn a_compiled_route_is_warmed_by_its_own_cold_calls() {
+    // Steady 4 ms a compiled step; the first takes 120 ms compiled, 10 ms eager.
+    let cold_in = |mode: &'static str, boundary: &'static str, ns| {
+        (0..8).flat_map(move |b| {
+            [(Phase::Prefill, prompt(1, 128), 30_000_000), (Phase::Decode, step(1, 128), ns)].map(|(phase, shape, ns)| {
+                let call = Observation::new(FAST, phase, shape, ns).with_mode(mode).with_regime(Regime::Cold);
+                call.with_boundary(boundary).with_block(b)
+            })
+        })
+    };
+    let eager: Vec<_> = cold_in("eager", "fast", 10_000_000).collect();
+    let both_modes: Vec<_> = eager.iter().cloned().chain(cold_in("compiled", "fast-compiled", 120_000_000)).collect();
+    let seen = |cold: Vec<Observation>, evidence: Option<CompileEvidence>| {
+        let matrix = matrix_with(&in_mode("fast", "compiled"), 50, 80, 1000, cold);
+        let router = Router::new(Policy::compile(&matrix, &options().with_evidence(evidence)).unwrap());
+        let router = router.with_cold_slo("tpot=50ms,p50".parse().unwrap());
+        let long = Workload::new(1, 128, 64);
+        let pool = router.warm_pool([long]).into_iter().find(|a| (&a.backend, a.phase) == (&FAST, Phase::Decode)).unwrap();
+        let decision = router.decide(&long);
+        (decision.route.backend.clone(), pool.compiled, pool.need, decision.cold_limits())
+    };
+    let (backend, compiled, need, limits) = seen(both_modes.clone(), Some(both(128)));
+    assert!((backend, compiled) == (FAST, true) && matches!(need, PoolNeed::Ratio { ratio } if (ratio - 30.0).abs() < 0.1), "{need:?}");
+    assert_eq!(limits, Limits::Missed, "116 ms more than a warm step");
+    // What an eager call takes cold says nothing of a compiled one.
+    let (_, compiled, need, limits) = seen(eager, Some(both(128)));
+    assert_eq!((compiled, need, limits), (true, PoolNeed::NotMeasured, Limits::NotKnown));
+    // Without evidence the eager calls are what runs, and judged.
+    let (_, compiled, need, _) = seen(both_modes, None);
+    assert!(!compiled && matches!(need, PoolNeed::No { ratio } if (ratio - 2.0).abs() < 0.1), "{need:?}");
 }
 
 #[test]

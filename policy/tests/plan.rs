@@ -118,6 +118,25 @@ fn a_trace_is_replayed_and_bursts_cost_workers() {
 }
 
 #[test]
+fn a_trace_too_short_for_the_percentile_says_so() {
+    let plan = |n, slo| Plan::new(&router(), Load::Trace(&trace(n, |_| 1.0)), &book(), &options(slo)).unwrap();
+    assert!(matches!(find(&plan(20, "total=5s,p95"), "safe").refused, Some(Refusal::ShortTrace { requests: 20, needed: 90, .. })));
+    let table = plan(20, "total=5s,p95").table();
+    assert!(table.contains("a limit on p95 takes 90 requests in a replay, the trace has 20"), "{table}");
+    assert!(find(&plan(20, "total=5s,p50"), "safe").refused.is_none());
+}
+
+#[test]
+fn a_machine_without_the_tier_is_named_and_the_others_are_priced() {
+    let mix = Mix::parse("128x64").unwrap();
+    let own = PlanOptions::default().with_tiers([TierKind::Own]);
+    let plan = Plan::new(&router(), by_mix(&mix, 1.0), &book(), &own).unwrap();
+    assert!(find(&plan, "safe").prices.iter().all(|p| p.machine == "consumer_1200_usd") && !find(&plan, "safe").prices.is_empty());
+    assert_eq!(plan.not_priced.len(), 3);
+    assert!(plan.table().contains("Not priced: `aws_g5_xlarge` has no own price; it has on_demand"), "{}", plan.table());
+}
+
+#[test]
 fn owning_is_held_against_renting_at_the_fleet_it_takes() {
     let mix = Mix::parse("128x64").unwrap();
     let rented = r#"{"name":"cloud","usd_per_hour":{"on_demand":1.0}},"#;
@@ -139,9 +158,10 @@ fn what_makes_no_sense_is_an_error() {
     for per_s in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         assert!(matches!(plan(by_mix(&mix, per_s), &PlanOptions::default()), Err(PlanError::Load { .. })));
     }
-    let missing = PlanOptions::default().with_tiers([TierKind::OnDemand]);
-    let error = plan(by_mix(&mix, 1.0), &missing).unwrap_err().to_string();
-    assert!(error.contains("`consumer_1200_usd` has no on_demand price; it has own"), "{error}");
+    let rented = small_book(r#"{"name":"m","usd_per_hour":{"on_demand":1.0}}"#);
+    let spot = PlanOptions::default().with_tiers([TierKind::OnDemand, TierKind::Spot]);
+    let error = Plan::new(&router(), by_mix(&mix, 1.0), &rented, &spot).unwrap_err().to_string();
+    assert!(error.contains("`m` has no spot price; it has on_demand"), "{error}");
     assert!(matches!(plan(by_mix(&mix, 1.0), &PlanOptions::default().with_may_leave_out(1.5)), Err(PlanError::Options)));
     let once = Trace::parse("time,prompt tokens,new tokens\n1,8,8\n1,8,8\n").unwrap();
     assert!(matches!(plan(Load::Trace(&once), &PlanOptions::default()), Err(PlanError::NoSpan)));

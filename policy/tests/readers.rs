@@ -4,14 +4,33 @@ mod common;
 
 use phase_core::{Arm, ArtefactForm, BackendId, Mode, Phase, Shape};
 use phase_policy::{
-    CompileEvidence, Observation, Policy, Router, ScenarioMatrix, Sealed, Workload,
+    Ceilings, CompileEvidence, IdleCurve, IdleSample, LeastWork, MatrixError, Observation, Policy, PolicyOptions, Router, ScenarioMatrix,
+    Sealed, Workload,
     capacity::{Mix, Trace},
+    constants::Constants,
     cost::PriceBook,
 };
 use proptest::prelude::*;
 use std::sync::LazyLock;
 
-static POLICY: LazyLock<String> = LazyLock::new(|| common::policy().to_json());
+/// With a mix and idle curves, so that every part of the document is damaged.
+static POLICY: LazyLock<String> = LazyLock::new(|| {
+    let samples: Vec<IdleSample> = serde_json::from_str(&IDLE).unwrap();
+    let options = PolicyOptions::new(common::SAFE, 1_760_000_000).with_runs(["run-1"]).with_mix(Mix::parse("128x64:1").unwrap());
+    let curves = IdleCurve::fit(&samples, &options.constants).unwrap();
+    let matrix = common::matrix(&[common::SAFE, common::FAST, common::BULK]);
+    Policy::compile(&matrix, &options.with_idle_curves(curves)).unwrap().to_json()
+});
+/// The samples of an idle file.
+static IDLE: LazyLock<String> = LazyLock::new(|| {
+    let shape = Shape { batch: 1, new_tokens: 1, context: 32 };
+    let call = |pass: u32, ms: u64| {
+        let ns = 4_000_000 + 5_000 * ms + u64::from(pass);
+        IdleSample::new(common::FAST, Phase::Decode, shape, ms * 1_000_000, ns).with_boundary("fast").with_block(pass)
+    };
+    let samples: Vec<_> = (0..5).flat_map(|pass| [0, 100, 1_000].map(|ms| call(pass, ms))).collect();
+    serde_json::to_string(&samples).unwrap()
+});
 const PRICES: &str = include_str!("../prices/tr119-2025-12-21.json");
 const TRACE: &str = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n5,ChatGPT,472,18,490,Conversation log\n45,GPT-4,1087,230,1317,API log\n";
 const RECORDS: [(ArtefactForm, &[u8]); 7] = [
@@ -23,6 +42,8 @@ const RECORDS: [(ArtefactForm, &[u8]); 7] = [
     (ArtefactForm::CubeclTunings, br#"{"table":"t","winner":0,"trials":[1],"short_circuit":null,"dry_run":false}"#),
     (ArtefactForm::BurnFusionLog, "▸ fused A (score=1, 3 ops)\n▸ un-fused (1 op)\n".as_bytes()),
 ];
+
+static MATRIX: LazyLock<ScenarioMatrix> = LazyLock::new(|| common::matrix(&[common::SAFE]));
 
 /// Some edits of a text's bytes: replaced, removed, doubled, cut off.
 fn edits() -> impl Strategy<Value = Vec<(prop::sample::Index, u8, u8)>> {
@@ -111,6 +132,37 @@ proptest! {
     }
 
     #[test]
+    fn idle_samples_of_any_bytes(edits in edits()) {
+        let bytes = edited(IDLE.as_bytes(), &edits);
+        match serde_json::from_slice::<Vec<IdleSample>>(&bytes) {
+            Ok(samples) => match IdleCurve::fit(&samples, &Constants::default()) {
+                Ok(curves) => {
+                    for curve in curves {
+                        prop_assert!(curve.worst >= 1.0 && curve.worst.is_finite() && (0.0..=1.0).contains(&curve.dip));
+                        prop_assert!(curve.points.windows(2).all(|w| w[0].fitted_ns <= w[1].fitted_ns));
+                    }
+                }
+                Err(error) => prop_assert!(error.to_string().starts_with("idle times of `")),
+            },
+            Err(error) => prop_assert!(!error.to_string().is_empty()),
+        }
+    }
+
+    #[test]
+    fn ceilings_of_any_numbers(bandwidth in any::<f64>(), rate in any::<f64>(), bytes in any::<u64>(), operations in any::<u64>()) {
+        let ceilings = Ceilings::bandwidth(bandwidth);
+        prop_assert_eq!(ceilings.is_some(), bandwidth.is_finite() && bandwidth > 0.0);
+        let Some(ceilings) = ceilings else { return Ok(()) };
+        let both = ceilings.with_operations(rate);
+        prop_assert_eq!(both.is_some(), rate.is_finite() && rate > 0.0);
+        let known = |_: &BackendId| Some((LeastWork::new(bytes, operations), both.unwrap_or(ceilings)));
+        if let Err(error) = MATRIX.check_roofline(known) {
+            let named = matches!(&error, MatrixError::FasterThanRoofline { cell, .. } if error.to_string().contains(cell.as_str()));
+            prop_assert!(named, "{}", error);
+        }
+    }
+
+    #[test]
     fn an_observation_of_any_numbers(ns in any::<u64>(), batch in any::<usize>(), tokens in any::<usize>(), context in any::<usize>()) {
         let shape = Shape { batch, new_tokens: tokens, context };
         let seen = [Observation::new(common::SAFE, Phase::Prefill, shape, ns).with_boundary("safe")];
@@ -146,7 +198,7 @@ fn one_sample_makes_a_cell_without_an_interval_and_no_route() {
     let matrix = ScenarioMatrix::build(&[of(&common::SAFE, 1000), of(&common::FAST, 10)], &common::boundaries()).unwrap();
     let times: Vec<_> = matrix.cells().iter().map(|c| c.time.unwrap()).collect();
     assert!(times.iter().all(|t| t.interval.is_none() && t.p95_ns.is_none() && t.p99_upper_ns.is_none()));
-    let policy = Policy::compile(&matrix, &phase_policy::PolicyOptions::new(common::SAFE, 0)).unwrap();
+    let policy = Policy::compile(&matrix, &PolicyOptions::new(common::SAFE, 0)).unwrap();
     assert!(policy.comparisons().iter().all(|c| c.verdict.is_none()));
     assert_eq!(Router::new(policy).decide(&Workload::new(1, 32, 1)).route.backend, &common::SAFE);
     assert!(ScenarioMatrix::build(&[], &common::boundaries()).is_err());

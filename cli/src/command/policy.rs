@@ -47,6 +47,16 @@ fn compile(arguments: &argument::Policy) -> Result<(), Failure> {
     }
     let matrix = during("building the matrix", || loaded.matrix()).map_err(|e| Failure::work(&e))?;
     let ceilings = arguments.ceiling.iter().map(|text| ceiling(text)).collect::<Result<Vec<_>, _>>()?;
+    for (at, (id, _)) in ceilings.iter().enumerate() {
+        let measured = paths(loaded.backends());
+        if !measured.contains(id) {
+            let there = measured.iter().map(BackendId::as_str).collect::<Vec<_>>().join(", ");
+            return Err(Failure::Usage(format!("--ceiling {id} was not measured: one of {there}")));
+        }
+        if ceilings[..at].iter().any(|(before, _)| before == id) {
+            return Err(Failure::Usage(format!("--ceiling {id} is given twice")));
+        }
+    }
     let known = |path: &BackendId| {
         let (_, ceilings) = ceilings.iter().find(|(id, _)| id == path)?;
         Some((loaded.least_work(path)?, *ceilings))

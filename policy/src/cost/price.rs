@@ -254,13 +254,14 @@ impl PriceBook {
     /// Refuses a book that is older than `max_days`, or from the future.
     ///
     /// # Errors
-    /// [`PriceError::Stale`].
+    /// [`PriceError::Stale`], [`PriceError::Future`].
     pub fn require_fresh(&self, now_unix_s: u64, max_days: i64) -> Result<(), PriceError> {
         let age_days = self.age_days(now_unix_s);
         if (0..=max_days).contains(&age_days) {
             return Ok(());
         }
-        Err(PriceError::Stale { book: self.name.clone(), date: self.date.clone(), age_days, max_days })
+        let (book, date) = (self.name.clone(), self.date.clone());
+        Err(if age_days < 0 { PriceError::Future { book, date } } else { PriceError::Stale { book, date, age_days, max_days } })
     }
 }
 
@@ -289,6 +290,14 @@ pub(crate) fn day(date: &str) -> Option<i64> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PriceError {
+    /// A book whose prices do not hold yet.
+    #[error("price book `{book}` of {date} is from the future")]
+    Future {
+        /// Its name.
+        book: String,
+        /// Its date.
+        date: String,
+    },
     /// A book that makes no sense.
     #[error("price book `{book}`: {problem}")]
     Inconsistent {
@@ -390,6 +399,6 @@ mod tests {
         assert_eq!(b.age_days(now), 30);
         assert!(b.require_fresh(now, 30).is_ok());
         assert!(b.require_fresh(now, 29).unwrap_err().to_string().contains("30 days old"));
-        assert!(b.require_fresh(0, 1000).is_err(), "a book of the future");
+        assert!(b.require_fresh(0, 1000).unwrap_err().to_string().ends_with("is from the future"));
     }
 }

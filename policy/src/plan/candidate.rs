@@ -6,7 +6,7 @@ use crate::{
     capacity::{Arrivals, Job, Mix, Service, workers_by_replay, workers_needed},
     cost::{self, Bounded, BreakEven, HOURS_PER_MONTH, PriceBook, RequestCost, SECONDS_PER_MONTH, Tier, TierKind},
     router::{Estimate, Prediction},
-    stats::real_size,
+    stats::{needed_for_quantile, real_size},
 };
 use phase_core::BackendId;
 use serde::Serialize;
@@ -51,11 +51,19 @@ pub enum Refusal {
         /// Why it has no prediction.
         why: Unpredicted,
     },
-    /// No number of workers up to the limit keeps the objectives in the replay, or the trace has too few requests for the
-    /// percentile.
+    /// No number of workers up to the limit keeps the objectives in the replay.
     Replay {
         /// The most that were tried.
         most_workers: u32,
+    },
+    /// The trace has too few requests for the percentile of the limits.
+    ShortTrace {
+        /// Requests that it has.
+        requests: usize,
+        /// Requests that the percentile takes.
+        needed: usize,
+        /// The percentile.
+        percentile: Percentile,
     },
 }
 
@@ -69,6 +77,9 @@ impl fmt::Display for Refusal {
                 write!(f, "{batch}x{prompt_tokens}x{new_tokens} ({:.1}% of requests): {why}", share * 100.0)
             }
             Self::Replay { most_workers } => write!(f, "no fleet up to {most_workers} workers keeps the limits in the replay"),
+            Self::ShortTrace { requests, needed, percentile } => {
+                write!(f, "a limit on {percentile} takes {needed} requests in a replay, the trace has {requests}")
+            }
         }
     }
 }
@@ -255,6 +266,9 @@ fn size(inputs: &Inputs<'_>, served: &[Served<'_>]) -> Result<Result<Sizing, Ref
             let Some(jobs) = jobs(trace, served, percentile) else {
                 return Ok(Err(Refusal::Replay { most_workers: 0 }));
             };
+            if let Some(needed) = needed_for_quantile(p).filter(|needed| jobs.len() < *needed) {
+                return Ok(Err(Refusal::ShortTrace { requests: jobs.len(), needed, percentile }));
+            }
             // Workers are loaded by upper bounds of the mean; what a slow request takes beyond that comes off the limit.
             let slow = (total - quantile(served, p, |s| s.seconds.high())).max(0.0);
             let (ttft, whole) = (slo.ttft_ns.map(|ns| ns / 1e9), slo.total_ns.map(|ns| ns / 1e9 - slow));
@@ -312,7 +326,7 @@ fn price(inputs: &Inputs<'_>, served: &[Served<'_>], sizing: &Sizing) -> Result<
         let tiers: Vec<Tier> = if options.tiers.is_empty() {
             machine.tiers().collect()
         } else {
-            options.tiers.iter().map(|kind| machine.tier(*kind)).collect::<Result<_, _>>()?
+            options.tiers.iter().filter_map(|kind| machine.tier(*kind).ok()).collect()
         };
         for tier in tiers {
             let costs = served

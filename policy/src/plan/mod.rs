@@ -47,7 +47,8 @@ pub struct PlanOptions {
     pub peak_window_s: f64,
     /// Share of requests that may lie outside of what was measured; they are left out of every number.
     pub may_leave_out: f64,
-    /// Tiers to price; a machine without one of them is an error. All that each machine has when empty.
+    /// Tiers to price. A machine without one of them is named in the plan, and a tier that no machine has is an error. All that
+    /// each machine has when empty.
     pub tiers: Vec<TierKind>,
 }
 
@@ -104,6 +105,8 @@ pub struct Plan {
     pub tokens_per_request: f64,
     /// Requests of a trace that got no answer and are not in it.
     pub unanswered: usize,
+    /// Machines and tiers that were asked for and that the book does not price, in words.
+    pub not_priced: Vec<String>,
     /// The policy's routing first, then each backend.
     pub candidates: Vec<Candidate>,
 }
@@ -132,6 +135,7 @@ impl Plan {
         if !(options.utilisation_cap > 0.0 && unit(options.utilisation_cap) && unit(options.may_leave_out)) {
             return Err(PlanError::Options);
         }
+        let not_priced = missing(book, &options.tiers)?;
         let burst = peak / requests_per_s;
         let inputs = candidate::Inputs { router, load, mix: &mix, requests_per_s, peak, burst, book, options };
         let names = std::iter::once(None).chain(router.policy().backends().map(Some));
@@ -146,6 +150,7 @@ impl Plan {
             burst,
             tokens_per_request: mix.mean_tokens(),
             unanswered,
+            not_priced,
             mix,
             candidates,
         })
@@ -161,6 +166,22 @@ impl Plan {
     pub fn svg(&self) -> String {
         plot::svg(self)
     }
+}
+
+/// What `tiers` asks for and the book does not have.
+///
+/// # Errors
+/// A tier that no machine has.
+fn missing(book: &PriceBook, tiers: &[TierKind]) -> Result<Vec<String>, PriceError> {
+    let mut all = Vec::new();
+    for kind in tiers {
+        let errors: Vec<_> = book.machines().iter().filter_map(|m| m.tier(*kind).err()).collect();
+        if errors.len() == book.machines().len() {
+            return errors.into_iter().next().map_or(Ok(all), Err);
+        }
+        all.extend(errors.iter().map(ToString::to_string));
+    }
+    Ok(all)
 }
 
 /// A plan that can't be made.

@@ -68,6 +68,9 @@ pub(super) fn table(plan: &Plan) -> String {
             p.usd_per_month,
         );
     }
+    if !plan.not_priced.is_empty() {
+        let _ = writeln!(out, "\nNot priced: {}.", plan.not_priced.join("; "));
+    }
     out
 }
 

@@ -12,7 +12,7 @@ use crate::{
     rules::{Class, CompileAdvice, Liveness, Reason, Warmth},
     stats::real_size,
 };
-use phase_core::{BackendId, Energy, Shape};
+use phase_core::{BackendId, Energy, Phase, Shape};
 use serde::Serialize;
 use std::fmt;
 
@@ -116,6 +116,13 @@ impl<'r> Decision<'r> {
         let [prefill, decode] =
             self.sides.map(|side| side.and_then(|s| s.arms[self.chosen].as_ref()).map_or(Warmth::NotMeasured, |arm| arm.warmth));
         WarmupAdvice { prefill, decode }
+    }
+
+    /// Whether the request's calls in `phase` would be compiled ones on `backend`.
+    pub(crate) fn is_compiled(&self, backend: &BackendId, phase: Phase) -> bool {
+        let side = self.sides[usize::from(phase == Phase::Decode)];
+        let index = self.router.tables.backends.iter().position(|id| id == backend);
+        side.zip(index).and_then(|(side, index)| side.arms[index].as_ref()).is_some_and(|arm| arm.compiled)
     }
 
     /// Energy of the request on the routed backend, from cells measured at its very prompt length and in its context

@@ -1,6 +1,6 @@
 //! Which paths must be kept warm: the source document's thresholds on measured cold starts.
 
-use crate::{CellKey, Percentile, RegimeClass, Router, Slo, TimeSummary, Workload, router::Limits, rules::Warmup};
+use crate::{Percentile, Router, Slo, TimeSummary, Workload, router::Limits, rules::Warmup};
 use phase_core::{BackendId, Phase, Shape};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -15,6 +15,8 @@ pub struct PoolAdvice {
     pub phase: Phase,
     /// The bucket.
     pub shape: Shape,
+    /// Whether requests run there with compiled calls, whose first ones are judged then.
+    pub compiled: bool,
     /// What is advised.
     pub need: PoolNeed,
     /// How long a warm path may stand idle before a call keeps it warm: the longest measured idle time after which it was not
@@ -52,26 +54,31 @@ pub enum PoolNeed {
 impl Router {
     /// What to keep warm for the requests that will come, in the buckets that decide: by backend, phase and bucket.
     pub fn warm_pool(&self, workloads: impl IntoIterator<Item = Workload>) -> Vec<PoolAdvice> {
-        let mut buckets = BTreeSet::new();
+        let (mut buckets, compiled_warmups) = (BTreeSet::new(), self.policy().compiled_warmups());
         for workload in workloads {
             let decision = self.decide(&workload);
             let fallback = decision.fallbacks().next();
             for (phase, bucket) in [(Phase::Prefill, decision.prefill().bucket), (Phase::Decode, decision.decode().bucket)] {
                 let wanted = bucket.filter(|_| phase == Phase::Prefill || workload.decode_steps() > 0);
-                buckets.extend(
-                    wanted
-                        .iter()
-                        .flat_map(|b| std::iter::once(decision.route.backend).chain(fallback).map(move |id| (id.clone(), phase, *b))),
-                );
+                for (bucket, id) in
+                    wanted.iter().flat_map(|b| std::iter::once(decision.route.backend).chain(fallback).map(move |id| (b, id)))
+                {
+                    buckets.insert((id.clone(), phase, *bucket, decision.is_compiled(id, phase)));
+                }
             }
         }
-        buckets.into_iter().map(|(backend, phase, shape)| self.pool_advice(backend, phase, shape)).collect()
+        let advice = |(backend, phase, shape, compiled)| {
+            let warmups = if compiled { &compiled_warmups[..] } else { self.policy().warmups() };
+            self.pool_advice(warmups, PoolAdvice { backend, phase, shape, compiled, need: PoolNeed::NotMeasured, keep_warm_every_ns: None })
+        };
+        buckets.into_iter().map(advice).collect()
     }
 
-    fn pool_advice(&self, backend: BackendId, phase: Phase, shape: Shape) -> PoolAdvice {
+    fn pool_advice(&self, warmups: &[Warmup], path: PoolAdvice) -> PoolAdvice {
+        let PoolAdvice { backend, phase, shape, .. } = &path;
         let slo = if self.cold_slo().is_none() { self.slo() } else { self.cold_slo() };
-        let budget_ns = if phase == Phase::Prefill { slo.ttft_ns } else { slo.tpot_ns };
-        let need = match self.warmup_of(&backend, phase, shape) {
+        let budget_ns = if *phase == Phase::Prefill { slo.ttft_ns } else { slo.tpot_ns };
+        let need = match warmup_of(warmups, backend, *phase, *shape) {
             None => PoolNeed::NotMeasured,
             Some(Warmup { ratio, required: true, .. }) => PoolNeed::Ratio { ratio: *ratio },
             Some(Warmup { ratio, delta_ns, .. }) => match budget_ns.filter(|budget| delta_ns > budget) {
@@ -79,17 +86,17 @@ impl Router {
                 None => PoolNeed::No { ratio: *ratio },
             },
         };
-        let curves = self.policy().idle_curves().iter().filter(|c| c.backend == backend && c.phase == phase);
+        let curves = self.policy().idle_curves().iter().filter(|c| (&c.backend, &c.phase) == (backend, phase));
         let before = |c: &crate::IdleCurve| {
             let cools = c.cools_after_ns?;
             c.points.iter().map(|p| p.idle_ns).take_while(|ns| *ns < cools).last()
         };
-        PoolAdvice { keep_warm_every_ns: curves.filter_map(before).min(), backend, phase, shape, need }
+        PoolAdvice { keep_warm_every_ns: curves.filter_map(before).min(), need, ..path }
     }
+}
 
-    fn warmup_of(&self, backend: &BackendId, phase: Phase, shape: Shape) -> Option<&Warmup> {
-        self.policy().warmups().iter().find(|w| (&w.backend, w.phase, w.shape) == (backend, phase, shape))
-    }
+fn warmup_of<'w>(warmups: &'w [Warmup], backend: &BackendId, phase: Phase, shape: Shape) -> Option<&'w Warmup> {
+    warmups.iter().find(|w| (&w.backend, w.phase, w.shape) == (backend, phase, shape))
 }
 
 impl crate::Decision<'_> {
@@ -126,11 +133,11 @@ impl crate::Decision<'_> {
 
     /// By how much a cold call is slower at most.
     fn cold_more(&self, phase: Phase, shape: Shape, percentile: Percentile) -> Option<f64> {
-        let (router, backend) = (self.router(), self.route.backend);
-        let warmup = router.warmup_of(backend, phase, shape)?;
+        let (policy, backend) = (self.router().policy(), self.route.backend);
+        let compiled = self.is_compiled(backend, phase).then(|| policy.compiled_warmups());
+        let warmup = warmup_of(compiled.as_deref().unwrap_or(policy.warmups()), backend, phase, shape)?;
         let upper = |of: fn(&TimeSummary) -> Option<f64>| {
-            let cold = |key: &CellKey| (&key.backend, key.phase, key.shape, key.regime) == (backend, phase, shape, RegimeClass::Cold);
-            let cell = router.policy().cells().iter().find(|c| cold(&c.key) && crate::rules::may_route(&c.key.mode))?;
+            let cell = policy.cells().iter().find(|c| c.key.id() == warmup.cells[0])?;
             Some(of(cell.time.as_ref()?)? - warmup.steady_ns)
         };
         match percentile {

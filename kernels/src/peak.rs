@@ -8,7 +8,10 @@ use crate::team::Team;
 /// Sums that each thread keeps apart: more than a core's latency times its units, fewer than its registers.
 const SUMS: usize = 12;
 
-/// Reads `data` `rounds` times, each thread its own part; what is left of a part over whole vectors (under 256 bytes) is not
+/// Places that each thread reads at once.
+const STREAMS: usize = 8;
+
+/// Reads `data` `rounds` times, each thread its own part; what is left of a part over whole vectors (under 1 KiB) is not
 /// read.
 ///
 /// ```
@@ -68,10 +71,15 @@ impl Kernel for Read<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> f32 {
-        let mut sums = [simd.splat(0.0); 8];
-        for eight in self.0.as_chunks::<LANES>().0.as_chunks::<8>().0 {
-            for (sum, x) in sums.iter_mut().zip(eight) {
-                *sum = simd.add(*sum, simd.load(x));
+        // Several places at once, as products of a matrix's rows do: one alone leaves a core waiting for memory.
+        let blocks = self.0.as_chunks::<LANES>().0.as_chunks::<4>().0;
+        let streams: [_; STREAMS] = std::array::from_fn(|n| &blocks[n * (blocks.len() / STREAMS)..][..blocks.len() / STREAMS]);
+        let mut sums = [simd.splat(0.0); STREAMS];
+        for at in 0..blocks.len() / STREAMS {
+            for (sum, stream) in sums.iter_mut().zip(streams) {
+                let [a, b, c, d] = &stream[at];
+                let both = [simd.add(simd.load(a), simd.load(b)), simd.add(simd.load(c), simd.load(d))];
+                *sum = simd.add(*sum, simd.add(both[0], both[1]));
             }
         }
         let [a, b, c, d, e, f, g, h] = sums;

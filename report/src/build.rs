@@ -114,8 +114,8 @@ fn common(ground: Ground<'_>, options: &ReportOptions, source: Source) -> Report
     };
     let energy = energy::section(cells, &[]);
     let model = |cell: &Cell| models.get(&arm_of(&cell.key.backend, &cell.key.mode).to_string()).cloned();
-    let ceilings = if options.ceilings.is_empty() { ceilings } else { &options.ceilings };
-    let roofline = roofline::section(cells, boundaries, model, ceilings);
+    let given = !options.ceilings.is_empty();
+    let roofline = roofline::section(cells, boundaries, model, if given { &options.ceilings } else { ceilings }, given);
     let identities = boundary::identities(cells, boundaries);
     let facts = boundary::facts(&identities, boundaries);
     let first_calls = cold::first_calls(cells, &constants);

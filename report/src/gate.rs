@@ -104,7 +104,12 @@ pub(crate) fn of_cells(cells: &[Cell], energy: &EnergySection, roofline: &Roofli
             format!("{n} failed {} in {with_failures} cells", plural(usize::try_from(n).unwrap_or(2), "call")),
         ),
     };
+    let doubted = roofline.doubted.len();
     let roof = match (roofline.roofs.is_empty(), roofline.above.len()) {
+        (false, 0) if doubted > 0 => {
+            let detail = "above 100 % of what the run measured of a processor that others may have shared";
+            gate("roofline", GateState::Doubt, format!("{doubted} {} {detail}", plural(doubted, "row")))
+        }
         (true, _) => gate("roofline", GateState::NoData, "no measured ceiling was given"),
         (false, 0) => gate("roofline", GateState::Pass, format!("{} rows at or below 100 %", roofline.points.len())),
         (false, n) => gate("roofline", GateState::Fail, format!("{n} {} above 100 %", plural(n, "row"))),

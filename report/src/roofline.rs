@@ -1,4 +1,5 @@
-//! What a call achieved against what the machine can do. A row above 100 % is a wrong number, and fails the run.
+//! What a call achieved against what the machine can do. A row above 100 % is a wrong number and fails the run, unless the
+//! ceiling may be the wrong one.
 
 use crate::figure::{Figure, bucket, real, real_size};
 use phase_core::{DType, Fact, Layer, MeasurementBoundary, Phase, Shape};
@@ -38,6 +39,9 @@ pub struct RooflineSection {
     pub source: String,
     /// Rows surely above 100 %, by the near end of their interval: cell and percentage. Any entry fails the report.
     pub above: Vec<String>,
+    /// The same against what a run measured of its own processor, which others may have shared at that moment without any
+    /// counter telling: row or ceiling is wrong, and nobody knows which.
+    pub doubted: Vec<String>,
 }
 
 /// One cell against the ceilings.
@@ -83,9 +87,11 @@ pub(crate) fn section(
     boundaries: &BTreeMap<String, MeasurementBoundary>,
     model: impl Fn(&Cell) -> Option<ModelEntry>,
     ceilings: &[Ceilings],
+    given: bool,
 ) -> RooflineSection {
     let steady = cells.iter().filter(|c| c.key.regime == RegimeClass::Steady && c.key.phase != Phase::Request);
     let (mut points, mut roofs, mut unknown) = (Vec::new(), BTreeMap::new(), None);
+    let (mut above, mut doubted) = (Vec::new(), Vec::new());
     for cell in steady {
         let Some(model) = model(cell) else { continue };
         let boundary = boundaries.get(&cell.boundary);
@@ -99,7 +105,13 @@ pub(crate) fn section(
         if let Some(c) = own {
             roofs.entry(c.source.as_str()).or_insert_with(|| Roof::of(c, model.dtype));
         }
-        points.extend(point(cell, &model, own));
+        let Some(point) = point(cell, &model, own) else { continue };
+        if point.surely.is_some_and(|s| s > 1.0) {
+            let exclusive = boundary.is_some_and(|b| matches!(b.stack.fact(Layer::Runtime, "gpu"), Some(Fact::Known(_))));
+            let rows = if given || exclusive { &mut above } else { &mut doubted };
+            rows.push(format!("{}: {:.0} % of the ceiling", point.id, point.share.unwrap_or(0.0) * 100.0));
+        }
+        points.push(point);
     }
     let source = match (roofs.is_empty(), unknown) {
         (false, _) => roofs.keys().copied().collect::<Vec<_>>().join("; "),
@@ -109,9 +121,7 @@ pub(crate) fn section(
         }
     };
     let roofs = roofs.into_values().collect();
-    let above = points.iter().filter(|p| p.surely.is_some_and(|s| s > 1.0));
-    let above = above.map(|p| format!("{}: {:.0} % of the ceiling", p.id, p.share.unwrap_or(0.0) * 100.0)).collect();
-    RooflineSection { points, roofs, source, above }
+    RooflineSection { points, roofs, source, above, doubted }
 }
 
 /// Why ceilings say nothing of calls under a boundary.

@@ -27,7 +27,7 @@ const TEXT: &str = include_str!("../../../LICENSE-MIT");
 pub(crate) fn run(setting: &Setting, arguments: &argument::Bench) -> Result<(), Failure> {
     if let (true, Some(dir)) = (arguments.resume, &arguments.out) {
         let runner = Runner::resume(&setting.registry, clock(), dir).map_err(|e| Failure::work(&e))?;
-        return measure(setting, arguments, runner, dir);
+        return measure(setting, arguments, runner, false, dir);
     }
     let plan = plan(setting, arguments)?;
     if arguments.dry_run {
@@ -35,19 +35,21 @@ pub(crate) fn run(setting: &Setting, arguments: &argument::Bench) -> Result<(), 
             format!("{}\nestimated time: {:.0} min", phase_report::plan_text(&plan), plan.estimate(&Rates::default()).as_secs_f64() / 60.0);
         return say(&text);
     }
-    let ceilings = ceilings::of_plan(setting, &arguments.ceilings, &plan)?;
+    let given = ceilings::given(&arguments.ceilings)?;
+    let missing = given.is_none();
+    let given = given.unwrap_or_default();
     let spec = setting.load_spec(&arguments.checkpoint.model, arguments.checkpoint.dtype).with_max_batch(plan.max_batch().max(1));
     match &arguments.out {
         Some(dir) => {
             let runner = Runner::create(&setting.registry, plan, spec, clock(), dir).map_err(|e| Failure::work(&e))?;
-            measure(setting, arguments, runner.with_ceilings(ceilings), dir)
+            measure(setting, arguments, runner.with_ceilings(given), missing, dir)
         }
         // Cells of one's own may be looked at without keeping them.
         None => {
             let dir = tempfile::tempdir().map_err(|e| Failure::work(&e))?;
             let place = dir.path().join("run");
             let runner = Runner::create(&setting.registry, plan, spec, clock(), &place).map_err(|e| Failure::work(&e))?;
-            measure(setting, arguments, runner.with_ceilings(ceilings), &place)
+            measure(setting, arguments, runner.with_ceilings(given), missing, &place)
         }
     }
 }
@@ -94,7 +96,7 @@ fn prompt(model: &Path) -> Result<Vec<TokenId>, Failure> {
     Ok(checkpoint.tokenizer().ok().and_then(|t| t.encode(TEXT).ok()).unwrap_or_default())
 }
 
-fn measure(setting: &Setting, arguments: &argument::Bench, runner: Runner<'_>, dir: &Path) -> Result<(), Failure> {
+fn measure(setting: &Setting, arguments: &argument::Bench, runner: Runner<'_>, ceilings_missing: bool, dir: &Path) -> Result<(), Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
     ctrlc::set_handler(move || {
@@ -116,6 +118,11 @@ fn measure(setting: &Setting, arguments: &argument::Bench, runner: Runner<'_>, d
         .with_created(unix_seconds())
         .with_cold_launcher(Box::new(CommandLauncher::new(program, launch)));
     runner = energy::with_energy(runner, arguments)?;
+    if ceilings_missing {
+        // After the sensors were opened, which must find nobody on the device, not even us.
+        let ceilings = ceilings::of_plan(setting, runner.plan());
+        runner = runner.with_ceilings(ceilings);
+    }
     let mut bar = if arguments.watch { Bar::watching(runner.plan()) } else { Bar::new() };
     let finish = runner.run(&mut bar, &stop).map_err(|e| Failure::work(&e))?;
     drop(bar);

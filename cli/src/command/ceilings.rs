@@ -30,24 +30,26 @@ pub(crate) fn run(setting: &Setting, arguments: &argument::Ceilings) -> Result<(
     say(&if arguments.json { ceilings.to_json().map_err(|e| Failure::work(&e))? } else { table(&ceilings) })
 }
 
-/// What `bench --ceilings` means: measured on every device of the plan, none, or what files say.
-pub(super) fn of_plan(setting: &Setting, wanted: &[PathBuf], plan: &Plan) -> Result<Vec<Ceilings>, Failure> {
+/// What `bench --ceilings` names; `None` where they are to be measured.
+pub(super) fn given(wanted: &[PathBuf]) -> Result<Option<Vec<Ceilings>>, Failure> {
     match wanted.iter().map(|p| p.to_str()).collect::<Vec<_>>().as_slice() {
-        [Some("none")] => Ok(Vec::new()),
-        [Some("measure")] => {
-            let device = |path: &BackendId| match setting.device {
-                cuda @ Device::Cuda(_) if path.as_str().ends_with("-cuda") => cuda,
-                Device::Cpu if path.as_str().ends_with("-cuda") => Device::Cuda(0),
-                _ => Device::Cpu,
-            };
-            let devices: BTreeSet<_> = plan.backends.iter().map(|arm| device(&arm.backend)).collect();
-            // A run is worth having without: its roofline then says that there are none.
-            let all = || devices.into_iter().map(|device| of_device(setting, device, BENCH_BLOCKS)).collect::<Vec<_>>();
-            let measured = during("measuring the ceilings", all).into_iter();
-            Ok(measured.filter_map(|of| of.map_err(|why| note(&format!("ceilings not measured: {why}"))).ok()).collect())
-        }
-        _ => wanted.iter().map(read).collect(),
+        [Some("none")] => Ok(Some(Vec::new())),
+        [Some("measure")] => Ok(None),
+        _ => wanted.iter().map(read).collect::<Result<_, _>>().map(Some),
     }
+}
+
+/// The ceilings of every device of the plan. A run is worth having without: its roofline then says that there are none.
+pub(super) fn of_plan(setting: &Setting, plan: &Plan) -> Vec<Ceilings> {
+    let device = |path: &BackendId| match setting.device {
+        cuda @ Device::Cuda(_) if path.as_str().ends_with("-cuda") => cuda,
+        Device::Cpu if path.as_str().ends_with("-cuda") => Device::Cuda(0),
+        _ => Device::Cpu,
+    };
+    let devices: BTreeSet<_> = plan.backends.iter().map(|arm| device(&arm.backend)).collect();
+    let all = || devices.into_iter().map(|device| of_device(setting, device, BENCH_BLOCKS)).collect::<Vec<_>>();
+    let measured = during("measuring the ceilings", all).into_iter();
+    measured.filter_map(|of| of.map_err(|why| note(&format!("ceilings not measured: {why}"))).ok()).collect()
 }
 
 /// Reads a file of ceilings.

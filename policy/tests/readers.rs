@@ -15,11 +15,12 @@ use std::sync::LazyLock;
 
 /// With a mix and idle curves, so that every part of the document is damaged.
 static POLICY: LazyLock<String> = LazyLock::new(|| {
-    let samples: Vec<IdleSample> = serde_json::from_str(&IDLE).unwrap();
-    let options = PolicyOptions::new(common::SAFE, 1_760_000_000).with_runs(["run-1"]).with_mix(Mix::parse("128x64:1").unwrap());
-    let curves = IdleCurve::fit(&samples, &options.constants).unwrap();
+    let samples: Vec<IdleSample> = serde_json::from_str(&IDLE).expect("sound samples");
+    let options =
+        PolicyOptions::new(common::SAFE, 1_760_000_000).with_runs(["run-1"]).with_mix(Mix::parse("128x64:1").expect("sound samples"));
+    let curves = IdleCurve::fit(&samples, &options.constants).expect("sound samples");
     let matrix = common::matrix(&[common::SAFE, common::FAST, common::BULK]);
-    Policy::compile(&matrix, &options.with_idle_curves(curves)).unwrap().to_json()
+    Policy::compile(&matrix, &options.with_idle_curves(curves)).expect("sound samples").to_json()
 });
 /// The samples of an idle file.
 static IDLE: LazyLock<String> = LazyLock::new(|| {
@@ -29,7 +30,7 @@ static IDLE: LazyLock<String> = LazyLock::new(|| {
         IdleSample::new(common::FAST, Phase::Decode, shape, ms * 1_000_000, ns).with_boundary("fast").with_block(pass)
     };
     let samples: Vec<_> = (0..5).flat_map(|pass| [0, 100, 1_000].map(|ms| call(pass, ms))).collect();
-    serde_json::to_string(&samples).unwrap()
+    serde_json::to_string(&samples).expect("sound samples")
 });
 const PRICES: &str = include_str!("../prices/tr119-2025-12-21.json");
 const TRACE: &str = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n5,ChatGPT,472,18,490,Conversation log\n45,GPT-4,1087,230,1317,API log\n";

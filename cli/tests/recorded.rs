@@ -1,5 +1,6 @@
-//! The matrix of three backends on an H100, kept in `recorded/`: what the program makes of it on a machine without a GPU.
+//! Runs of three backends on an H100, kept in `recorded/`: what the program makes of them on a machine without a GPU.
 
+use serde_json::Value;
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -14,10 +15,14 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn unpacked(folder: &Path) -> PathBuf {
-    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recorded/h100-llama-3.2-1b.tar.xz");
+    unpack("h100-llama-3.2-1b", folder);
+    folder.join("matrix-llama-3.2-1b")
+}
+
+fn unpack(name: &str, folder: &Path) {
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../recorded/{name}.tar.xz"));
     let out = Command::new("tar").arg("-xJf").arg(&archive).arg("-C").arg(folder).output().expect("tar starts");
     assert!(out.status.success(), "{}", text(&out.stderr));
-    folder.join("matrix-llama-3.2-1b")
 }
 
 #[test]
@@ -59,4 +64,41 @@ fn an_edited_cell_of_it_is_found() {
     let validated = phase(&["validate", run.to_str().expect("a plain path")]);
     assert_eq!(validated.status.code(), Some(1));
     assert!(text(&validated.stderr).contains("cells.json"), "{}", text(&validated.stderr));
+}
+
+#[test]
+fn the_recorded_bench_is_below_the_ceilings_of_its_own_run() {
+    let folder = tempfile::tempdir().expect("a folder");
+    unpack("h100-bench-llama-3.2-1b", folder.path());
+    let run = folder.path().join("bench");
+    let run = run.to_str().expect("a plain path");
+    let validated = phase(&["validate", run]);
+    assert!(validated.status.success(), "{}", text(&validated.stderr));
+    let report: Value = serde_json::from_slice(&phase(&["report", run, "--json"]).stdout).expect("JSON");
+    let gate = report["gates"].as_array().and_then(|g| g.iter().find(|g| g["name"] == "roofline")).expect("the gate");
+    assert_eq!(gate["state"], "pass", "{gate}");
+    let points = report["roofline"]["points"].as_array().expect("points");
+    let share = |arm: &str, phase: &str, label: &str| {
+        let of = |p: &&Value| p["arm"] == arm && p["phase"] == phase && p["label"].as_str().is_some_and(|l| l.starts_with(label));
+        points.iter().find(of).and_then(|p| p["share"].as_f64()).expect("a share")
+    };
+    // What recorded/README.md says of decode and of prompts.
+    for arm in ["burn-cuda@compiled", "candle-cuda@compiled", "ort-cuda@compiled"] {
+        assert!((0.65..0.85).contains(&share(arm, "decode", "batch 1,")), "{arm}");
+        assert!((0.40..0.60).contains(&share(arm, "prefill", "batch 1, 2048")), "{arm}");
+    }
+}
+
+#[test]
+fn the_recorded_energy_is_of_prompts_and_not_of_what_no_time_was_left_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    unpack("h100-energy-llama-3.2-1b", folder.path());
+    let run = folder.path().join("energy");
+    let run = run.to_str().expect("a plain path");
+    let validated = phase(&["validate", run]);
+    assert!(validated.status.success(), "{}", text(&validated.stderr));
+    let report = text(&phase(&["report", run]).stdout);
+    for said in ["1.870 [1.703, 2.038]", "7.840 [7.123, 8.557]", "no time was left for it in the run's budget"] {
+        assert!(report.contains(said), "{said} is missing in\n{report}");
+    }
 }

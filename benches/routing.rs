@@ -46,7 +46,7 @@ fn policy(seen: &[Observation]) -> Policy {
 fn routing(c: &mut Criterion) {
     let mut group = c.benchmark_group("routing");
     for (batches, lengths) in [(2, 3), (6, 42), (100, 320)] {
-        let router = Router::new(policy(&observations(batches, lengths, 3, 1)));
+        let router = Router::new(policy(&observations(batches, lengths, 5, 1)));
         let cells = router.policy().cells().len();
         let ask = Workload::new(2, 48, 24);
         group.bench_with_input(BenchmarkId::new("decide", cells), &router, |b, router| {
@@ -73,7 +73,7 @@ fn routing(c: &mut Criterion) {
 /// What is noted about each request: under 100 ns, windows that fill and close included.
 fn noting(c: &mut Criterion) {
     let mut group = c.benchmark_group("noting");
-    let router = Router::new(policy(&observations(6, 42, 3, 1)));
+    let router = Router::new(policy(&observations(6, 42, 5, 1)));
     let ask = Workload::new(2, 48, 24);
     let decision = router.decide(&ask);
     let expectation = decision.expectation().expect("a prediction");

@@ -14,7 +14,7 @@ fn boundary(kernel: &str, library: &str) -> MeasurementBoundary {
 /// `a` is default-safe, `b` twice as fast at everything.
 fn policy() -> Policy {
     let mut seen = Vec::new();
-    for block in 0..4 {
+    for block in 0..5 {
         for (backend, ns) in [("a", 2_000_000), ("b", 1_000_000)] {
             let call =
                 |phase, shape, ns| Observation::new(BackendId::new(backend), phase, shape, ns).with_boundary(backend).with_block(block);

@@ -160,7 +160,9 @@ fn energy_decides_where_intervals_do_not_overlap_and_nowhere_else() {
     let route = |b: [Profile; 2]| {
         let (lab, dir) = (Lab::new(COUNTER, hungry(), b), tempfile::tempdir().unwrap());
         let matrix = lab.run(Lab::plan(), dir.path()).policy_matrix().unwrap().unwrap();
-        let policy = Policy::compile(&matrix, &PolicyOptions::new(BackendId::new("a"), 0)).unwrap();
+        let mut options = PolicyOptions::new(BackendId::new("a"), 0);
+        options.constants.min_blocks = 3;
+        let policy = Policy::compile(&matrix, &options).unwrap();
         let router = Router::new(Policy::from_json(&policy.to_json()).unwrap()).with_objective(&Objective::Energy).unwrap();
         let decision = router.decide(&Asked::new(2, 4, 4));
         assert_eq!(decision.energy().status(), "macro_window");

@@ -10,13 +10,15 @@ const EVERYTHING: &[&str] = &[
     "phase-core",
     "phase-energy",
     "phase-export",
-    "phase-kernels",
     "phase-metrics",
     "phase-model",
     "phase-policy",
     "phase-report",
     "phase-scenario",
 ];
+
+/// What the program uses besides, to measure a processor's ceilings.
+const PROGRAM: &[&str] = &["phase-kernels"];
 
 /// Which of our crates each of our crates may depend on, in normal dependencies.
 const ALLOWED: [(&str, &[&str]); 16] = [
@@ -68,7 +70,9 @@ fn every_arrow_between_our_crates_is_allowed() {
     assert_eq!(packages.keys().map(String::as_str).collect::<Vec<_>>(), allowed.keys().copied().collect::<Vec<_>>());
     for (name, dependencies) in &packages {
         for dependency in dependencies.iter().filter(|d| packages.contains_key(*d)) {
-            assert!(allowed[name.as_str()].contains(&dependency.as_str()), "{name} must not depend on {dependency}: see ARCHITECTURE.md");
+            let more: &[&str] = if name == "phase-cli" { PROGRAM } else { &[] };
+            let one_of = allowed[name.as_str()].iter().chain(more);
+            assert!(one_of.into_iter().any(|allowed| allowed == dependency), "{name} must not depend on {dependency}: see ARCHITECTURE.md");
         }
     }
 }

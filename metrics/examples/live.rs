@@ -5,12 +5,12 @@
 
 use phase_core::{
     Backend, BackendId, Clock, Energy, GenerateOptions, Greedy, LoadSpec, Measured, Model, MonotonicClock, NoData, Phase, PhaseEvent,
-    RingSink, Session, TokenId,
+    RingSink, Session, Timestamp, TokenId,
     sim::{Sim, SimModel},
 };
 use phase_metrics::{Exporter, MetricsSink, Server, serve};
 use phase_policy::{
-    Observation, Policy, PolicyOptions, Router, ScenarioMatrix, Slo, Workload,
+    Actual, Ledger, Observation, Policy, PolicyOptions, Router, ScenarioMatrix, Slo, Workload,
     cost::{Bounded, WorkerCost},
 };
 use std::{
@@ -64,6 +64,7 @@ pub(crate) fn run(address: &str, stop: &AtomicBool, ready: impl FnOnce(&Server))
         let cost = WorkerCost::new(Bounded::new(1000.0, 900.0, 1100.0)?, Bounded::exact(2.0)?).per_million()?;
         exporter.set_cost(backend.id().as_str(), &cost);
     }
+    let mut ledger = Ledger::new(&router);
     let server = serve(address, exporter.clone())?;
     ready(&server);
 
@@ -81,11 +82,17 @@ pub(crate) fn run(address: &str, stop: &AtomicBool, ready: impl FnOnce(&Server))
         }
         let mut session = Session::new(&mut models[at], PROMPT.len() + NEW_TOKENS)?;
         let mut answer = session.generate(&PROMPT, GenerateOptions::new(NEW_TOKENS), Greedy)?;
-        if request % 10 == 9 {
-            // This caller gives up after one token.
-            answer.next().transpose()?;
-        } else {
+        let begin = clock.now();
+        answer.next().transpose()?;
+        let first = clock.now();
+        // Every tenth caller gives up after one token, which was not what was predicted.
+        if request % 10 != 9 {
             answer.try_for_each(|token| token.map(drop))?;
+            if at == routed {
+                let ns = |from: Timestamp, to: Timestamp| to.as_nanos().saturating_sub(from.as_nanos());
+                ledger.note(decision.expectation().as_ref(), &Actual::new(ns(begin, first), ns(first, clock.now())));
+                exporter.set_ledger(&ledger.snapshot());
+            }
         }
         drop(answer);
         // No sensor here: that is said, not shown as zero joules.
@@ -100,11 +107,11 @@ pub(crate) fn run(address: &str, stop: &AtomicBool, ready: impl FnOnce(&Server))
 fn policy(backends: &[Sim]) -> Result<Policy, Box<dyn Error>> {
     let mut seen = Vec::new();
     let mut boundaries = std::collections::BTreeMap::new();
-    for block in 0..4 {
+    for block in 0..5 {
         for backend in backends {
             let ring = Arc::new(RingSink::new(64));
             let mut model = Measured::new(backend.load(&LoadSpec::new("none"))?, MonotonicClock::new(), ring.clone()).with_warmup(1);
-            for _ in 0..3 {
+            for _ in 0..40 {
                 let mut session = Session::new(&mut model, PROMPT.len() + NEW_TOKENS)?;
                 session.generate(&PROMPT, GenerateOptions::new(NEW_TOKENS), Greedy)?.try_for_each(|token| token.map(drop))?;
             }

@@ -25,6 +25,8 @@ use std::{
 
 const PROMPT: [TokenId; 8] = [TokenId(1); 8];
 const NEW_TOKENS: usize = 4;
+/// Requests measured in a block: enough for a bound of p95 where slow calls come in runs.
+const MEASURED: usize = 400;
 
 #[expect(clippy::print_stdout, reason = "a program that says where it listens")]
 fn main() -> Result<(), Box<dyn Error>> {
@@ -109,9 +111,9 @@ fn policy(backends: &[Sim]) -> Result<Policy, Box<dyn Error>> {
     let mut boundaries = std::collections::BTreeMap::new();
     for block in 0..5 {
         for backend in backends {
-            let ring = Arc::new(RingSink::new(64));
+            let ring = Arc::new(RingSink::new(MEASURED * (NEW_TOKENS + 1)));
             let mut model = Measured::new(backend.load(&LoadSpec::new("none"))?, MonotonicClock::new(), ring.clone()).with_warmup(1);
-            for _ in 0..40 {
+            for _ in 0..MEASURED {
                 let mut session = Session::new(&mut model, PROMPT.len() + NEW_TOKENS)?;
                 session.generate(&PROMPT, GenerateOptions::new(NEW_TOKENS), Greedy)?.try_for_each(|token| token.map(drop))?;
             }

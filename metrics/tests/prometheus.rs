@@ -139,7 +139,9 @@ fn promtool_finds_nothing_wrong_with_rules_and_text() {
 }
 
 /// Queries that have no answer here, and why.
-const EMPTY: [&str; 6] = [
+const EMPTY: [&str; 7] = [
+    // On a busy machine slow calls come in runs, and a handful of runs bounds no tail.
+    "phase_ledger_p95_requests_total",
     // No sensor.
     "phase_energy_joules_total",
     "phase_energy_low_joules_total",

@@ -68,7 +68,7 @@ mod tests {
         let data: Vec<f32> = (0..256).map(|i| i as f32).collect();
         for level in [Level::Portable, Level::detect()] {
             let sums = [dispatch(level, Read::<1>(&data)), dispatch(level, Read::<2>(&data)), dispatch(level, Read::<8>(&data))];
-            assert_eq!(sums, [255.0 * 128.0; 3], "whole numbers below 2^24 add up exactly");
+            assert!(sums.iter().all(|sum| (sum - 255.0 * 128.0).abs() < 0.5), "{sums:?}");
         }
     }
 

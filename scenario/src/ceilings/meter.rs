@@ -222,7 +222,10 @@ mod tests {
             clock.advance(Duration::from_millis(ms.next().unwrap()));
             Ok(())
         });
-        let multiplying = CeilingLoad::new("multiplying", PRODUCT, 1e9, |_| Ok(clock.advance(Duration::from_millis(1))));
+        let multiplying = CeilingLoad::new("multiplying", PRODUCT, 1e9, |_| {
+            clock.advance(Duration::from_millis(1));
+            Ok(())
+        });
         let prepare = || {
             clock.advance(Duration::from_secs(1));
             prepared.set(prepared.get() + 1);
@@ -259,7 +262,10 @@ mod tests {
         assert!(after(timeless(), 1).contains("two passes"));
         assert!(after(timeless(), 0).contains("nothing measured"));
         assert!(after(CeilingLoad::new("a device", read(8), 1.0, |_| Err("it is lost".into())), 3).contains("a device: it is lost"));
-        let alone = CeilingLoad::new("reading", read(8), 1.0, |_| Ok(clock.advance(Duration::from_millis(1))));
+        let alone = CeilingLoad::new("reading", read(8), 1.0, |_| {
+            clock.advance(Duration::from_millis(1));
+            Ok(())
+        });
         assert!(after(alone, 2).contains("products"));
     }
 }

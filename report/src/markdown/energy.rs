@@ -3,7 +3,7 @@
 use crate::table::{Table, Titled};
 use phase_core::{Energy, Phase};
 use phase_scenario::{EnergyCell, EnergyPlan, EnergySummary, middle_and_bounds};
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 /// What the decision card says about energy.
 pub(crate) fn card_line(plan: &EnergyPlan, summary: &EnergySummary) -> String {
@@ -68,6 +68,14 @@ pub(crate) fn measured(out: &mut String, plan: &EnergyPlan, summary: &EnergySumm
         }
         let _ = writeln!(out, "### Requests\n\n{}", requests(summary));
         let _ = writeln!(out, "### At rest\n\n{}", rests(summary));
+        if let Some(cost) = summary.sampler {
+            let (percent, seconds) = (100.0 * cost.share(), Duration::from_nanos(cost.wall_ns).as_secs_f64());
+            let _ = writeln!(
+                out,
+                "The sampler took {percent:.2} % of a core over {seconds:.0} s of windows and rests, reading every source at every poll; \
+                 nothing was sampled while phases were timed.\n"
+            );
+        }
     }
     for cell in &summary.cells {
         for note in &cell.notes {

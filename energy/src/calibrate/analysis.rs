@@ -2,7 +2,7 @@
 
 use super::{Busy, curve::Changes, run::Done};
 use crate::{
-    ReadingKind, Recording, Sample, UpdateClock,
+    ReadingKind, Recording, Sample, SamplerCost, UpdateClock,
     attribution::{clock_of, seconds},
 };
 use serde::{Deserialize, Serialize};
@@ -204,6 +204,17 @@ pub struct Perturbation {
     pub p95: Change,
     /// Energy of a unit of work above rest, by the device's own counter; absent without one.
     pub energy: Option<Change>,
+    /// Share of a core that the sampler took; absent where nobody measured it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub core: Option<f64>,
+}
+
+impl Change {
+    /// Whether it stays below `limit` on either side, two standard errors included: `None` where they reach over it.
+    pub fn below(self, limit: f64) -> Option<bool> {
+        let (size, error) = (self.share.abs(), 2.0 * self.error);
+        if size + error < limit { Some(true) } else { (size - error >= limit).then_some(false) }
+    }
 }
 
 /// T7 from pairs of trains, with the sampler and without, of a device that draws `rest_w` at rest. `None` for fewer than
@@ -224,6 +235,7 @@ pub fn perturbation(polled: &[&Done], unpolled: &[&Done], rest_w: Option<f64>) -
         p50: change(&|d| slice_time(d, 0.5))?,
         p95: change(&|d| slice_time(d, 0.95))?,
         energy: change(&energy),
+        core: polled.iter().filter_map(|d| d.sampler).reduce(SamplerCost::and).map(SamplerCost::share),
     })
 }
 

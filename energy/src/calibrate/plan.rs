@@ -97,7 +97,7 @@ pub enum Extent {
     /// All tests, and T4 also at load periods that no sensor has.
     #[default]
     Full,
-    /// What a calibration and its errors need: T1, T2, T4 in step, T6, T7, T8.
+    /// What a calibration and its errors need: T1, T2, T4 in step, T6, T7, T8, the sweep; fewer repeats.
     Short,
 }
 
@@ -125,7 +125,8 @@ impl Plan {
     /// T5, T6, T8, the sweep of replays.
     pub fn rest(periods_s: &[f64], extent: Extent) -> Self {
         let full = extent == Extent::Full;
-        let mut steps: Vec<Step> = (0..8_u32).map(|k| Step::busy(Test::Step, 1.7 + 0.037 * f64::from(k), 1.713)).collect();
+        let mut steps: Vec<Step> =
+            (0..if full { 8 } else { 6_u32 }).map(|k| Step::busy(Test::Step, 1.7 + 0.037 * f64::from(k), 1.713)).collect();
         for level in [0.25, 0.5, 0.75] {
             steps.push(Step { level, ..Step::busy(Test::Level, 0.3, 4.0) });
         }
@@ -144,7 +145,8 @@ impl Plan {
         }
         steps.push(Step::square(Test::Slow, 0.5, 0.5, 12));
         steps.push(Step::busy(Test::Steady, 1.0, 11.0));
-        steps.extend([Step::shots(0.05, 16), Step::shots(0.2, 10), Step::shots(0.02, 6)]);
+        steps.push(Step::shots(0.05, 16));
+        steps.extend(if full { vec![Step::shots(0.2, 10), Step::shots(0.02, 6)] } else { vec![Step::shots(0.2, 6)] });
         // Not in order of their number, which a device grows warm in.
         let sweep = [SWEEP[1], SWEEP[0], SWEEP[2]].map(Step::replays);
         steps.extend((0..if full { 3 } else { 2 }).flat_map(|_| sweep));

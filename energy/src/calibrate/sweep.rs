@@ -75,3 +75,69 @@ pub fn sweep(samples: &[Sample], kind: ReadingKind, trains: &[&Done]) -> Option<
 fn count(n: usize) -> f64 {
     n as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        SensorKind,
+        calibrate::{Busy, Step, Test},
+        fake::{FakeGpu, FakeSensor, PowerCurve},
+    };
+    use phase_core::Timestamp;
+
+    const IDLE_W: f64 = 120.0;
+    const BUSY_W: f64 = 620.0;
+
+    /// Trains of 16, 32 and 64 replays of 50 ms, twice, each with `after_j` of energy at once behind it.
+    fn trains(after_j: f64) -> Option<SweepTable> {
+        let (mut script, mut now, mut done) = (vec![(2.0, IDLE_W)], 2.0, Vec::new());
+        let at = |s: f64| Timestamp::from_nanos(u64::try_from(std::time::Duration::from_secs_f64(s).as_nanos()).unwrap());
+        for count in [32, 16, 64, 32, 16, 64] {
+            script.push((1.0, IDLE_W));
+            now += 1.0;
+            let mut busy = Vec::new();
+            for _ in 0..count {
+                script.extend([(0.05, BUSY_W), (0.005, IDLE_W)]);
+                busy.push(Busy { start: at(now), end: at(now + 0.05), work: 200 });
+                now += 0.055;
+            }
+            script.push((0.1, IDLE_W + after_j / 0.1));
+            now += 0.1;
+            let step = Step { test: Test::Sweep, rest_s: 1.0, period_s: 0.055, busy_s: 0.05, count, level: 1.0, phase: None };
+            done.push(Done::new(step, busy));
+        }
+        script.push((2.0, IDLE_W));
+        let sensor = FakeSensor {
+            reading: ReadingKind::Counter,
+            kind: SensorKind::Integrating,
+            update_s: 0.02,
+            window_s: 0.02,
+            lag_s: 0.0,
+            jitter_s: 0.0,
+            phase_s: 0.0037,
+        };
+        let gpu = FakeGpu::new(PowerCurve::new(script).unwrap(), sensor, now + 2.0, 1);
+        sweep(&gpu.samples(0.0, now + 2.0, 0.005), ReadingKind::Counter, &done.iter().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn energy_that_does_not_go_with_the_number_is_found() {
+        let replay_j = 0.05 * (BUSY_W - IDLE_W);
+        let table = trains(0.0).unwrap();
+        assert_eq!(table.trains.iter().map(|t| t[0]).collect::<Vec<_>>(), [16.0, 16.0, 32.0, 32.0, 64.0, 64.0]);
+        assert!((table.slope_j * 200.0 / replay_j - 1.0).abs() < 0.01 && table.bend() < 0.01, "{table:?}");
+        assert!(table.intercept.abs() < 0.2, "{table:?}");
+        // The energy of three replays more, whatever their number: no line through nothing, and a bend at few.
+        let table = trains(3.0 * replay_j).unwrap();
+        assert!((table.intercept - 3.0).abs() < 0.3 && !table.through_nothing() && table.bend() > 0.1, "{table:?}");
+        assert!((table.slope_j * 200.0 / replay_j - 1.0).abs() < 0.01, "{table:?}");
+    }
+
+    #[test]
+    fn too_few_trains_are_no_sweep() {
+        assert_eq!(sweep(&[], ReadingKind::Counter, &[]), None);
+        let sample = |t_ns| Sample { t_ns, value: 1.0 };
+        assert_eq!(sweep(&[sample(0), sample(1_000_000_000)], ReadingKind::Counter, &[]), None);
+    }
+}

@@ -16,6 +16,11 @@ pub struct SamplerCost {
 }
 
 impl SamplerCost {
+    /// `cpu_ns` of processor time in `wall_ns`.
+    pub const fn new(cpu_ns: u64, wall_ns: u64) -> Self {
+        Self { cpu_ns, wall_ns }
+    }
+
     /// Share of a core; 0 where it ran for no time.
     #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a run are below 2^53")]
     pub fn share(self) -> f64 {

@@ -1,5 +1,7 @@
 //! Which steps a run has, in order.
 
+mod energy;
+
 use super::{
     job::Job,
     parity::Comparison,
@@ -56,9 +58,11 @@ pub fn steps(options: &Options, place: &Place, out: &Path, work: &Path) -> Resul
         steps.push(plan.ceilings());
         steps.extend(MODELS.iter().filter(|name| plan.models(name)).flat_map(|name| plan.bench(name)));
     }
-    if plan.wants("energy") && plan.on_gpu() {
-        steps.push(plan.calibrate());
-        steps.extend(MODELS.iter().filter(|name| plan.models(name)).flat_map(|name| plan.energy(name)));
+    if plan.wants("energy") {
+        steps.extend(plan.calibrate()?);
+        let runs: Vec<_> = MODELS.iter().filter(|name| plan.models(name)).flat_map(|name| plan.energy_runs(name)).collect();
+        let waiting = |at: usize| runs[at..].iter().map(|(_, backends)| backends.len()).sum::<usize>();
+        steps.extend(runs.iter().enumerate().flat_map(|(at, (model, backends))| plan.energy(model, backends, waiting(at))));
     }
     Ok(steps)
 }
@@ -290,32 +294,6 @@ impl Plan<'_> {
             }
         }
         steps
-    }
-
-    /// What the device's sensors are worth; energies rest on it.
-    fn calibrate(&self) -> Step {
-        let load = format!("python3 {}", self.place.tree.join("sources/energy/tools/load_torch.py").display());
-        let device = self.options.device.strip_prefix("cuda:").unwrap_or("0");
-        let arguments = ["energy", "calibrate", "--short", "--gpu", device, "--load-command", &load, "--out", "calibration"];
-        self.phase("energy", "calibrate".to_owned(), &arguments, 360)
-    }
-
-    /// Joules a prompt and a token. Takes what time is left, and is sealed in any case; a minute is for what comes after.
-    fn energy(&self, model: &str) -> Vec<Step> {
-        let (path, backends, run) = (self.model(model), self.options.backends.join(","), format!("energy-{model}"));
-        let path = path.to_string_lossy();
-        let device = ["--device", &self.options.device, "bench", "--model", &path, "--dtype", self.dtype(), "--backends", &backends];
-        let cells = ["--modes", "compiled", "-p", "512,2048", "-n", "64", "-d", "512", "-r", "5", "--out", &run];
-        let energy = ["--energy", "--energy-calibration", "calibration"];
-        let job = self.program(&[&device[..], &cells, &energy].concat(), 900);
-        let measure = Job { budget: Some(("--energy-budget", Duration::from_secs(45))), ..job };
-        let report = Job { answer: Some(self.out.join(format!("{run}.md"))), ..self.program(&["report", &run], 60) };
-        vec![
-            Step { group: "energy", name: format!("measure {run}"), work: Work::job(measure) },
-            self.phase("energy", format!("validate {run}"), &["validate", &run], 60),
-            Step { group: "energy", name: format!("report {run}"), work: Work::job(report) },
-            Step { group: "energy", name: format!("joules {run}"), work: Work::Show(self.out.join(format!("{run}.md")), "Energy") },
-        ]
     }
 
     /// A peer, whose lines of JSON are kept.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use cubecl::prelude::CubeKernel;
 use half::{bf16, f16};
+use phase_core::CacheSpec;
 
 use super::{
     compile::{Nvrtc, Source, Target},
@@ -74,6 +75,14 @@ fn sources() -> Vec<Source> {
         }
     }
     all
+}
+
+#[test]
+fn a_cache_is_counted_in_32_bits() {
+    let check = |batch, capacity| super::check_count(1024, CacheSpec { batch, capacity });
+    assert!(check(64, 65_535).is_ok());
+    assert!(check(64, 65_536).unwrap_err().to_string().contains("64 x 65536 positions of 1024"));
+    assert!(check(1, usize::MAX).is_err());
 }
 
 #[test]

@@ -322,3 +322,28 @@ fn ceilings_tell_the_work_they_did() {
         assert_eq!(peak.multiply(dtype, [2048, 8192, 2048], 1).unwrap(), 2 * 2048 * 8192 * 2048);
     }
 }
+
+/// Every way of a step and of a prompt in a small shape: what is watched for accesses out of bounds, which takes a hundred times
+/// as long.
+mod small {
+    use super::*;
+
+    #[test]
+    fn every_path() {
+        if !here() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        for (architecture, head_dim, dtype, tolerance) in [
+            (Architecture::Llama, 64, DType::Bf16, 1e-1),
+            (Architecture::Qwen3, 128, DType::F16, 2e-2),
+            (Architecture::Mistral, 80, DType::F32, 2e-4),
+        ] {
+            let path = dir.path().join(format!("{head_dim}"));
+            let mut shape = shape(architecture, head_dim);
+            shape.layers = 2;
+            random::write(&path, &shape, 11, DType::F32).unwrap();
+            agree(&path, dtype, tolerance, &format!("{architecture:?} of {head_dim}"));
+        }
+    }
+}

@@ -219,6 +219,35 @@ fn a_replayed_step_is_an_eager_one() {
     }
 }
 
+/// With memory of its own for products, cuBLAS allocates nothing inside a captured step, and the scores stay what they are.
+#[test]
+fn products_in_given_memory() {
+    if !here() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("deep");
+    // Few outputs of long sums are what is split.
+    let mut deep = shape(Architecture::Llama, 64);
+    (deep.intermediate, deep.layers) = (8192, 2);
+    random::write(&path, &deep, 5, DType::Bf16).unwrap();
+    let run = |bytes: usize| {
+        let config = CandleConfig::default().with_device(Device::Cuda(0)).with_product_workspace(bytes);
+        let mut model = Candle::new(config).load(&LoadSpec::new(&path).with_dtype(DType::Bf16)).unwrap();
+        let mut cache = model.allocate(CacheSpec { batch: 64, capacity: 4 }).unwrap();
+        let tokens: Vec<_> = (0..64).map(TokenId).collect();
+        let mut logits = Logits::new();
+        model.decode(&mut cache, &tokens, &mut logits).unwrap();
+        (logits, model.evidence().unwrap().kernels, model.info().stack.clone())
+    };
+    let ((want, _, default), (got, kernels, given)) = (run(0), run(32 << 20));
+    close(&got, &want, 2e-2, "with memory for products");
+    let graph = kernels.iter().find(|kernel| kernel.starts_with("graph of a decode step, batch 64")).unwrap();
+    assert!(!graph.contains("mem_alloc"), "{graph}");
+    let key = "product_workspace_bytes";
+    assert!(default.fact(Layer::Runtime, key).is_none() && given.fact(Layer::Runtime, key).is_some());
+}
+
 /// What is claimed is there: times of each step, graph nodes and replays, the device's name.
 #[test]
 fn evidence_of_a_run() {

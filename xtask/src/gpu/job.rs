@@ -35,6 +35,12 @@ impl Job {
         Self { budget: Some((option, reserve)), ..self }
     }
 
+    /// What it is started with.
+    #[cfg(test)]
+    pub fn arguments(&self) -> Vec<String> {
+        std::iter::once(self.command.get_program()).chain(self.command.get_args()).map(|a| a.to_string_lossy().into_owned()).collect()
+    }
+
     /// Runs it with its output in `log`, for as long as its own limit and `left` allow.
     pub fn run(mut self, log: &Path, left: Duration) -> Result<()> {
         let create = |path: &Path| File::create(path).map_err(|e| format!("{}: {e}", path.display()));

@@ -197,3 +197,88 @@ impl Plan<'_> {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::write;
+    use std::time::Duration;
+
+    /// Names and command lines of the steps of `only`, for `models` on a GPU.
+    fn planned(only: &[&str], models: &[&str]) -> Vec<(String, Vec<String>)> {
+        let tree = std::env::temp_dir().join(format!("phase-plan-{}-{}", std::process::id(), only.join("-")));
+        folder(&tree.join("tests")).unwrap();
+        for name in ["backend-burn-cuda", "backend-burn-cuda_lost", "backend-candle-cuda", "kernels-cuda"] {
+            write(&tree.join("tests").join(name), "").unwrap();
+        }
+        let strings = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let options = Options {
+            from: tree.clone(),
+            out: tree.join("out"),
+            work: tree.join("work"),
+            only: strings(only),
+            models: strings(models),
+            backends: strings(&["ort", "candle", "burn"]),
+            effort: "short".to_owned(),
+            device: "cuda".to_owned(),
+            limit: Duration::MAX,
+        };
+        let place = Place {
+            model: "smollm2.gguf".into(),
+            library: "lib/libonnxruntime.so".into(),
+            cache: "cache".into(),
+            logs: "logs".into(),
+            tree: tree.clone(),
+        };
+        let steps = steps(&options, &place, Path::new("out"), Path::new("work")).unwrap();
+        fs::remove_dir_all(&tree).unwrap();
+        let command = |step: Step| match step.work {
+            Work::Run(job) | Work::Watch(job) => (format!("{}: {}", step.group, step.name), job.arguments()),
+            Work::Compare(_) | Work::Show(..) => (format!("{}: {}", step.group, step.name), Vec::new()),
+        };
+        steps.into_iter().map(command).collect()
+    }
+
+    fn line(steps: &[(String, Vec<String>)], name: &str) -> String {
+        steps.iter().find(|(step, _)| step == name).unwrap_or_else(|| panic!("{name} in {steps:?}")).1[1..].join(" ")
+    }
+
+    #[test]
+    fn models_are_benched_at_the_sizes_asked_of_them() {
+        let steps = planned(&["bench"], &MODELS);
+        let names: Vec<_> = steps.iter().map(|(name, _)| name.as_str()).collect();
+        let made = ["models: make llama-3.2-1b", "models: make llama-3.1-8b"];
+        let benched = ["bench: ceilings", "bench: phase smollm2", "bench: phase llama-3.2-1b", "bench: phase llama-3.1-8b"];
+        assert_eq!(names, [&["machine: doctor"][..], &made, &benched].concat());
+        assert!(line(&steps, "bench: phase smollm2").ends_with("-p 512 -n 128 -d 512 -b 1 --out bench-smollm2"));
+        assert!(line(&steps, "bench: phase llama-3.2-1b").ends_with("-p 512,2048 -n 128 -d 512 -b 1,8,64 --out bench-llama-3.2-1b"));
+        let large = line(&steps, "bench: phase llama-3.1-8b");
+        assert!(large.ends_with("-p 2048 -n 128 -d 512 -b 1,8 --out bench-llama-3.1-8b --modes compiled"), "{large}");
+    }
+
+    #[test]
+    fn peers_have_the_weights_and_sizes_of_the_bench() {
+        let steps = planned(&["bench", "peers"], &["llama-3.2-1b"]);
+        let peers = steps.iter().filter(|(name, _)| name.starts_with("peers: ")).map(|(_, line)| line.join(" "));
+        let ours = line(&steps, "bench: phase llama-3.2-1b");
+        for line in peers.filter(|line| !line.contains("ceilings")) {
+            assert!(ours.contains("--model work/models/llama-3.2-1b") && line.contains("work/models/llama-3.2-1b --mode "), "{line}");
+            assert!(line.contains(" -n 128 -D 512 -r 5"), "{line}");
+        }
+        let graph = line(&steps, "peers: genai-graph");
+        let plain = line(&steps, "peers: genai-plain");
+        assert_eq!(graph.replace("--mode graph", "--mode plain"), plain, "the second finds the first's graph");
+        assert!(planned(&["peers"], &["smollm2"]).iter().all(|(name, _)| !name.starts_with("peers")));
+    }
+
+    #[test]
+    fn small_tests_are_watched() {
+        let steps = planned(&["sanitizer"], &["smollm2"]);
+        assert_eq!(steps.len(), 1 + watched::RUNS.len());
+        let race = line(&steps, "sanitizer: racecheck backend-burn-cuda");
+        assert!(
+            race.starts_with("--tool racecheck --error-exitcode 1 ") && race.ends_with("backend-burn-cuda small:: --test-threads 1"),
+            "{race}"
+        );
+    }
+}

@@ -114,7 +114,11 @@ pub(super) fn check_decode(bench: &Bench, groups: &[(usize, usize)], contexts: &
                     position: u32::try_from(position).unwrap(),
                     ..Step::default()
                 });
-                for (splits, narrow) in [(1, false), (bench.kernels.splits(batch, heads, kv_heads), true), (64, false)] {
+                let fill = bench.kernels.splits(batch, heads, kv_heads);
+                for (splits, narrow, clusters) in
+                    [(1, false, false), (fill, true, false), (64, false, false), (fill, false, true), (1, true, true)]
+                {
+                    bench.kernels.set_clusters(clusters);
                     let out = bench.poison(case.q.len() * if narrow { format.size_bytes() } else { 4 });
                     let partial = bench.poison(Kernels::partial_bytes(batch, heads, head_dim, splits));
                     let op = AttentionDecode {
@@ -132,8 +136,14 @@ pub(super) fn check_decode(bench: &Bench, groups: &[(usize, usize)], contexts: &
                     // SAFETY: the memory lives to the end of the block, which reads the result.
                     unsafe { bench.kernels.attention_decode(&op) }.unwrap();
                     let (got, tolerance) = if narrow { (bench.read_narrow(&out), epsilon(format)) } else { (bench.read_f32s(&out), 0.0) };
-                    assert_near(&format!("{} splits {splits}", case.name("decode", format)), &got, &case.want(), tolerance + 1e-5);
+                    assert_near(
+                        &format!("{} splits {splits} clusters {clusters}", case.name("decode", format)),
+                        &got,
+                        &case.want(),
+                        tolerance + 1e-5,
+                    );
                 }
+                bench.kernels.set_clusters(false);
                 assert!(bench.read_u32s(&tickets).iter().all(|ticket| *ticket == 0), "tickets are left as they were found");
             }
         }
@@ -181,7 +191,7 @@ pub(super) fn check_prefill(bench: &Bench, prompts: &[Prompt]) {
 
 #[test]
 fn general() {
-    each(&FORMATS, |bench| check_general(bench));
+    each(&FORMATS, check_general);
 }
 
 pub(super) fn check_general(bench: &Bench) {

@@ -1,6 +1,8 @@
 //! Every kernel against plain arithmetic in f64, on a device. Without one the tests say so and pass, unless
 //! `PHASE_TEST_CUDA` says that there is one.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a failure ends the test")]
+
 mod attention;
 mod large;
 mod matvec;

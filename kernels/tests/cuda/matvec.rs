@@ -131,7 +131,7 @@ pub(super) fn check_gated(bench: &Bench, shapes: &[(usize, usize)]) {
 /// The head picks the first of equal scores, and moves the step on.
 #[test]
 fn head_picks_and_advances() {
-    each(&FORMATS, |bench| check_head(bench));
+    each(&FORMATS, check_head);
 }
 
 pub(super) fn check_head(bench: &Bench) {

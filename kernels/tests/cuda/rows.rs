@@ -5,7 +5,7 @@ use phase_kernels::cuda::*;
 
 #[test]
 fn embed() {
-    each(&FORMATS, |bench| check_embed(bench));
+    each(&FORMATS, check_embed);
 }
 
 pub(super) fn check_embed(bench: &Bench) {
@@ -60,7 +60,7 @@ pub(super) fn check_norm(bench: &Bench, shapes: &[(usize, usize)]) {
 
 #[test]
 fn rotate_append() {
-    each(&FORMATS, |bench| check_rotate_append(bench));
+    each(&FORMATS, check_rotate_append);
 }
 
 pub(super) fn check_rotate_append(bench: &Bench) {
@@ -128,7 +128,7 @@ pub(super) fn check_rotate_append(bench: &Bench) {
 
 #[test]
 fn activate() {
-    each(&FORMATS, |bench| check_activate(bench));
+    each(&FORMATS, check_activate);
 }
 
 pub(super) fn check_activate(bench: &Bench) {
@@ -151,7 +151,7 @@ pub(super) fn check_activate(bench: &Bench) {
 
 #[test]
 fn last_rows_and_picked_tokens() {
-    each(&[Format::F32], |bench| check_last_and_pick(bench));
+    each(&[Format::F32], check_last_and_pick);
 }
 
 pub(super) fn check_last_and_pick(bench: &Bench) {

@@ -15,8 +15,8 @@ use std::{
 
 mod measure;
 
-/// The groups `--only` picks from; all but the last two are the default.
-pub const GROUPS: [&str; 7] = ["conformance", "parity", "matrix", "bench", "peers", "sanitizer", "energy"];
+/// The groups `--only` picks from; all but the last three are the default.
+pub const GROUPS: [&str; 8] = ["conformance", "parity", "matrix", "bench", "peers", "sanitizer", "energy", "kernels"];
 
 /// The models `--models` picks from: the one in the package, and shapes whose weights are made on the spot.
 pub const MODELS: [&str; 3] = ["smollm2", "llama-3.2-1b", "llama-3.1-8b"];
@@ -48,7 +48,7 @@ pub fn steps(options: &Options, place: &Place, out: &Path, work: &Path) -> Resul
     if plan.wants("parity") && plan.models("smollm2") {
         steps.extend(plan.parity()?);
     }
-    if ["matrix", "bench", "peers", "energy"].iter().any(|group| plan.wants(group)) {
+    if ["matrix", "bench", "peers", "energy", "kernels"].iter().any(|group| plan.wants(group)) {
         steps.extend(MODELS[1..].iter().filter(|name| plan.models(name)).filter_map(|name| plan.make(name)));
     }
     if plan.wants("matrix") {
@@ -60,6 +60,9 @@ pub fn steps(options: &Options, place: &Place, out: &Path, work: &Path) -> Resul
     }
     if plan.wants("peers") && plan.on_gpu() && plan.models(measure::PEERED) {
         steps.extend(plan.peers());
+    }
+    if plan.wants("kernels") && plan.on_gpu() {
+        steps.extend(MODELS[1..].iter().filter(|name| plan.models(name)).flat_map(|name| plan.kernels(name)));
     }
     if plan.wants("energy") && plan.on_gpu() {
         steps.push(plan.calibrate());
@@ -108,7 +111,12 @@ impl Plan<'_> {
     }
 
     fn program(&self, arguments: &[&str], seconds: u64) -> Job {
-        let mut command = Command::new(self.place.tree.join("bin/phase"));
+        self.packed("phase", arguments, seconds)
+    }
+
+    /// A program of the package.
+    fn packed(&self, name: &str, arguments: &[&str], seconds: u64) -> Job {
+        let mut command = Command::new(self.place.tree.join("bin").join(name));
         command.args(arguments).current_dir(self.out);
         self.environment(&mut command);
         Job::new(command, seconds)
@@ -269,6 +277,15 @@ mod tests {
         let plain = line(&steps, "peers: genai-plain");
         assert_eq!(graph.replace("--mode graph", "--mode plain"), plain, "the second finds the first's graph");
         assert!(planned(&["peers"], &["smollm2"]).iter().all(|(name, _)| !name.starts_with("peers")));
+    }
+
+    #[test]
+    fn kernels_are_timed_by_shape() {
+        let steps = planned(&["kernels"], &["llama-3.2-1b", "llama-3.1-8b"]);
+        assert_eq!(line(&steps, "kernels: steps llama-3.2-1b"), "1b 512");
+        assert_eq!(line(&steps, "kernels: steps llama-3.1-8b"), "8b 512");
+        assert_eq!(line(&steps, "kernels: products llama-3.2-1b"), "work/models/llama-3.2-1b bf16 512 64 0,32,0,32");
+        assert!(planned(&["kernels"], &["smollm2"]).len() == 1);
     }
 
     #[test]

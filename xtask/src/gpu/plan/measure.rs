@@ -84,6 +84,20 @@ impl Plan<'_> {
         self.phase("bench", format!("phase {model}"), &[&device[..], &cells, modes].concat(), 1800)
     }
 
+    /// Each kernel of a decode step and whole steps, with and without what is off by default.
+    pub(super) fn kernels(&self, model: &str) -> Vec<Step> {
+        let path = self.model(model);
+        let step = |name: &str, program, arguments: &[&str]| {
+            let job = self.packed(program, arguments, 180).answering(self.out.join(format!("kernels-{name}-{model}.txt")));
+            Step { group: "kernels", name: format!("{name} {model}"), work: Work::job(job) }
+        };
+        let size = if model == "llama-3.1-8b" { "8b" } else { "1b" };
+        let steps = step("steps", "cuda_bandwidth", &[size, "512"]);
+        // Products of cuBLAS with memory of their own, each way twice.
+        let products = step("products", "candle_cuda_speed", &[&path.to_string_lossy(), "bf16", "512", "64", "0,32,0,32"]);
+        vec![steps, products]
+    }
+
     /// Other programs over the same weights, and what torch reaches of the device.
     pub(super) fn peers(&self) -> Vec<Step> {
         let (model, Cells { prompts, new, depth, .. }) = (self.model(PEERED), self.cells(PEERED));

@@ -1,6 +1,8 @@
 //! Prints load time, prefill and decode speed of one checkpoint on a CUDA device, by the device's clock and the host's.
 //!
-//! `cargo run --release -p phase-backend-burn --features cuda --example cuda_speed -- CHECKPOINT|SHAPE [bf16] [CONTEXT] [BATCHES]`
+//! `cargo run --release -p phase-backend-candle --features cuda --example candle_cuda_speed -- CHECKPOINT|SHAPE [bf16] [CONTEXT] [BATCHES] [MIB]`
+//!
+//! MIB is how much memory cuBLAS is given for its products, 0 by default; each of several, as in `0,32,0,32`, has a turn.
 //!
 //! SHAPE is a name that `phase model random` knows; its weights are written to the temporary folder once.
 
@@ -8,7 +10,7 @@
 
 use std::{path::PathBuf, time::Instant};
 
-use phase_backend_burn::{Burn, BurnConfig, BurnModel, Device};
+use phase_backend_candle::{Candle, CandleConfig, CandleModel, Device};
 use phase_core::{Backend, CacheSpec, DType, Decode, KvCache, LoadSpec, Logits, Mode, Model, Prefill, PromptBatch, TokenId};
 use phase_model::random;
 
@@ -20,16 +22,24 @@ fn main() -> Result<(), Error> {
     let dtype: DType = args.next().as_deref().unwrap_or("bf16").parse()?;
     let context: usize = args.next().map_or(Ok(512), |n| n.parse())?;
     let batches: Vec<usize> = args.next().as_deref().unwrap_or("1,8,64").split(',').map(str::parse).collect::<Result<_, _>>()?;
+    let workspaces: Vec<usize> = args.next().as_deref().unwrap_or("0").split(',').map(str::parse).collect::<Result<_, _>>()?;
     let path = checkpoint(&name, dtype)?;
     let spec = LoadSpec::new(&path).with_dtype(dtype).with_cache_dir(std::env::temp_dir());
-    for mode in [Mode::Compiled, Mode::Eager] {
+    // Eager steps are the same with and without.
+    let turns = workspaces.iter().map(|mib| (Mode::Compiled, *mib)).chain([(Mode::Eager, workspaces[0])]);
+    for (mode, mib) in turns {
         let begin = Instant::now();
-        let mut model = Burn::new(BurnConfig::default().with_device(Device::Cuda(0)).with_mode(mode)).load(&spec)?;
+        let config = CandleConfig::default().with_device(Device::Cuda(0)).with_mode(mode).with_product_workspace(mib << 20);
+        let mut model = Candle::new(config).load(&spec)?;
         let loaded = begin.elapsed();
         let mut cache = model.allocate(CacheSpec { batch: 1, capacity: 64 })?;
         let mut next = [TokenId(0)];
         model.prefill_greedy(&mut cache, PromptBatch::single(&prompt(9, 1, model.info().vocab))?, &mut next)?;
-        println!("{name} {dtype} {mode}: load {:.2} s, to first token {:.2} s", loaded.as_secs_f64(), begin.elapsed().as_secs_f64());
+        println!(
+            "{name} {dtype} {mode}, {mib} MiB for products: load {:.2} s, to first token {:.2} s",
+            loaded.as_secs_f64(),
+            begin.elapsed().as_secs_f64()
+        );
         drop(cache);
         for batch in &batches {
             decode(&mut model, *batch, context)?;
@@ -61,7 +71,7 @@ fn prompt(len: usize, batch: usize, vocab: usize) -> Vec<TokenId> {
     (0..len * batch).map(|i| TokenId(u32::try_from((i * 7919 + i / 3) % vocab).unwrap_or(0))).collect()
 }
 
-fn decode(model: &mut BurnModel, batch: usize, context: usize) -> Result<(), Error> {
+fn decode(model: &mut CandleModel, batch: usize, context: usize) -> Result<(), Error> {
     const STEPS: usize = 64;
     let vocab = model.info().vocab;
     let mut cache = model.allocate(CacheSpec { batch, capacity: context + STEPS + 1 })?;
@@ -106,7 +116,7 @@ fn decode(model: &mut BurnModel, batch: usize, context: usize) -> Result<(), Err
     Ok(())
 }
 
-fn prefill(model: &mut BurnModel, batch: usize, len: usize) -> Result<(), Error> {
+fn prefill(model: &mut CandleModel, batch: usize, len: usize) -> Result<(), Error> {
     let mut cache = model.allocate(CacheSpec { batch, capacity: len })?;
     let tokens = prompt(len, batch, model.info().vocab);
     let mut next = vec![TokenId(0); batch];

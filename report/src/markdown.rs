@@ -1,8 +1,8 @@
 //! The report as Markdown.
 
 use crate::{
-    card::Alone,
-    figure::{Figure, digits, percent},
+    card::{Alone, DecisionRow},
+    figure::{Figure, between, digits, percent},
     report::Report,
     table::Table,
 };
@@ -81,6 +81,7 @@ fn card(report: &Report) -> String {
                 "against",
                 "standing",
                 "why",
+                "predicted ms",
                 "prefill alone",
                 "decode alone",
             ]);
@@ -95,6 +96,7 @@ fn card(report: &Report) -> String {
                     row.route.against.clone().unwrap_or_else(dash),
                     row.route.standing.word().to_owned(),
                     row.route.why.clone(),
+                    predicted(row),
                     alone(&row.prefill),
                     row.decode.as_ref().map_or_else(dash, alone),
                 ]);
@@ -110,6 +112,14 @@ fn card(report: &Report) -> String {
         let _ = writeln!(out, "- **{}** ({}): {}", trigger.severity, trigger.action, fields.join("; "));
     }
     out
+}
+
+fn predicted(row: &DecisionRow) -> String {
+    match (row.predicted_ms, row.predicted_interval_ms) {
+        (Some(ms), Some([low, high])) => between([ms, low, high]),
+        (Some(ms), None) => digits(ms),
+        _ => dash(),
+    }
 }
 
 fn alone(choice: &Alone) -> String {

@@ -24,6 +24,7 @@ pub(super) fn matrix(report: &Report) -> String {
             "high ms",
             "conf.",
             "p95 ms",
+            "p99 ms",
             "n",
             "blocks",
             "failed",
@@ -41,6 +42,7 @@ pub(super) fn matrix(report: &Report) -> String {
                 high,
                 median.and_then(|m| m.confidence).map_or_else(dash, percent),
                 number(row.p95.as_ref()),
+                number(row.p99.as_ref()),
                 median.map_or(0, |m| m.n).to_string(),
                 median.map_or(0, |m| m.blocks).to_string(),
                 row.failures.to_string(),
@@ -51,6 +53,28 @@ pub(super) fn matrix(report: &Report) -> String {
         if !table.is_empty() {
             let _ = write!(out, "\n### {}\n\n{table}", phase_title(phase));
         }
+    }
+    let mut others =
+        Table::new(&["phase", "bucket", "backend", "regime", "median ms", "low ms", "high ms", "p95 ms", "p99 ms", "n", "boundary"]);
+    for row in report.cells.iter().filter(|r| r.regime != STEADY) {
+        let median = row.median.as_ref();
+        let [low, high] = bounds(median);
+        others.row([
+            row.phase.to_string(),
+            row.bucket.clone(),
+            row.arm.clone(),
+            row.regime.as_str().to_owned(),
+            number(median),
+            low,
+            high,
+            number(row.p95.as_ref()),
+            number(row.p99.as_ref()),
+            median.map_or(0, |m| m.n).to_string(),
+            median.map_or_else(dash, |m| m.boundary.clone()),
+        ]);
+    }
+    if !others.is_empty() {
+        let _ = write!(out, "\n### Other regimes: cold and warm-up\n\n{others}");
     }
     out
 }
@@ -71,6 +95,12 @@ pub(super) fn winners(report: &Report) -> String {
         return String::new();
     }
     let mut out = format!("## Winners and inversions\n\n{table}\n");
+    let mut duels = Table::new(&["phase", "pair", "faster", "slower", "same", "undecided"]);
+    for d in &report.duels {
+        let counts = [d.faster, d.slower, d.equivalent, d.ambiguous].map(|n| n.to_string());
+        duels.row([d.phase.to_string(), format!("{} against {}", d.ours, d.theirs)].into_iter().chain(counts));
+    }
+    let _ = writeln!(out, "Pairs, by the number of buckets:\n\n{duels}");
     if report.inversions.is_empty() {
         out.push_str("No pair turns round: whoever is faster somewhere is slower nowhere.\n");
     }
@@ -130,6 +160,15 @@ pub(super) fn cold(report: &Report) -> String {
     } else {
         let _ = write!(out, "First calls:\n\n{first}");
     }
+    let mut curves = Table::new(&["start", "phase", "request", "backend", "n", "ms of call 1, 2, 3, ..."]);
+    for c in &report.cold.curves {
+        let start = if c.cold { "fresh process" } else { "warm-up in the runner" };
+        let ms = c.ms.iter().map(|ms| digits(*ms)).collect::<Vec<_>>().join(", ");
+        curves.row([start.to_owned(), c.phase.to_string(), c.cell.clone(), c.arm.clone(), c.n.to_string(), ms]);
+    }
+    if !curves.is_empty() {
+        let _ = write!(out, "\nHow calls settle:\n\n{curves}");
+    }
     out
 }
 
@@ -158,9 +197,12 @@ pub(super) fn roofline(report: &Report) -> String {
 }
 
 pub(super) fn parts(report: &Report) -> String {
-    let mut table = Table::new(&["part", "seconds", "share"]);
+    let header: Vec<_> = ["part", "seconds", "share"].into_iter().chain(report.arms.iter().map(String::as_str)).collect();
+    let mut table = Table::new(&header);
     for row in &report.parts {
-        table.row([row.part.words().to_owned(), digits(row.seconds), row.share_text()]);
+        let known = [row.part.words().to_owned(), digits(row.seconds), row.share_text()];
+        let arms = report.arms.iter().enumerate().map(|(at, _)| row.by_arm_s.get(at).map_or_else(dash, |s| digits(*s)));
+        table.row(known.into_iter().chain(arms));
     }
     if table.is_empty() {
         String::new()
@@ -180,8 +222,10 @@ pub(super) fn energy(report: &Report) -> String {
         out.push('\n');
         super::energy::measured(&mut out, plan, summary);
     }
+    // Where a plan measured them, the tables above have them with what they rest on.
+    let told = section.measured.as_ref().is_some_and(|(plan, _)| plan.reason.is_none());
     let mut rows = Table::new(&["phase", "bucket", "backend", "status", "J a call", "low", "high", "J a token", "n"]);
-    for row in &section.rows {
+    for row in section.rows.iter().filter(|_| !told) {
         rows.row([
             row.phase.to_string(),
             row.label.clone(),

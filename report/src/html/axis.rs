@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(labels(&[1.9, 11.0], log), ["2", "5", "10"]);
         assert_eq!(labels(&[120.0, 140.0], log), ["100", "120", "140", "160"], "no two of 1, 2, 5: steps");
         assert_eq!(labels(&[0.8, 100_000.0], log), ["1", "10", "100", "1000", "10k", "100k"]);
-        assert_eq!(labels(&[1e-3, 1e9], log).len(), 7, "every second power");
+        assert_eq!(labels(&[1e-3, 1e9], log), ["0.01", "1", "100", "10k", "1M", "100M"], "every second power");
     }
 
     #[test]

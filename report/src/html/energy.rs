@@ -63,7 +63,7 @@ fn call(cell: &EnergyCell, origin: &Origin<'_>) -> Value {
 fn requests(summary: &EnergySummary, origin: &Origin<'_>) -> Vec<Value> {
     let row = |r: &phase_scenario::EnergyRequest| {
         let arm = r.backend.to_string();
-        let rests = format!("n = the calls of its cells \u{b7} {}", origin.of_arms([arm.as_str()]));
+        let rests = format!("n = {} windows of {arm} \u{b7} {}", all_windows(summary, &r.backend), origin.of_arms([arm.as_str()]));
         context! {
             cell => r.cell,
             arm,
@@ -77,6 +77,12 @@ fn requests(summary: &EnergySummary, origin: &Origin<'_>) -> Vec<Value> {
         }
     };
     summary.requests.iter().map(row).collect()
+}
+
+/// Windows of all of a competitor's cells.
+fn all_windows(summary: &EnergySummary, arm: &phase_core::Arm) -> u64 {
+    let own = summary.cells.iter().filter(|c| c.backend == *arm);
+    own.map(|c| if let Energy::MacroWindow { windows, .. } = &c.window { u64::from(*windows) } else { 0 }).sum()
 }
 
 fn rests(summary: &EnergySummary, origin: &Origin<'_>) -> Vec<Value> {

@@ -101,6 +101,11 @@ impl Ratio {
         format!("{:.3} [{:.3}, {:.3}]", self.ratio, self.low, self.high)
     }
 
+    /// The same with its confidence and its blocks: `0.760 [0.742, 0.778] at 99 %, 5 blocks`.
+    pub fn full(&self) -> String {
+        format!("{} at {}, {} {}", self.text(), percent(self.confidence), self.blocks, plural(self.blocks, "block"))
+    }
+
     /// How often as fast ours is: `1.32 [1.29, 1.35]`.
     pub fn speed(&self) -> String {
         format!("{:.2}\u{d7} [{:.2}, {:.2}]", 1.0 / self.ratio, 1.0 / self.high, 1.0 / self.low)

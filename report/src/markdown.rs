@@ -92,7 +92,7 @@ fn card(report: &Report) -> String {
                     row.prompt_tokens.to_string(),
                     row.new_tokens.to_string(),
                     row.route.backend.clone(),
-                    row.route.ratio.as_ref().map_or_else(dash, crate::Ratio::text),
+                    row.route.ratio.as_ref().map_or_else(dash, crate::Ratio::full),
                     row.route.against.clone().unwrap_or_else(dash),
                     row.route.standing.word().to_owned(),
                     row.route.why.clone(),
@@ -123,7 +123,7 @@ fn predicted(row: &DecisionRow) -> String {
 }
 
 fn alone(choice: &Alone) -> String {
-    let ratio = choice.ratio.as_ref().map(|r| format!(", {}", r.text())).unwrap_or_default();
+    let ratio = choice.ratio.as_ref().map(|r| format!(", {}", r.full())).unwrap_or_default();
     format!("{} ({}{ratio})", choice.backend, choice.standing.word())
 }
 

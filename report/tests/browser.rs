@@ -9,10 +9,10 @@ mod support;
 use devtools::{Browser, chromium};
 use phase_policy::{Policy, PolicyOptions, cost::PriceBook};
 use phase_report::{Foreign, Report, ReportOptions, compare, history};
-use phase_scenario::{Calls, Ceilings};
+use phase_scenario::{Calls, Ceilings, SealedRun};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use support::{CREATED, Paced, SMALL, run};
+use support::{CREATED, Paced, SMALL, run, unpack};
 
 const VISITOR: &str = include_str!("support/visitor.js");
 /// A desk, a small phone.
@@ -222,4 +222,27 @@ fn a_history_breaks_its_line_and_tells_of_every_run() {
     tells(&mut browser, ".hit");
     tells(&mut browser, "tbody .n");
     assert_eq!(browser.complaints(), "");
+}
+
+#[test]
+fn recorded_runs_of_gpus_fit_a_desk_a_phone_and_paper() {
+    let Some(chromium) = chromium() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut browser = Browser::start(&chromium);
+    // Six competitors and a roofline; cold starts; energies.
+    for (archive, name, number) in [
+        ("h100-bench-llama-3.2-1b", "bench", "#roofline .hit"),
+        ("h100-llama-3.2-1b", "matrix-llama-3.2-1b", "#cold .n"),
+        ("h100-energy-llama-3.2-1b", "energy", "#energy .n"),
+    ] {
+        unpack(archive, dir.path());
+        let run = SealedRun::open(&dir.path().join(name)).unwrap();
+        let report = Report::of_run(&run, &ReportOptions::default().with_base(name)).unwrap();
+        let page = write(dir.path(), "page.html", &report.to_html().unwrap());
+        visit(&mut browser, &page);
+        browser.size(1280);
+        browser.open(&page);
+        tells(&mut browser, number);
+        assert_eq!(browser.complaints(), "", "{name}");
+    }
 }

@@ -14,6 +14,7 @@ pub(super) fn register(environment: &mut Environment<'_>) {
     environment.add_filter("bounded", bounded);
     environment.add_filter("ratio", ratio);
     environment.add_filter("speed", speed);
+    environment.add_filter("over", |v: &Value| number(v, "ratio").map(|r| interval_of(v, r)).unwrap_or_default());
     environment.add_filter("strip", strip);
     environment.add_filter("width", |share: f64| format!("{:.2}", (share * 100.0).clamp(0.0, 100.0)));
 }
@@ -120,13 +121,17 @@ fn speed(value: &Value, origin: Option<&str>) -> Value {
     told(&format!("{:.2}\u{d7}", 1.0 / r), &ratio_words(value, r, origin))
 }
 
+fn interval_of(value: &Value, r: f64) -> String {
+    let end = |name| number(value, name).unwrap_or(f64::NAN);
+    format!("time ratio {r:.3} [{:.3}, {:.3}]", end("low"), end("high"))
+}
+
 fn ratio_words(value: &Value, r: f64, origin: Option<&str>) -> String {
     let end = |name| number(value, name).unwrap_or(f64::NAN);
     let blocks = value.get_attr("blocks").ok().and_then(|v| usize::try_from(v).ok()).unwrap_or(0);
     format!(
-        "time ratio {r:.3} [{:.3}, {:.3}] at {}, below 1 is faster \u{b7} n = {blocks} {}{}",
-        end("low"),
-        end("high"),
+        "{} at {}, below 1 is faster \u{b7} n = {blocks} {}{}",
+        interval_of(value, r),
         percent(end("confidence")),
         plural(blocks, "block"),
         origin.map_or_else(String::new, |o| format!(" \u{b7} {o}"))

@@ -42,7 +42,7 @@ pub(crate) fn report(report: &Report) -> Result<String, ReportError> {
     let steady = |row: &&crate::CellRow| row.regime == RegimeClass::Steady;
     let rows = report.cells.iter().filter(steady).map(|row| {
         let key = format!("{}|{}|{}", row.phase, row.bucket, row.arm);
-        (key, context! { p95 => Value::from_serialize(&row.p95), rate => Value::from_serialize(&row.rate), failures => row.failures })
+        (key, context! { p95 => Value::from_serialize(&row.p95), p99 => Value::from_serialize(&row.p99), rate => Value::from_serialize(&row.rate), failures => row.failures })
     });
     let index: Value = rows.collect();
     let open_questions = report.card.decisions.iter().filter(|d| d.route.standing == crate::Standing::Undecided).count();

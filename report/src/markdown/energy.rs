@@ -1,6 +1,9 @@
 //! What a run that was asked for energy found, in tables.
 
-use crate::{figure::between, table::Table};
+use crate::{
+    figure::{between, bucket},
+    table::Table,
+};
 use phase_core::{Energy, Phase};
 use phase_energy::BaselineKind;
 use phase_scenario::{EnergyCell, EnergyPlan, EnergySummary, middle_and_bounds};
@@ -71,10 +74,8 @@ pub(crate) fn measured(out: &mut String, plan: &EnergyPlan, summary: &EnergySumm
 
 fn calls(summary: &EnergySummary, phase: Phase) -> Table {
     let mut table = Table::new(&[
+        "bucket",
         "backend",
-        "batch",
-        "new",
-        "context",
         "status",
         "J",
         "J/token",
@@ -90,10 +91,8 @@ fn calls(summary: &EnergySummary, phase: Phase) -> Table {
         let rate = |r: Option<[f64; 3]>| r.map_or_else(none, between);
         let active = cell.basis.as_ref().and_then(|b| b.active.as_ref());
         table.row([
+            bucket(phase, cell.shape),
             cell.backend.to_string(),
-            cell.shape.batch.to_string(),
-            cell.shape.new_tokens.to_string(),
-            cell.shape.context.to_string(),
             status(&cell.energy),
             joules(&cell.energy),
             rate(cell.joules_per_token),

@@ -13,13 +13,10 @@ const TAIL: usize = 25;
 
 /// A program to run.
 pub struct Job {
-    pub command: Command,
-    /// Where its standard output goes; left out, into the log with the rest.
-    pub answer: Option<PathBuf>,
-    /// The longest it may take by itself.
-    pub limit: Duration,
-    /// What it is told of the time it may take.
-    pub budget: Option<Budget>,
+    command: Command,
+    answer: Option<PathBuf>,
+    limit: Duration,
+    budget: Option<Budget>,
 }
 
 /// A program's own share of the time that is left.
@@ -36,11 +33,40 @@ pub struct Budget {
 impl Budget {
     fn seconds(&self, limit: Duration, left: Duration) -> u64 {
         let (mine, all) = self.parts;
-        limit.min(left * mine / all.max(1)).saturating_sub(self.reserve).as_secs().max(1)
+        // Of all the time in the world a part is as much.
+        let share = if left > Duration::from_secs(u64::from(u32::MAX)) { left } else { left * mine / all.max(1) };
+        limit.min(share).saturating_sub(self.reserve).as_secs().max(1)
     }
 }
 
 impl Job {
+    /// A program that may take `seconds` at most, with its output in the log.
+    pub fn new(command: Command, seconds: u64) -> Self {
+        Self { command, answer: None, limit: Duration::from_secs(seconds), budget: None }
+    }
+
+    /// Its standard output goes to a file of its own.
+    pub fn answering(self, file: PathBuf) -> Self {
+        Self { answer: Some(file), ..self }
+    }
+
+    /// It is told of the time it may take.
+    pub fn budgeted(self, budget: Budget) -> Self {
+        Self { budget: Some(budget), ..self }
+    }
+
+    /// What it is told.
+    #[cfg(test)]
+    pub fn budget(&self) -> Option<Budget> {
+        self.budget
+    }
+
+    /// What it is started with.
+    #[cfg(test)]
+    pub fn arguments(&self) -> Vec<String> {
+        std::iter::once(self.command.get_program()).chain(self.command.get_args()).map(|a| a.to_string_lossy().into_owned()).collect()
+    }
+
     /// Runs it with its output in `log`, for as long as its own limit and `left` allow.
     pub fn run(mut self, log: &Path, left: Duration) -> Result<()> {
         let create = |path: &Path| File::create(path).map_err(|e| format!("{}: {e}", path.display()));
@@ -109,7 +135,7 @@ mod tests {
     fn job(script: &str) -> Job {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        Job { command, answer: None, limit: Duration::from_secs(60), budget: None }
+        Job::new(command, 60)
     }
 
     #[test]
@@ -118,8 +144,7 @@ mod tests {
         let told_of = |left, parts| {
             // What follows a script is $0, $1 and so on.
             let budget = Budget { option: "--within", reserve: Duration::from_secs(20), parts };
-            let job = Job { budget: Some(budget), ..job("echo $0 $1") };
-            job.run(&log, Duration::from_secs(left)).unwrap();
+            job("echo $0 $1").budgeted(budget).run(&log, Duration::from_secs(left)).unwrap();
             fs::read_to_string(&log).unwrap()
         };
         let told = |left| told_of(left, (1, 1));

@@ -2,10 +2,7 @@
 
 use super::{Plan, Step};
 use crate::{
-    gpu::{
-        job::{Budget, Job},
-        run::Work,
-    },
+    gpu::{job::Budget, run::Work},
     run::{Result, write},
 };
 use std::time::Duration;
@@ -48,8 +45,8 @@ impl Plan<'_> {
         #[expect(clippy::cast_possible_truncation, reason = "three backends")]
         let parts = (backends.len() as u32, waiting as u32);
         let budget = Budget { option: "--energy-budget", reserve: Duration::from_secs(20), parts };
-        let measure = Job { budget: Some(budget), ..job };
-        let report = Job { answer: Some(self.out.join(format!("{run}.md"))), ..self.program(&["report", &run], 60) };
+        let measure = job.budgeted(budget);
+        let report = self.program(&["report", &run], 60).answering(self.out.join(format!("{run}.md")));
         vec![
             Step { group: "energy", name: format!("measure {run}"), work: Work::job(measure) },
             self.phase("energy", format!("validate {run}"), &["validate", &run], 60),
@@ -105,8 +102,8 @@ mod tests {
         let steps = steps(&options(device, backends), &place, out, Path::new("/w")).unwrap();
         let line = |step: Step| match step.work {
             Work::Run(job) => {
-                let words: Vec<_> = job.command.get_args().map(|a| a.to_string_lossy().into_owned()).collect();
-                Some((words.join(" "), job.budget.map(|b| b.parts)))
+                let words = job.arguments();
+                Some((words[1..].join(" "), job.budget().map(|b| b.parts)))
             }
             _ => None,
         };

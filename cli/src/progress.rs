@@ -55,7 +55,7 @@ struct Watch {
 impl Bar {
     pub(crate) fn new() -> Self {
         let bar = ProgressBar::with_draw_target(Some(0), target());
-        bar.set_style(style("  [{elapsed_precise}] {bar:28} {pos}/{len} {wide_msg}"));
+        bar.set_style(style("  [{elapsed_precise}] {bar:20} {pos}/{len} {wide_msg}"));
         Self { bar, watch: None }
     }
 

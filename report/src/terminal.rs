@@ -89,15 +89,13 @@ fn decisions(out: &mut String, report: &Report, paint: Paint, rule: &str) {
     for row in &report.card.decisions {
         let Alone { backend, standing, ratio, why, .. } = &row.route;
         let left = format!("{:<14}{:>5}{:>7}{:>5}  ", row.class.to_string(), row.batch, row.prompt_tokens, row.new_tokens);
-        let last = ratio.as_ref().map_or_else(|| why.clone(), crate::Ratio::text);
-        let rest = fit(&last, WIDTH - 57);
-        let word = format!("{:<11}", standing.word());
-        let _ = writeln!(
-            out,
-            "{left}{}{}{rest}",
-            paint.paint(BOLD, &format!("{:<13}", fit(backend, 12))),
-            paint.paint(style(*standing), &word)
-        );
+        let backend = paint.paint(BOLD, &format!("{:<13}", fit(backend, 12)));
+        // A reason needs the room that a ratio does not take.
+        let rest = match ratio {
+            Some(ratio) => paint.paint(style(*standing), &format!("{:<11}", standing.word())) + &fit(&ratio.text(), WIDTH - 57),
+            None => paint.paint(style(*standing), &fit(&format!("default: {why}"), WIDTH - 46)),
+        };
+        let _ = writeln!(out, "{left}{backend}{rest}");
     }
     let safe = report.card.default_safe.as_deref().unwrap_or("the default");
     let note = format!(

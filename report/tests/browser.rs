@@ -4,21 +4,26 @@
 
 #[path = "support/devtools.rs"]
 mod devtools;
+#[path = "support/recorded.rs"]
+mod recorded;
 mod support;
 
 use devtools::{Browser, chromium};
 use phase_policy::{Policy, PolicyOptions, cost::PriceBook};
 use phase_report::{Foreign, Report, ReportOptions, compare, history};
 use phase_scenario::{Calls, Ceilings, SealedRun};
+use recorded::unpack;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use support::{CREATED, Paced, SMALL, run, unpack};
+use support::{CREATED, Paced, SMALL, run};
 
 const VISITOR: &str = include_str!("support/visitor.js");
 /// A desk, a small phone.
 const WIDTHS: [u32; 2] = [1280, 390];
 /// A4 less the margins that browsers print with, in CSS pixels.
 const PAPER: u32 = 718;
+/// The height of A4 less the same margins.
+const A4: f64 = 1047.0;
 
 fn seen(browser: &mut Browser) -> Value {
     browser.eval(VISITOR)
@@ -36,8 +41,8 @@ fn write(dir: &Path, name: &str, page: &str) -> PathBuf {
     file
 }
 
-/// What must hold of every page: both themes at both widths, and on paper.
-fn visit(browser: &mut Browser, file: &Path) -> Value {
+/// What must hold of every page: both themes at both widths, and on paper, where the card may have to fit one page.
+fn visit(browser: &mut Browser, file: &Path, one_page: Option<f64>) -> Value {
     let mut last = Value::Null;
     for width in WIDTHS {
         browser.medium("screen");
@@ -74,7 +79,10 @@ fn visit(browser: &mut Browser, file: &Path) -> Value {
     assert!(r > 200, "{}", paper["paper"]);
     let hidden = "[...document.querySelectorAll('.theme, .toc, .hint, #told')].filter((e) => e.getClientRects().length).length";
     assert_eq!(browser.eval(hidden), 0, "what can't be used on paper");
-    assert_eq!(browser.eval("document.querySelectorAll('details:not([open])').length"), 0, "paper has no folds");
+    let folds = "[...document.querySelectorAll('details:not([open])')].filter((d) => !d.closest('.triggers')).length";
+    assert_eq!(browser.eval(folds), 0, "paper has no folds, but for what the section on the boundary has again");
+    let card = browser.eval("document.getElementById('card').getBoundingClientRect().height").as_f64().expect("a height");
+    assert!(one_page.is_none_or(|most| card < most), "the card is {card} px high and takes more than a page");
     assert!(browser.print() > 10_000);
     browser.medium("screen");
     assert_eq!(browser.complaints(), "", "printed");
@@ -127,7 +135,7 @@ fn a_report_tells_everything_on_a_desk_a_phone_and_paper() {
     let report = Report::of_run(&run, &options).unwrap();
     let page = write(dir.path(), "report.html", &report.to_html().unwrap());
     let mut browser = Browser::start(&chromium);
-    let seen = visit(&mut browser, &page);
+    let seen = visit(&mut browser, &page, None);
     assert_eq!(seen["sections"].as_array().map(Vec::len), Some(13));
     assert!(seen["measured"].as_u64().unwrap() > 100, "{}", seen["measured"]);
 
@@ -160,7 +168,7 @@ fn a_report_tells_everything_on_a_desk_a_phone_and_paper() {
     let policy = Policy::compile(&matrix, &PolicyOptions::new(phase_core::BackendId::new("a"), CREATED)).unwrap();
     let card = Report::of_policy(&policy, &ReportOptions::default()).to_html().unwrap();
     let page = write(dir.path(), "policy.html", &card);
-    visit(&mut browser, &page);
+    visit(&mut browser, &page, None);
     browser.open(&page);
     tells(&mut browser, ".decisions .n");
 }
@@ -176,7 +184,7 @@ fn a_comparison_shows_what_became_slower_first_and_why_others_are_not_compared()
     let (base, slow) = (at("base", 4_000, 1, Calls::Scores), at("slow", 9_000, 2, Calls::Scores));
     let mut browser = Browser::start(&chromium);
     let page = write(dir.path(), "compare.html", &compare(&base, &slow, None, Foreign::Refuse).to_html().unwrap());
-    let seen = visit(&mut browser, &page);
+    let seen = visit(&mut browser, &page, None);
     assert!(seen["measured"].as_u64().unwrap() > 20, "{seen}");
     browser.size(1280);
     browser.open(&page);
@@ -189,7 +197,7 @@ fn a_comparison_shows_what_became_slower_first_and_why_others_are_not_compared()
 
     let greedy = at("greedy", 4_000, 1, Calls::Greedy);
     let refused = write(dir.path(), "refused.html", &compare(&base, &greedy, None, Foreign::Refuse).to_html().unwrap());
-    visit(&mut browser, &refused);
+    visit(&mut browser, &refused, None);
     browser.open(&refused);
     let text = browser.eval("document.querySelector('main').innerText");
     let text = text.as_str().unwrap();
@@ -207,7 +215,7 @@ fn a_history_breaks_its_line_and_tells_of_every_run() {
     let found = history(dir.path(), Some("b/default/decode/b2")).unwrap();
     let page = write(dir.path(), "history.html", &found.to_html().unwrap());
     let mut browser = Browser::start(&chromium);
-    let seen = visit(&mut browser, &page);
+    let seen = visit(&mut browser, &page, None);
     assert!(seen["measured"].as_u64().unwrap() >= 20, "five points, five rows of median, interval and n: {seen}");
     browser.size(1280);
     browser.open(&page);
@@ -239,7 +247,7 @@ fn recorded_runs_of_gpus_fit_a_desk_a_phone_and_paper() {
         let run = SealedRun::open(&dir.path().join(name)).unwrap();
         let report = Report::of_run(&run, &ReportOptions::default().with_base(name)).unwrap();
         let page = write(dir.path(), "page.html", &report.to_html().unwrap());
-        visit(&mut browser, &page);
+        visit(&mut browser, &page, Some(A4));
         browser.size(1280);
         browser.open(&page);
         tells(&mut browser, number);

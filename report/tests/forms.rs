@@ -1,13 +1,16 @@
 //! Page, Markdown and JSON of one report say the same: section by section the same sentences and the same numbers.
 
+#[path = "support/recorded.rs"]
+mod recorded;
 mod support;
 
 use phase_policy::cost::PriceBook;
 use phase_report::{Report, ReportOptions};
 use phase_scenario::{Calls, Ceilings, SealedRun};
+use recorded::unpack;
 use serde_json::Value;
 use std::{collections::BTreeSet, path::Path};
-use support::{CREATED, Paced, SMALL, run, unpack};
+use support::{CREATED, Paced, SMALL, run};
 
 /// Keys of the JSON, headings of the Markdown, sections of the page that hold the same.
 const SECTIONS: [(&[&str], &[&str], &[&str]); 13] = [
@@ -219,7 +222,7 @@ fn plain(text: &str) -> String {
     text.replace(['`', '*', '\u{202f}'], "").replace(" + ", "+").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn recorded(archive: &str, name: &str) -> Report {
+fn report_of(archive: &str, name: &str) -> Report {
     let dir = tempfile::tempdir().expect("a folder");
     unpack(archive, dir.path());
     let run = SealedRun::open(&dir.path().join(name)).expect("a sealed run");
@@ -241,17 +244,17 @@ fn a_run_with_prices_and_ceilings() {
 
 #[test]
 fn a_recorded_run_with_its_own_ceilings() {
-    says_the_same(&recorded("h100-bench-llama-3.2-1b", "bench"));
+    says_the_same(&report_of("h100-bench-llama-3.2-1b", "bench"));
 }
 
 #[test]
 fn a_recorded_run_with_cold_starts() {
-    says_the_same(&recorded("h100-llama-3.2-1b", "matrix-llama-3.2-1b"));
+    says_the_same(&report_of("h100-llama-3.2-1b", "matrix-llama-3.2-1b"));
 }
 
 #[test]
 fn a_recorded_run_with_energy_and_its_notes() {
-    let report = recorded("h100-energy-llama-3.2-1b", "energy");
+    let report = report_of("h100-energy-llama-3.2-1b", "energy");
     says_the_same(&report);
     let (text, html) = (report.to_markdown(), report.to_html().unwrap());
     let shown = page(&html, &["energy"]).all;

@@ -69,8 +69,8 @@ pub struct CeilingRate {
     pub low: f64,
     /// Median.
     pub median: f64,
-    /// With every part at its fastest: the ceiling, as it is where nobody else uses the device. The fastest time, where the
-    /// whole is one part.
+    /// With every part at its fastest, or like the middle one's: the ceiling, as it is where nobody else uses the device. The
+    /// fastest time, where the whole is one part.
     pub high: f64,
     /// How many times.
     pub blocks: u32,

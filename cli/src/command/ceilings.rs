@@ -16,11 +16,11 @@ use std::{collections::BTreeSet, fmt::Write as _, num::NonZeroUsize, path::PathB
 const READ_MIB: [usize; 8] = [4, 8, 16, 32, 64, 128, 256, 512];
 /// Read in one part: some tenths of a millisecond, of which others rarely take anything.
 const PART_MIB: usize = 16;
-/// A set is read so often in one block, except those too large: the first time it is in no cache.
-const PASSES: usize = 4;
-/// Steps of the arithmetic in one part, about half a millisecond, and parts.
+/// A set is read so often in one block, except the largest: the first time it is in no cache.
+const PASSES: u32 = 2;
+/// Steps of the arithmetic in one pass, about half a millisecond, and passes in one block.
 const ROUNDS: usize = 300_000;
-const PRODUCT_PARTS: usize = 8;
+const PRODUCT_PASSES: u32 = 8;
 /// Blocks within `bench` of a device that is measured before the first load.
 const BENCH_BLOCKS: u32 = 5;
 
@@ -103,28 +103,36 @@ fn cpu_meter(threads: Option<usize>) -> Result<CeilingMeter<'static>, Failure> {
 
 /// Reads a set from end to end, part by part, so that a part of a large one was last read long ago; a small one is a part.
 fn reading<const STREAMS: usize>(team: &Arc<Team>, memory: &Arc<Vec<f32>>, mib: usize) -> CeilingLoad<'static> {
-    let (team, memory) = (team.clone(), memory.clone());
+    let (reader, memory) = (team.clone(), memory.clone());
     let (part, parts) = (mib.min(PART_MIB), mib.div_ceil(PART_MIB));
     let rounds = PART_MIB / part;
     let of = CeilingKind::Read { working_set_bytes: (mib << 20) as u64 };
-    let passes = (READ_MIB[READ_MIB.len() - 1] / mib).min(PASSES);
+    let passes = if mib < READ_MIB[READ_MIB.len() - 1] { PASSES } else { 1 };
     CeilingLoad::new(format!("read {mib} MiB, {STREAMS} streams a thread"), of, real((part << 20) * parts * rounds), move |n| {
-        read_memory::<STREAMS>(&team, &memory[floats(part) * n..][..floats(part)], rounds);
+        read_memory::<STREAMS>(&reader, &memory[floats(part) * n..][..floats(part)], rounds);
         Ok(())
     })
-    .in_parts(parts, u32::try_from(passes).unwrap_or(1))
+    .in_parts(parts, passes)
+    .after(gathering(team))
 }
 
 fn multiplying(team: &Arc<Team>, peak: MultiplyAdd) -> CeilingLoad<'static> {
-    let team = team.clone();
+    let multiplier = team.clone();
     let dtype = if peak.operand() == Operand::Bf16 { DType::Bf16 } else { DType::F32 };
-    let work = real(peak.run(&team, 1)) * real(ROUNDS * PRODUCT_PARTS);
+    let work = real(peak.run(team, 1)) * real(ROUNDS);
     let of = CeilingKind::Product { dtype };
     CeilingLoad::new(format!("{} in registers", peak.name()), of, work, move |_| {
-        peak.run(&team, ROUNDS);
+        peak.run(&multiplier, ROUNDS);
         Ok(())
     })
-    .in_parts(PRODUCT_PARTS, 1)
+    .in_parts(1, PRODUCT_PASSES)
+    .after(gathering(team))
+}
+
+/// On a busy machine a thread that waits for its turn would leave all work to the others.
+fn gathering(team: &Arc<Team>) -> impl FnMut() + use<> {
+    let team = team.clone();
+    move || _ = team.gather()
 }
 
 const fn floats(mib: usize) -> usize {

@@ -1,4 +1,4 @@
-//! A real browser, spoken to by its own protocol (Chrome DevTools Protocol) over a socket: what is pointed at, tapped, logged,
+//! A real browser, spoken to by its own protocol (Chrome `DevTools` Protocol) over a socket: what is pointed at, tapped, logged,
 //! asked of the network and painted is the browser's own account.
 
 use serde_json::{Value, json};

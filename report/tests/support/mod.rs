@@ -140,10 +140,3 @@ pub(crate) fn run(set: &str, backends: Vec<Paced>, calls: Calls, created: u64, d
 
 /// 2026-11-24.
 pub(crate) const CREATED: u64 = 1_795_492_392;
-
-/// Unpacks an archive of `recorded/`.
-pub(crate) fn unpack(name: &str, folder: &Path) {
-    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../recorded/{name}.tar.xz"));
-    let out = std::process::Command::new("tar").arg("-xJf").arg(&archive).arg("-C").arg(folder).output().expect("tar starts");
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-}

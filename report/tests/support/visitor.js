@@ -18,7 +18,8 @@
   const measured = [...all('main tbody td.r:not(.given)').filter((e) => /\d/.test(e.textContent)), ...all('main .n, main .hit')];
   const bare = measured.filter((e) => !/n = ?\S/.test(told(e)) || !/\b[0-9a-f]{16}\b/.test(told(e)));
   const seen = (e) => e.getClientRects().length > 0;
-  const inside = (e) => e.closest('.scroll, .toc') || e.closest('svg');
+  // Paper does not scroll.
+  const inside = (e) => (e.closest('.scroll, .toc') && !matchMedia('print').matches) || e.closest('svg');
   const wide = all('main *').filter((e) => seen(e) && !inside(e) && e.getBoundingClientRect().right > document.documentElement.clientWidth + 1);
   const name = (e) => `${e.tagName.toLowerCase()}.${e.className.baseVal ?? e.className}: ${e.textContent.trim().slice(0, 40)} | ${told(e).slice(0, 80)}`;
   return {

@@ -141,10 +141,11 @@ impl Plan<'_> {
     fn conformance(&self) -> Result<Vec<Step>> {
         let step = |program: PathBuf| {
             let mut command = Command::new(&program);
-            // One device: tests beside each other would only wait for it, and share its memory.
-            command.args(["--test-threads", "1"]).current_dir(self.out);
-            self.environment(&mut command);
             let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            // Tests beside each other wait for one device and share its memory; burn's also compile, on the processor.
+            let threads = if name.starts_with("backend-burn-") { "8" } else { "2" };
+            command.args(["--test-threads", threads]).current_dir(self.out);
+            self.environment(&mut command);
             Step { group: "conformance", name, work: Work::job(Job::new(command, 300)) }
         };
         Ok(self.tests()?.into_iter().map(step).collect())

@@ -148,6 +148,7 @@ impl Observer for Bar {
             Progress::Loading { backend } => self.bar.set_message(format!("loading {backend}")),
             Progress::Loaded { backend, load_ns } => self.line(&format!("  loaded {backend} in {:.2} s", *load_ns as f64 / 1e9)),
             Progress::Failed { backend, stage, message } => self.line(&format!("  {backend} failed in {stage}: {message}")),
+            Progress::NoCeilings { message } => self.line(&format!("  ceilings not measured: {message}")),
             Progress::Parity { backend, passed } => {
                 let verdict = if *passed { "agrees with" } else { "DISAGREES with" };
                 self.line(&format!("  {backend} {verdict} the reference"));

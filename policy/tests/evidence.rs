@@ -7,8 +7,8 @@ mod common;
 use common::{FAST, SAFE, boundaries, boundary_of};
 use phase_core::{Arm, ArtefactForm, BackendId, Layer, MeasurementBoundary, Mode, Phase, Regime, Shape};
 use phase_policy::{
-    CompileEvidence, CompileReason, EvidenceError, Level, Limits, Observation, Policy, PolicyError, PolicyOptions, PoolNeed, Reason,
-    Router, ScenarioMatrix, Sealed, Violation, Workload,
+    CompileEvidence, CompileReason, EvidenceError, IdleCurve, IdleSample, LastCalls, Level, Limits, Observation, Policy, PolicyError,
+    PolicyOptions, PoolNeed, Reason, Rest, Router, ScenarioMatrix, Sealed, Violation, WarmupPlan, Workload,
 };
 
 const PROFILE: &[u8] = include_bytes!("data/ort-1.32-profile.json");
@@ -338,6 +338,43 @@ fn a_compiled_route_is_warmed_by_its_own_cold_calls() {
     // Without evidence the eager calls are what runs, and judged.
     let (_, compiled, need, _) = seen(both_modes, None);
     assert!(!compiled && matches!(need, PoolNeed::No { ratio } if (ratio - 2.0).abs() < 0.1), "{need:?}");
+}
+
+#[test]
+fn idling_is_judged_by_the_curve_of_the_mode_that_calls_run_in() {
+    // After a second an eager step takes 5 ms more, a compiled one 1 ms.
+    let curve = |mode: &'static str, boundary: &'static str, more: u64| {
+        let samples = (0..5).flat_map(move |pass| {
+            [0, 100, 1_000].map(|ms: u64| {
+                let ns = 4_000_000 + if ms < 1_000 { 0 } else { more } + u64::from(pass);
+                let sample = IdleSample::new(FAST, Phase::Decode, step(1, 128), ms * 1_000_000, ns);
+                sample.with_mode(mode).with_boundary(boundary).with_block(pass)
+            })
+        });
+        IdleCurve::fit(&samples.collect::<Vec<_>>(), &options().constants).unwrap().remove(0)
+    };
+    let (eager, compiled) = (curve("eager", "fast", 5_000_000), curve("compiled", "fast-compiled", 1_000_000));
+    let (long, second) = (Workload::new(1, 128, 64), 1_000_000_000);
+    let after_two_seconds = |curves: Vec<IdleCurve>, evidence: Option<CompileEvidence>| {
+        let options = options().with_evidence(evidence).with_idle_curves(curves);
+        let router = Router::new(Policy::compile(&measured(80, 1000), &options).unwrap());
+        let calls = LastCalls::new(&router);
+        calls.note(&FAST, second);
+        calls.note(&SAFE, second);
+        let decision = router.decide_after(&long, &calls, 3 * second);
+        assert_eq!(decision.route.backend, &FAST, "{}", decision.explain());
+        let due = WarmupPlan::new(&router, [long]).due(&router, &calls, 3 * second);
+        let pool = router.warm_pool([long]).into_iter().find(|a| (&a.backend, a.phase) == (&FAST, Phase::Decode)).unwrap();
+        let extra_ns = if let Rest::Cold { extra_ns, .. } = decision.rest { Some(extra_ns.round()) } else { None };
+        (extra_ns, due.calls().len(), pool.compiled, pool.keep_warm_every_ns)
+    };
+    let keep = Some(second / 10);
+    let both_curves = || vec![eager.clone(), compiled.clone()];
+    assert_eq!(after_two_seconds(both_curves(), None), (Some(5e6), 2, false, keep));
+    assert_eq!(after_two_seconds(both_curves(), Some(both(128))), (Some(1e6), 2, true, keep));
+    // What idling does to an eager call says nothing of a compiled one, nor the other way round.
+    assert_eq!(after_two_seconds(vec![eager.clone()], Some(both(128))), (None, 0, true, None));
+    assert_eq!(after_two_seconds(vec![compiled.clone()], None), (None, 0, false, None));
 }
 
 #[test]

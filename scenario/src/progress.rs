@@ -67,6 +67,11 @@ pub enum Progress<'a> {
         /// Whose.
         backend: &'a Arm,
     },
+    /// What a device can do at most can't be measured any more; the run goes on without.
+    NoCeilings {
+        /// Why.
+        message: &'a str,
+    },
     /// A backend was compared with the reference.
     Parity {
         /// Who.

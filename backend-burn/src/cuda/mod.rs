@@ -171,6 +171,7 @@ impl Decoder {
             picked: gpu.buffer("picked tokens", batch * (capacity + 1) * 4)?,
             alive: Arc::clone(&alive),
         };
+        check_count(self.engine.config.kv_dim(), spec)?;
         if self.answer.bytes()?.len() < store.picked.region().bytes() {
             self.answer = gpu.pinned(store.picked.region().bytes())?;
         }
@@ -343,6 +344,15 @@ fn check_shape(config: &ModelConfig) -> Result<(), BurnError> {
         return Err(BurnError::Unsupported { what: format!("head_dim of {}, which is odd or above 256,", config.head_dim) });
     }
     Ok(())
+}
+
+/// Kernels count the numbers of a layer's keys in 32 bits.
+fn check_count(kv_dim: usize, CacheSpec { batch, capacity }: CacheSpec) -> Result<(), BurnError> {
+    let count = [kv_dim, batch, capacity].into_iter().try_fold(1u32, |count, by| count.checked_mul(u32::try_from(by).ok()?));
+    match count {
+        Some(_) => Ok(()),
+        None => Err(BurnError::Unsupported { what: format!("{batch} x {capacity} positions of {kv_dim}, 2^32 numbers a layer or more,") }),
+    }
 }
 
 /// The version of the compiler that makes machine code of kernels, if all that it takes is there.

@@ -21,6 +21,8 @@ use crate::CandleError;
 pub(crate) struct Gpu {
     pub(super) stream: Arc<CudaStream>,
     blas: Arc<CudaBlas>,
+    /// What cuBLAS works in, if it has been given anything. After the handle, which goes first.
+    workspace: Option<Buffer>,
     /// The device's name and its UUID.
     pub(super) label: String,
 }
@@ -71,7 +73,21 @@ impl Gpu {
         let candle = CudaDevice::new_with_stream(ordinal).map_err(CandleError::candle("open the CUDA device"))?;
         // SAFETY: all of a model's work is on this one stream, so that nothing needs an event to be in order.
         unsafe { candle.disable_event_tracking() };
-        Ok(Self { stream: candle.cuda_stream(), blas: candle.cublas_handle(), label })
+        Ok(Self { stream: candle.cuda_stream(), blas: candle.cublas_handle(), workspace: None, label })
+    }
+
+    /// Gives cuBLAS memory to work in, where it is to have any.
+    pub(crate) fn with_product_workspace(mut self, bytes: usize) -> Result<Self, CandleError> {
+        if bytes > 0 {
+            let _together = together();
+            let workspace = self.buffer("cuBLAS's workspace", bytes)?;
+            self.bind()?;
+            // SAFETY: the memory is this handle's alone, stays as long as it, and all of the handle's work is on this one stream.
+            let status = unsafe { blas::cublasSetWorkspace_v2(*self.blas.handle(), workspace.region().address() as *mut _, bytes) };
+            status.result().map_err(|e| CandleError::Candle { action: "give cuBLAS memory", source: format!("{:?}", e.0).into() })?;
+            self.workspace = Some(workspace);
+        }
+        Ok(self)
     }
 
     /// Memory with anything in it. `what` is for the message when there is not enough.

@@ -120,8 +120,11 @@ fn measure(setting: &Setting, arguments: &argument::Bench, runner: Runner<'_>, c
     runner = energy::with_energy(runner, arguments)?;
     if ceilings_missing {
         // After the sensors were opened, which must find nobody on the device, not even us.
-        let ceilings = ceilings::of_plan(setting, runner.plan());
-        runner = runner.with_ceilings(ceilings);
+        let ceilings::OfPlan { now, beside } = ceilings::of_plan(setting, runner.plan());
+        runner = runner.with_ceilings(now);
+        if let Some(meter) = beside {
+            runner = runner.with_ceiling_meter(meter);
+        }
     }
     let mut bar = if arguments.watch { Bar::watching(runner.plan()) } else { Bar::new() };
     let finish = runner.run(&mut bar, &stop).map_err(|e| Failure::work(&e))?;

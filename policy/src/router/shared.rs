@@ -42,8 +42,8 @@ impl SharedRouter {
     }
 
     /// Puts `router` in its place and gives back the one before, which lives until its last reader is done.
-    pub fn replace(&self, router: Router) -> Arc<Router> {
-        self.0.swap(Arc::new(router))
+    pub fn replace(&self, router: impl Into<Arc<Router>>) -> Arc<Router> {
+        self.0.swap(router.into())
     }
 }
 

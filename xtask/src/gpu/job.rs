@@ -13,16 +13,34 @@ const TAIL: usize = 25;
 
 /// A program to run.
 pub struct Job {
-    pub command: Command,
-    /// Where its standard output goes; left out, into the log with the rest.
-    pub answer: Option<PathBuf>,
-    /// The longest it may take by itself.
-    pub limit: Duration,
-    /// An option that takes the seconds it may take in all, and how much earlier than it is ended it has to be done.
-    pub budget: Option<(&'static str, Duration)>,
+    command: Command,
+    answer: Option<PathBuf>,
+    limit: Duration,
+    budget: Option<(&'static str, Duration)>,
 }
 
 impl Job {
+    /// A program that may take `seconds` at most, with its output in the log.
+    pub fn new(command: Command, seconds: u64) -> Self {
+        Self { command, answer: None, limit: Duration::from_secs(seconds), budget: None }
+    }
+
+    /// Its standard output goes to a file of its own.
+    pub fn answering(self, file: PathBuf) -> Self {
+        Self { answer: Some(file), ..self }
+    }
+
+    /// It has an option that takes the seconds it may take in all, and has to be done `reserve` earlier than it is ended.
+    pub fn budgeted(self, option: &'static str, reserve: Duration) -> Self {
+        Self { budget: Some((option, reserve)), ..self }
+    }
+
+    /// What it is started with.
+    #[cfg(test)]
+    pub fn arguments(&self) -> Vec<String> {
+        std::iter::once(self.command.get_program()).chain(self.command.get_args()).map(|a| a.to_string_lossy().into_owned()).collect()
+    }
+
     /// Runs it with its output in `log`, for as long as its own limit and `left` allow.
     pub fn run(mut self, log: &Path, left: Duration) -> Result<()> {
         let create = |path: &Path| File::create(path).map_err(|e| format!("{}: {e}", path.display()));
@@ -92,7 +110,7 @@ mod tests {
     fn job(script: &str) -> Job {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        Job { command, answer: None, limit: Duration::from_secs(60), budget: None }
+        Job::new(command, 60)
     }
 
     #[test]
@@ -100,8 +118,7 @@ mod tests {
         let log = std::env::temp_dir().join(format!("phase-job-budget-{}", std::process::id()));
         let told = |left| {
             // What follows a script is $0, $1 and so on.
-            let job = Job { budget: Some(("--within", Duration::from_secs(20))), ..job("echo $0 $1") };
-            job.run(&log, Duration::from_secs(left)).unwrap();
+            job("echo $0 $1").budgeted("--within", Duration::from_secs(20)).run(&log, Duration::from_secs(left)).unwrap();
             fs::read_to_string(&log).unwrap()
         };
         assert_eq!(told(50), "--within 30\n");

@@ -36,8 +36,8 @@ struct Ground<'a> {
     ceilings: &'a [Ceilings],
 }
 
-pub(crate) fn of_run(run: &SealedRun, options: &ReportOptions) -> Result<Report, ReportError> {
-    let digest = Digest::of(run)?;
+pub(crate) fn of_run(run: &SealedRun, options: &ReportOptions, watch: &mut dyn FnMut(u64, u64, &str)) -> Result<Report, ReportError> {
+    let digest = Digest::of(run, watch)?;
     let manifest = run.manifest();
     let plan = &manifest.plan;
     let steady = plan.cells.iter().filter(|c| c.workload.kind == WorkloadKind::Steady).map(|c| &c.workload);

@@ -9,23 +9,13 @@ use phase_energy::BaselineKind;
 use phase_scenario::{EnergyCell, EnergyPlan, EnergySummary, middle_and_bounds};
 use std::{fmt::Write as _, time::Duration};
 
-/// What the decision card says about energy.
+/// What the decision card says about energy; the numbers are in the section on it.
 pub(crate) fn card_line(plan: &EnergyPlan, summary: &EnergySummary) -> String {
     if let Some(reason) = plan.reason {
         return format!("`no_data`: {reason}");
     }
-    let parts: Vec<_> = summary
-        .requests
-        .iter()
-        .map(|r| match (&r.energy, r.tokens_per_joule) {
-            (Energy::NoData { reason }, _) => format!("{} {}: `no_data`, {reason}", r.backend, r.cell),
-            (energy, rate) => {
-                let rate = rate.map_or_else(String::new, |t| format!(", {} tokens/J", between(t)));
-                format!("{} {}: {} J a request, {}{rate}", r.backend, r.cell, joules(energy), energy.status())
-            }
-        })
-        .collect();
-    format!("it decides only where intervals do not overlap; {}", parts.join("; "))
+    let known = summary.requests.iter().filter(|r| r.energy.bounds().is_some()).count();
+    format!("{known} of {} known; it decides only where intervals do not overlap", summary.requests.len())
 }
 
 /// Which sensors were read, and what kind they are.

@@ -9,7 +9,11 @@ use phase_core::{BackendId, MeasurementBoundary, Phase, Shape, StackInfo};
 use phase_policy::{
     Actual, Drift, LastCalls, Ledger, Observation, Policy, PolicyOptions, Router, ScenarioMatrix, SharedRouter, Workload, capacity::Mix,
 };
-use std::{collections::BTreeMap, hint::black_box};
+use std::{
+    collections::BTreeMap,
+    hint::black_box,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 const BACKENDS: [(&str, u64); 3] = [("ort-cpu", 10), ("candle-cpu", 11), ("burn-cpu", 12)];
 
@@ -65,6 +69,19 @@ fn routing(c: &mut Criterion) {
         let shared = SharedRouter::new(router);
         group.bench_with_input(BenchmarkId::new("decide_shared", cells), &shared, |b, shared| {
             b.iter(|| shared.load().decide(black_box(&ask)).route.backend.as_str().len());
+        });
+        // A writer puts one router after the other in place, as fast as it can copy them.
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    drop(shared.replace(limited.clone()));
+                }
+            });
+            group.bench_with_input(BenchmarkId::new("decide_swapped", cells), &shared, |b, shared| {
+                b.iter(|| shared.load().decide(black_box(&ask)).route.backend.as_str().len());
+            });
+            stop.store(true, Ordering::Relaxed);
         });
     }
     group.finish();

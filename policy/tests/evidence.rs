@@ -7,8 +7,8 @@ mod common;
 use common::{FAST, SAFE, boundaries, boundary_of};
 use phase_core::{Arm, ArtefactForm, BackendId, Layer, MeasurementBoundary, Mode, Phase, Regime, Shape};
 use phase_policy::{
-    CompileEvidence, CompileReason, EvidenceError, Level, Limits, Observation, Policy, PolicyError, PolicyOptions, PoolNeed, Reason,
-    Router, ScenarioMatrix, Sealed, Violation, Workload,
+    CompileEvidence, CompileReason, EvidenceError, IdleCurve, IdleSample, LastCalls, Level, Limits, Observation, Policy, PolicyError,
+    PolicyOptions, PoolNeed, Reason, Rest, Router, ScenarioMatrix, Sealed, Violation, WarmupPlan, Workload,
 };
 
 const PROFILE: &[u8] = include_bytes!("data/ort-1.32-profile.json");
@@ -121,6 +121,12 @@ fn cubecl_records_show_what_was_built_and_how_it_was_chosen() {
     let compilation = r#"{"kernel":"MatmulEntry","key":{"id":"ab","build_id":"cd"},"ir":null,"outcome":"Compiled","duration":{"secs":0,"nanos":9},"source":null}"#;
     let built = read(&[(ArtefactForm::CubeclCompilations, compilation.as_bytes())]).unwrap();
     assert_eq!(built.level(), Level::Placed, "built is not run");
+    // As `Records::read` gives it out of an environment's file: with its stamp.
+    let stamped = |record: &str| format!(r#"{{"stamp":{{"session":7,"seq":1,"offset":{{"secs":0,"nanos":1}}}},"record":{record}}}"#);
+    assert_eq!(read(&[(ArtefactForm::CubeclCompilations, stamped(compilation).as_bytes())]).unwrap().level(), Level::Placed);
+    let why = |text: &str| read(&[(ArtefactForm::CubeclCompilations, text.as_bytes())]).unwrap_err().to_string();
+    assert!(why(&stamped(&compilation.replace("Compiled", "Imagined"))).contains("line 1: unknown variant `Imagined`"));
+    assert!(why(&stamped("{}")).contains("missing field `kernel`") && why("{}").contains("missing field `kernel`"));
     let tuning = |trials: usize, cut: &str, dry: bool| {
         let trial = r#"{"name":"a","wall":{"secs":0,"nanos":1}}"#;
         let trials = vec![trial; trials].join(",");
@@ -132,6 +138,7 @@ fn cubecl_records_show_what_was_built_and_how_it_was_chosen() {
     assert_eq!(tuned(&tuning(2, r#""a""#, false)).unwrap().violations(), []);
     assert_eq!(tuned(&tuning(1, r#""a""#, false)).unwrap().violations(), [Violation::ShortCircuits { tunings: 1, of: 1 }]);
     assert_eq!(tuned(&tuning(2, "null", true)).unwrap().violations(), [Violation::DryRun]);
+    assert_eq!(tuned(&stamped(&tuning(2, "null", true))).unwrap().violations(), [Violation::DryRun]);
     assert!(tuned(&tuning(0, "null", false)).is_err());
     let decision = |index: usize| {
         format!(
@@ -341,6 +348,43 @@ fn a_compiled_route_is_warmed_by_its_own_cold_calls() {
 }
 
 #[test]
+fn idling_is_judged_by_the_curve_of_the_mode_that_calls_run_in() {
+    // After a second an eager step takes 5 ms more, a compiled one 1 ms.
+    let curve = |mode: &'static str, boundary: &'static str, more: u64| {
+        let samples = (0..5).flat_map(move |pass| {
+            [0, 100, 1_000].map(|ms: u64| {
+                let ns = 4_000_000 + if ms < 1_000 { 0 } else { more } + u64::from(pass);
+                let sample = IdleSample::new(FAST, Phase::Decode, step(1, 128), ms * 1_000_000, ns);
+                sample.with_mode(mode).with_boundary(boundary).with_block(pass)
+            })
+        });
+        IdleCurve::fit(&samples.collect::<Vec<_>>(), &options().constants).unwrap().remove(0)
+    };
+    let (eager, compiled) = (curve("eager", "fast", 5_000_000), curve("compiled", "fast-compiled", 1_000_000));
+    let (long, second) = (Workload::new(1, 128, 64), 1_000_000_000);
+    let after_two_seconds = |curves: Vec<IdleCurve>, evidence: Option<CompileEvidence>| {
+        let options = options().with_evidence(evidence).with_idle_curves(curves);
+        let router = Router::new(Policy::compile(&measured(80, 1000), &options).unwrap());
+        let calls = LastCalls::new(&router);
+        calls.note(&FAST, second);
+        calls.note(&SAFE, second);
+        let decision = router.decide_after(&long, &calls, 3 * second);
+        assert_eq!(decision.route.backend, &FAST, "{}", decision.explain());
+        let due = WarmupPlan::new(&router, [long]).due(&router, &calls, 3 * second);
+        let pool = router.warm_pool([long]).into_iter().find(|a| (&a.backend, a.phase) == (&FAST, Phase::Decode)).unwrap();
+        let extra_ns = if let Rest::Cold { extra_ns, .. } = decision.rest { Some(extra_ns.round()) } else { None };
+        (extra_ns, due.calls().len(), pool.compiled, pool.keep_warm_every_ns)
+    };
+    let keep = Some(second / 10);
+    let both_curves = || vec![eager.clone(), compiled.clone()];
+    assert_eq!(after_two_seconds(both_curves(), None), (Some(5e6), 2, false, keep));
+    assert_eq!(after_two_seconds(both_curves(), Some(both(128))), (Some(1e6), 2, true, keep));
+    // What idling does to an eager call says nothing of a compiled one, nor the other way round.
+    assert_eq!(after_two_seconds(vec![eager.clone()], Some(both(128))), (None, 0, true, None));
+    assert_eq!(after_two_seconds(vec![compiled.clone()], None), (None, 0, false, None));
+}
+
+#[test]
 fn a_compiled_path_of_another_boundary_is_not_routed() {
     let evidence =
         CompileEvidence::read(compiled(), "fast-compiled", "run-1", &[sealed(ArtefactForm::CudaGraphs, graphs("decode", "").as_bytes())]);
@@ -357,6 +401,20 @@ fn a_compiled_path_of_another_boundary_is_not_routed() {
 fn a_decode_win_with_a_longer_tail_stays_eager() {
     // One in 25 compiled steps takes three times as long: the median wins, p99 loses.
     assert_eq!(advice(&measured(80, 25), Some(both(128)), 128), [CompileReason::Effective, CompileReason::TailLonger]);
+}
+
+/// Section 5.4 of the source reports: one has compiled decode 1.2 to 2.5 times as fast, another never faster. Both can be true, so
+/// it is measured for each stack, and holds for it only.
+#[test]
+fn compiled_decode_is_a_measured_gate_and_no_constant() {
+    let decode = |times| advice(&measured(times, 1000), Some(both(128)), 128)[1];
+    assert_eq!([40, 83].map(decode), [CompileReason::Effective; 2], "2.5 and 1.2 times as fast");
+    assert_eq!([100, 120].map(decode), [CompileReason::NoEffect; 2]);
+    // The win of one stack says nothing of the next: the boundary is another one.
+    let policy = Policy::compile(&measured(40, 1000), &options().with_evidence([both(128)])).unwrap();
+    let next = Router::new(policy).with_live(&[(FAST, boundary_of("fast 2")), (SAFE, boundary_of("safe"))]);
+    let decision = next.decide(&Workload::new(1, 128, 64));
+    assert_eq!((decision.route.backend, decision.compile.decode), (&SAFE, false), "{}", decision.explain());
 }
 
 #[test]

@@ -2,15 +2,11 @@
 
 mod common;
 
-use common::{BULK, FAST, SAFE, boundary, decode, matrix, observations, policy, prefill, router};
+use common::{BULK, FAST, SAFE, boundary, decode, matrix, observations, prefill, router};
 use phase_core::{BackendId, Energy, Joules, Phase};
 use phase_policy::{
-    Limits, ModelTier, Objective, ObjectiveError, Observation, Policy, PolicyOptions, Reason, Router, ScenarioMatrix, SharedRouter,
-    TierError, TierReason, TieredRouter, Workload,
-};
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+    Limits, ModelTier, Objective, ObjectiveError, Observation, Policy, PolicyOptions, Reason, Router, ScenarioMatrix, TierError,
+    TierReason, TieredRouter, Workload,
 };
 
 fn compile(seen: &[Observation]) -> Router {
@@ -182,39 +178,6 @@ fn tiers_without_sense_are_refused() {
         assert!(one(usd, success).is_err(), "{usd} {success}");
     }
     assert!(one(1.0, 0.5).expect("fine").with_failure_usd(f64::NAN).is_err());
-}
-
-#[test]
-fn a_swap_under_load_loses_no_decision() {
-    let other = Policy::compile(&matrix(&[SAFE, BULK]), &PolicyOptions::new(SAFE, 1)).expect("a policy");
-    let digests = [policy().digest().to_owned(), other.digest().to_owned()];
-    let routers = [router(), Router::new(other)];
-    let shared = Arc::new(SharedRouter::new(routers[0].clone()));
-    let (stop, asked, answered) = (Arc::new(AtomicBool::new(false)), AtomicUsize::new(0), AtomicUsize::new(0));
-    let chat = Workload::new(1, 128, 64);
-    std::thread::scope(|scope| {
-        for _ in 0..3 {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    asked.fetch_add(1, Ordering::Relaxed);
-                    let present = shared.load();
-                    let decision = present.decide(&chat);
-                    // The decision belongs to one policy as a whole: `fast` exists in the first only.
-                    let expected = if present.policy().digest() == digests[0] { &FAST } else { &SAFE };
-                    assert!(digests.iter().any(|d| d == present.policy().digest()) && decision.route.backend == expected);
-                    answered.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        }
-        let mut swaps = 0_usize;
-        while swaps < 2_000 || answered.load(Ordering::Relaxed) < 1_000 {
-            swaps += 1;
-            let before = shared.replace(routers[swaps % 2].clone());
-            assert_eq!(before.policy().digest(), digests[(swaps + 1) % 2], "no swap is lost");
-        }
-        stop.store(true, Ordering::Relaxed);
-    });
-    assert_eq!(asked.into_inner(), answered.into_inner());
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod common;
 use phase_core::{Arm, ArtefactForm, BackendId, Mode, Phase, Shape};
 use phase_policy::{
     Ceilings, CompileEvidence, IdleCurve, IdleSample, LeastWork, MatrixError, Observation, Policy, PolicyOptions, Router, ScenarioMatrix,
-    Sealed, Workload,
+    Sealed, Slo, Workload,
     capacity::{Mix, Trace},
     constants::Constants,
     cost::PriceBook,
@@ -34,12 +34,18 @@ static IDLE: LazyLock<String> = LazyLock::new(|| {
 });
 const PRICES: &str = include_str!("../prices/tr119-2025-12-21.json");
 const TRACE: &str = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n5,ChatGPT,472,18,490,Conversation log\n45,GPT-4,1087,230,1317,API log\n";
-const RECORDS: [(ArtefactForm, &[u8]); 7] = [
+const PLAIN: &str = "arrival_s,prompt_tokens,new_tokens,batch\n0,128,64,1\n0.5,256,32,4\n1e1,16,0,1\n";
+const AZURE: &str = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n2023-11-16 23:59:59.9951690,396,109\n2023-11-17 00:00:00,879,55\n";
+const RECORDS: [(ArtefactForm, &[u8]); 8] = [
     (ArtefactForm::OrtProfile, include_bytes!("data/ort-1.32-profile.json")),
     (ArtefactForm::OrtSourceModel, include_bytes!("data/ort-1.32-source.onnx")),
     (ArtefactForm::OrtOptimisedModel, include_bytes!("data/ort-1.32-optimised.onnx")),
     (ArtefactForm::CudaGraphs, br#"{"schema":"phase.cuda-graph/1","phase":"decode","batch":1,"nodes":{"kernel":9},"replays":3}"#),
     (ArtefactForm::CubeclCompilations, br#"{"kernel":"a","outcome":"Loaded"}"#),
+    (
+        ArtefactForm::CubeclDecisions,
+        br#"{"fastest_index":1,"results":[{"outcome":{"Ok":{"index":1}}},{"outcome":{"Err":{"Skip":{"name":"b"}}}}],"log_context":{"events":[{"TuningStep":["a",1]},{"ShortCircuit":"a"}]}}"#,
+    ),
     (ArtefactForm::CubeclTunings, br#"{"table":"t","winner":0,"trials":[1],"short_circuit":null,"dry_run":false}"#),
     (ArtefactForm::BurnFusionLog, "▸ fused A (score=1, 3 ops)\n▸ un-fused (1 op)\n".as_bytes()),
 ];
@@ -129,6 +135,35 @@ proptest! {
         match CompileEvidence::read(arm, "b", "r", &[record]) {
             Ok(seen) => prop_assert!(seen.level() <= phase_policy::Level::Executed),
             Err(error) => prop_assert!(error.to_string().contains(form.file_name())),
+        }
+    }
+
+    #[test]
+    fn traces_of_the_other_two_forms_of_any_bytes(edits in edits(), azure in any::<bool>()) {
+        let original = if azure { AZURE } else { PLAIN };
+        let text = String::from_utf8_lossy(&edited(original.as_bytes(), &edits)).into_owned();
+        match Trace::parse(&text) {
+            Ok(trace) => {
+                prop_assert!(trace.arrivals().windows(2).all(|w| w[0].at_s <= w[1].at_s));
+                prop_assert!(trace.arrivals().iter().all(|a| a.at_s.is_finite() && a.workload.prompt_tokens > 0 && a.workload.batch > 0));
+                prop_assert!(Mix::of_trace(&trace).is_ok());
+            }
+            Err(error) => prop_assert!(!error.to_string().is_empty()),
+        }
+    }
+
+    #[test]
+    fn limits_of_any_bytes(edits in edits()) {
+        let text = String::from_utf8_lossy(&edited(b"ttft=500ms, tpot=60us,total=1.5s,p95", &edits)).into_owned();
+        match text.parse::<Slo>() {
+            Ok(slo) => {
+                let limits = [slo.ttft_ns, slo.tpot_ns, slo.total_ns];
+                prop_assert!(limits.into_iter().flatten().all(|ns| ns.is_finite() && ns > 0.0), "{:?}", slo);
+            }
+            Err(error) => {
+                let named = format!("`{}`", error.text);
+                prop_assert!(error.to_string().starts_with(&named), "{}", error);
+            }
         }
     }
 

@@ -4,7 +4,7 @@ mod common;
 
 use common::{BULK, FAST, SAFE, boundaries, boundary, boundary_of, decode, matrix, observations, policy, prefill, router};
 use phase_core::{Energy, Joules, NoData, Phase, Shape};
-use phase_policy::{Basis, Class, Outside, Policy, PolicyOptions, Reason, Router, ScenarioMatrix, Warmth, Workload};
+use phase_policy::{Basis, Class, Objective, Outside, Policy, PolicyOptions, Reason, Router, ScenarioMatrix, Warmth, Workload};
 use proptest::prelude::*;
 
 fn close(a: f64, b: f64) -> bool {
@@ -234,10 +234,15 @@ proptest! {
             let interval = p.total.interval.unwrap();
             prop_assert!(interval.low <= p.total.ns && p.total.ns <= interval.high);
         }
-        if let Reason::Winner { ratio } = d.route.reason {
-            prop_assert!(ratio.high < 1.0 / 1.02 && ratio.low <= ratio.ratio && ratio.ratio <= ratio.high);
-        } else {
-            prop_assert_eq!(d.route.backend, &SAFE);
+        // Who takes a route and why are worked out apart, and agree whatever counts.
+        let prices = [(SAFE, 1.0), (FAST, 1.1), (BULK, 0.7)];
+        let cost = router.clone().with_objective(&Objective::Cost { usd_per_hour: prices.into() }).unwrap();
+        for route in [d.route, cost.decide(&Workload::new(batch, prompt, new)).route] {
+            if let Reason::Winner { ratio } = route.reason {
+                prop_assert!(ratio.high < 1.0 / 1.02 && ratio.low <= ratio.ratio && ratio.ratio <= ratio.high);
+            } else {
+                prop_assert_eq!(route.backend, &SAFE);
+            }
         }
         prop_assert!(!d.explain().to_string().contains("NaN"));
     }

@@ -129,7 +129,8 @@ impl Summary<'_> {
                 Some(ns) => format!("slower from {} on, {:.2} times after {longest}", Nanos(crate::stats::real(ns)), c.worst),
                 None => format!("not surely slower, up to {longest}"),
             };
-            lines.push(format!("  {} {} {}: {says}", c.backend, c.phase, size(c.phase, c.shape)));
+            let mode = if c.mode == crate::DEFAULT_MODE { String::new() } else { format!(" ({})", c.mode) };
+            lines.push(format!("  {}{mode} {} {}: {says}", c.backend, c.phase, size(c.phase, c.shape)));
         }
         if self.0.idle_curves().is_empty() {
             lines.push("  not measured".to_owned());

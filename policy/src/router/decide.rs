@@ -122,34 +122,39 @@ pub(super) fn energy_of(router: &Router, sides: [Option<&Side>; 2], backend: usi
 /// Where both phases of a request fall.
 #[inline]
 pub(super) fn places(router: &Router, workload: Workload) -> (Placed<'_>, Placed<'_>) {
-    let constants = router.policy.constants();
     let Workload { batch, prompt_tokens, .. } = workload;
     if batch == 0 || prompt_tokens == 0 {
         return (Some(Err(Outside::Empty)), Some(Err(Outside::Empty)));
     }
     let last = prompt_tokens.saturating_add(workload.decode_steps().saturating_sub(1));
     let length = real_size(prompt_tokens);
-    let prefill = router.tables.prefill.place(batch, (prompt_tokens, prompt_tokens), length, constants);
+    let prefill = router.tables.prefill.place(batch, (prompt_tokens, prompt_tokens), length);
     let mean = f64::midpoint(length, real_size(last));
-    (prefill, router.tables.decode.place(batch, (prompt_tokens, last), mean, constants))
+    (prefill, router.tables.decode.place(batch, (prompt_tokens, last), mean))
 }
 
 pub(super) fn decide_phase(router: &Router, phase: Phase, shape: Shape) -> Choice<'_> {
-    let constants = router.policy.constants();
+    match phase {
+        Phase::Prefill | Phase::Decode => best(router, &call(router, phase, shape)),
+        _ => decide(router, Workload::new(shape.batch, shape.context, shape.new_tokens), None).route,
+    }
+}
+
+/// Where one call falls; none but prefill and decode has a place.
+pub(super) fn call(router: &Router, phase: Phase, shape: Shape) -> Placed<'_> {
     let Shape { batch, new_tokens, context } = shape;
     let (table, length) = match phase {
         Phase::Prefill => (&router.tables.prefill, new_tokens),
         Phase::Decode => (&router.tables.decode, context),
-        _ => return decide(router, Workload::new(batch, context, new_tokens), None).route,
+        _ => return None,
     };
-    let placed = if batch == 0 || new_tokens == 0 {
+    if batch == 0 || new_tokens == 0 {
         Some(Err(Outside::Empty))
     } else if phase == Phase::Prefill && context > 0 {
         Some(Err(Outside::LaterTurn))
     } else {
-        table.place(batch, (length, length), real_size(length), constants)
-    };
-    best(router, &placed)
+        table.place(batch, (length, length), real_size(length))
+    }
 }
 
 #[inline]

@@ -6,6 +6,7 @@ mod decision;
 mod estimate;
 mod expectation;
 mod explain;
+mod lengths;
 mod objective;
 mod place;
 mod request;
@@ -25,7 +26,7 @@ pub use rest::{LastCalls, Rest};
 pub use shared::{Present, SharedRouter};
 pub use tiers::{ModelTier, TierDecision, TierError, TierReason, TieredRouter};
 
-use crate::{LiveSensor, Policy, Slo, Validity, rules::Liveness, sensors, validity::BackendValidity};
+use crate::{IdleCurve, LiveSensor, Policy, Slo, Validity, rules::Liveness, sensors, validity::BackendValidity};
 use phase_core::{BackendId, Energy, MeasurementBoundary, NoData, Phase, Shape};
 use serde::{Deserialize, Serialize};
 use tables::Tables;
@@ -144,6 +145,19 @@ impl Router {
     /// Every backend of the policy, the default-safe one first: the order in which decisions number them.
     pub(crate) fn backends(&self) -> impl Iterator<Item = &BackendId> {
         self.tables.backends.iter()
+    }
+
+    /// What idling does to calls of `phase` on one backend, compiled or not: what was measured of the one says nothing of the
+    /// other.
+    pub(crate) fn idle_curves(&self, backend: usize, phase: Phase, compiled: bool) -> impl Iterator<Item = &IdleCurve> {
+        let curves = self.tables.idle(backend, compiled).iter().map(|place| &self.policy.idle_curves()[*place]);
+        curves.filter(move |curve| curve.phase == phase)
+    }
+
+    /// The number of a backend, and whether it would take a call of `phase` at `shape` compiled.
+    pub(crate) fn runs(&self, backend: &BackendId, phase: Phase, shape: Shape) -> Option<(usize, bool)> {
+        let index = self.tables.backends.iter().position(|id| id == backend)?;
+        Some((index, decide::found(&decide::call(self, phase, shape)).is_some_and(|place| place.is_compiled(index))))
     }
 
     pub(crate) const fn short_digest(&self) -> u64 {

@@ -54,7 +54,11 @@ impl<'t> Place<'t> {
     pub(super) fn ns(&self, backend: usize) -> Option<f64> {
         match self.line(backend) {
             Some((arm, slope, along)) => Some(arm.ns + slope.ns * along),
-            None => self.single(backend).map(|(arm, factor, _)| arm.ns * factor),
+            // As `single`, without a division where nothing is scaled.
+            None => {
+                let arm = self.side.arms[backend].as_ref()?;
+                Some(if self.scales && self.length > arm.length { arm.ns * (self.length / arm.length) } else { arm.ns })
+            }
         }
     }
 
@@ -94,6 +98,12 @@ impl<'t> Place<'t> {
         #[expect(clippy::float_cmp, reason = "both are whole numbers")]
         let elsewhere = self.scales && self.length != arm.length;
         if elsewhere && arm.compile.allows() { CompileReason::ShapeOutside } else { arm.compile }
+    }
+
+    /// Whether such a call on `backend` is a compiled one.
+    #[inline]
+    pub(super) fn is_compiled(&self, backend: usize) -> bool {
+        self.side.arms[backend].as_ref().is_some_and(|arm| arm.compiled)
     }
 
     /// How `backend` stands against the default in the bucket that decides.

@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     Slo,
-    rules::{self, Candidate, Class, Liveness, Reason, Selection, Standing, select},
-    stats::RatioInterval,
+    rules::{self, Candidate, Class, Contest, Liveness, Reason, Selection, Standing},
+    stats::{RatioInterval, Verdict},
 };
 use phase_core::BackendId;
 
@@ -81,12 +81,14 @@ impl Request<'_, '_> {
         let constants = router.policy.constants();
         let prefill_share = default.prefill / default.total();
         let standing = |index| self.standing(router, index, class, prefill_share);
-        let challengers = router.tables.liveness.iter().enumerate().skip(1);
-        let candidates = challengers.filter_map(|(index, liveness)| {
-            let verdict = standing(index)?.verdict(router.tables.edges);
-            Some(Candidate { index, counts: self.counts(router, index)?, verdict, liveness: *liveness })
-        });
-        Selection::of(select(candidates, router.tables.liveness[0]), standing, constants.rope, constants.min_blocks)
+        let mut contest = Contest::default();
+        for (index, liveness) in router.tables.liveness.iter().enumerate().skip(1) {
+            let verdict = self.verdict(router, index, class, prefill_share);
+            if let Some((verdict, counts)) = verdict.zip(self.counts(router, index)) {
+                contest.enter(Candidate { index, counts, verdict, liveness: *liveness });
+            }
+        }
+        Selection::of(contest.end(router.tables.liveness[0]), standing, constants.rope, constants.min_blocks)
     }
 
     /// What counts of the whole request on `backend`: time, weighted time or energy.
@@ -105,9 +107,37 @@ impl Request<'_, '_> {
         if self.steps == 0.0 { Some(prefill) } else { Some(prefill.and(of(self.decode)?, self.steps)) }
     }
 
-    /// How a challenger stands over the whole request.
+    /// The ratio of the whole request in what counts, in the common case: times count, both phases have a ratio, and the whole
+    /// request decides.
+    // Of all challengers but one only the ends are used; inlined, the rest is not worked out.
+    #[inline(always)]
+    fn ratio(&self, router: &Router, backend: usize, class: Class, prefill_share: f64) -> Option<RatioInterval> {
+        let Scale::Time(weights) = &router.tables.scale else { return None };
+        let (prefill, decode) = (self.prefill?.standing(backend)?, self.decode?.standing(backend)?);
+        match (prefill, decode) {
+            (Standing::Measured(p), Standing::Measured(d)) if self.steps > 0.0 && class != Class::PrefillHeavy => {
+                Some(total_ratio(p, d, prefill_share).scaled(weights[backend]))
+            }
+            _ => None,
+        }
+    }
+
+    /// What the interval of a challenger's [`standing`](Self::standing) says. The outer `None` is for one that was not measured
+    /// here.
     #[inline]
+    fn verdict(&self, router: &Router, backend: usize, class: Class, prefill_share: f64) -> Option<Option<Verdict>> {
+        let edges = router.tables.edges;
+        match self.ratio(router, backend, class, prefill_share) {
+            Some(ratio) => Some(Some(edges.verdict(ratio.low, ratio.high))),
+            None => Some(self.standing(router, backend, class, prefill_share)?.verdict(edges)),
+        }
+    }
+
+    /// How a challenger stands over the whole request.
     fn standing(&self, router: &Router, backend: usize, class: Class, prefill_share: f64) -> Option<Standing> {
+        if let Some(ratio) = self.ratio(router, backend, class, prefill_share) {
+            return Some(Standing::Measured(ratio));
+        }
         let scale = &router.tables.scale;
         let prefill = *self.prefill?.standing(backend)?;
         let (prefill, total) = if self.steps == 0.0 {
@@ -115,7 +145,7 @@ impl Request<'_, '_> {
         } else {
             let decode = *self.decode?.standing(backend)?;
             let total = match (prefill, decode) {
-                (Standing::Measured(p), Standing::Measured(d)) => Standing::Measured(total_ratio(p, d, prefill_share)),
+                (Standing::Measured(p), Standing::Measured(d)) => Standing::Measured(total_ratio(&p, &d, prefill_share)),
                 (Standing::Measured(_), other) | (other, _) => other,
             };
             (prefill, total)
@@ -178,8 +208,8 @@ impl Request<'_, '_> {
 /// The ratio of whole requests: `w p + (1 - w) d`, where `w` is prefill's share of the default's time and `p`, `d` are
 /// the phases' ratios. Exact for the point; for the ends it takes both phases at their end at once, so that it holds
 /// whatever their correlation.
-#[inline]
-fn total_ratio(prefill: RatioInterval, decode: RatioInterval, w: f64) -> RatioInterval {
+#[inline(always)]
+fn total_ratio(prefill: &RatioInterval, decode: &RatioInterval, w: f64) -> RatioInterval {
     let mix = |p: f64, d: f64| w * p + (1.0 - w) * d;
     RatioInterval {
         ratio: mix(prefill.ratio, decode.ratio),

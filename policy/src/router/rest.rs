@@ -2,7 +2,7 @@
 
 use super::{Router, request::Request, scale::Scale};
 use crate::{
-    Policy,
+    IdleCurve,
     rules::{Liveness, Reason, Selection, Warmth},
 };
 use phase_core::{BackendId, Phase};
@@ -72,8 +72,8 @@ pub enum Rest {
     Cold {
         /// For how long it was idle; `None` where it was never called.
         idle_ns: Option<u64>,
-        /// What the first calls of the request take more. From idle curves it is the time measured at the curve's size of call;
-        /// beyond the longest idle time measured, that of the longest.
+        /// What the first calls of the request take more. From idle curves, those of the mode that the calls run in, it is the
+        /// time measured at the curve's size of call; beyond the longest idle time measured, that of the longest.
         extra_ns: f64,
     },
     /// Nobody measured what such a rest does to it.
@@ -134,9 +134,10 @@ pub(super) fn rest(router: &Router, request: &Request<'_, '_>, index: usize, idl
             prefill.map_or(Rest::NotMeasured { idle_ns }, |prefill| Rest::Cold { idle_ns, extra_ns: prefill + decode })
         }
         Some(idle) => {
-            let backend = &router.tables.backends[index];
-            let of = |phase| after(&router.policy, backend, phase, idle);
-            let (prefill, decode) = (of(Phase::Prefill), if decodes { of(Phase::Decode) } else { None });
+            let compiled = |place: Option<&super::place::Place<'_>>| place.is_some_and(|p| p.is_compiled(index));
+            let of = |phase, place| after(router.idle_curves(index, phase, compiled(place)), idle);
+            let prefill = of(Phase::Prefill, request.prefill);
+            let decode = if decodes { of(Phase::Decode, request.decode) } else { None };
             match (prefill, decode) {
                 (None, None) => Rest::NotMeasured { idle_ns },
                 (a, b) => match a.unwrap_or(0.0) + b.unwrap_or(0.0) {
@@ -148,10 +149,9 @@ pub(super) fn rest(router: &Router, request: &Request<'_, '_>, index: usize, idl
     }
 }
 
-/// What a call takes more after a rest of `idle`, by the worst curve of that path and phase: 0 where it is not surely slower,
-/// `None` without a curve.
-fn after(policy: &Policy, backend: &BackendId, phase: Phase, idle: u64) -> Option<f64> {
-    let curves = policy.idle_curves().iter().filter(|c| c.backend == *backend && c.phase == phase);
+/// What a call takes more after a rest of `idle`, by the worst of its curves: 0 where it is not surely slower, `None` without a
+/// curve.
+fn after<'c>(curves: impl Iterator<Item = &'c IdleCurve>, idle: u64) -> Option<f64> {
     let more = curves.map(|curve| match curve.cools_after_ns {
         Some(cools) if cools <= idle => {
             let (base, ratio) = (curve.points.first().map_or(0.0, |p| p.fitted_ns), curve.ratio_after(idle).unwrap_or(curve.worst));

@@ -2,6 +2,7 @@
 
 use super::{
     arm::{Arm, Slope},
+    lengths::{OCTAVES, octave, reach},
     place::Place,
     scale::{Joules, Scale},
 };
@@ -9,10 +10,10 @@ use crate::{
     Comparison, Policy, Warmup,
     constants::Constants,
     matrix::RegimeClass,
-    rules::{Bases, Candidate, CompileReason, Liveness, Outside, Reason, Selection, Standing, select},
-    stats::{Edges, real_size},
+    rules::{Bases, Candidate, CompileReason, Contest, Liveness, Outside, Reason, Selection, Standing},
+    stats::Edges,
 };
-use phase_core::{BackendId, Phase, Shape};
+use phase_core::{BackendId, Mode, Phase, Shape};
 use std::collections::{BTreeMap, HashMap};
 
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ pub(super) struct Tables {
     pub(super) scale: Scale,
     pub(super) prefill: Table,
     pub(super) decode: Table,
+    /// Places of each backend's idle curves: of the calls that it makes without compiling, and of its compiled ones.
+    idle: Vec<[Vec<usize>; 2]>,
 }
 
 /// One phase: grids ordered by batch.
@@ -76,9 +79,11 @@ struct Grid {
     /// Their lengths, side by side for the search.
     lengths: Vec<f64>,
     /// How many rows are shorter than each power of two.
-    shorter: [u32; 65],
+    shorter: [u32; OCTAVES],
     /// Smallest and largest length measured.
     span: (usize, usize),
+    /// The same, with the tolerance of the envelope.
+    reach: (usize, usize),
 }
 
 /// One bucket.
@@ -105,7 +110,13 @@ impl Tables {
             let routed = routed.as_ref().map(|routed| Found::new(phase, routed, &compiled_warmups, &compiles));
             Table::new(policy, &backends, phase, &eager, routed.as_ref())
         };
+        let bases = Bases::of(policy.cells());
+        let curves = |backend: &BackendId, mode: &str| {
+            let all = policy.idle_curves().iter().enumerate();
+            all.filter(|(_, c)| c.backend == *backend && c.mode == mode).map(|(place, _)| place).collect()
+        };
         let tables = Self {
+            idle: backends.iter().map(|id| [curves(id, bases.mode(id)), curves(id, Mode::Compiled.as_str())]).collect(),
             liveness: vec![Liveness::Live; backends.len()],
             edges: Edges::of(policy.constants().rope),
             scale: Scale::Time(vec![1.0; backends.len()]),
@@ -115,6 +126,12 @@ impl Tables {
         };
         let everybody = tables.liveness.clone();
         tables.with_liveness(everybody, policy.constants())
+    }
+
+    /// Places of the idle curves of one backend's calls, compiled or not.
+    #[inline]
+    pub(super) fn idle(&self, backend: usize, compiled: bool) -> &[usize] {
+        &self.idle[backend][usize::from(compiled)]
     }
 
     pub(super) fn with_liveness(mut self, liveness: Vec<Liveness>, constants: &Constants) -> Self {
@@ -191,23 +208,17 @@ impl Table {
     /// Finds `length`, the mean of calls whose lengths run from `first` to `last`. `None` when this phase was not
     /// measured at all.
     #[inline]
-    pub(super) fn place(
-        &self,
-        batch: usize,
-        (first, last): (usize, usize),
-        length: f64,
-        constants: &Constants,
-    ) -> Option<Result<Place<'_>, Outside>> {
+    pub(super) fn place(&self, batch: usize, (first, last): (usize, usize), length: f64) -> Option<Result<Place<'_>, Outside>> {
         if self.grids.is_empty() {
             return None;
         }
         let Some(grid) = self.grid(batch) else { return Some(Err(Outside::BatchNotMeasured)) };
-        let (smallest, largest) = grid.span;
+        let ((smallest, largest), (least, most)) = (grid.span, grid.reach);
         let prefill = self.phase == Phase::Prefill;
-        if real_size(last) > real_size(largest) * constants.envelope_factor {
+        if last > most {
             return Some(Err(if prefill { Outside::PromptTooLong { largest } } else { Outside::ContextTooLong { largest } }));
         }
-        if real_size(first) * constants.envelope_factor < real_size(smallest) {
+        if first < least {
             return Some(Err(if prefill { Outside::PromptTooShort { smallest } } else { Outside::ContextTooShort { smallest } }));
         }
         let above = grid.above(length);
@@ -245,8 +256,7 @@ impl Grid {
     /// The first row that is longer than `length`.
     #[inline]
     fn above(&self, length: f64) -> usize {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a length is not negative; saturates")]
-        let octave = (u64::BITS - (length as u64).leading_zeros()) as usize;
+        let octave = octave(length);
         let from = self.shorter[octave.saturating_sub(1)] as usize;
         let to = self.shorter[octave] as usize;
         from + self.lengths[from..to].partition_point(|l| *l <= length)
@@ -274,14 +284,13 @@ impl Grid {
         });
         let span = measured.fold((usize::MAX, 0), |(low, high), (min, max)| (low.min(min), high.max(max)));
         let lengths: Vec<_> = rows.iter().map(|r| r.length).collect();
-        // Bits of the whole part: a length of 2^(k-1) to 2^k has k of them.
-        let bits = |l: f64| if l < 1.0 { 0.0 } else { l.log2().floor() + 1.0 };
-        let mut shorter = [0; 65];
-        for (octave, count) in (0_u8..).zip(&mut shorter) {
-            let below = lengths.partition_point(|l| bits(*l) <= f64::from(octave));
+        let mut shorter = [0; OCTAVES];
+        for (number, count) in shorter.iter_mut().enumerate() {
+            let below = lengths.partition_point(|l| octave(*l) <= number);
             *count = u32::try_from(below).unwrap_or(u32::MAX);
         }
-        Self { batch, rows, lengths, shorter, span }
+        let reach = reach(span, policy.constants().envelope_factor);
+        Self { batch, rows, lengths, shorter, span, reach }
     }
 }
 
@@ -341,11 +350,13 @@ impl Side {
             Scale::Energy => arm.energy.map_or(f64::INFINITY, Joules::value),
         };
         let challengers = self.arms.iter().zip(liveness).enumerate().skip(1);
-        let candidates = challengers.filter_map(|(index, (arm, liveness))| {
-            let arm = arm.as_ref()?;
-            Some(Candidate { index, counts: counts(index, arm), verdict: standing(index)?.verdict(edges), liveness: *liveness })
-        });
-        let pick = select(candidates, liveness[0]);
-        Selection::of(pick, standing, constants.rope, constants.min_blocks)
+        let mut contest = Contest::default();
+        for (index, (arm, liveness)) in challengers {
+            if let Some((arm, standing)) = arm.as_ref().zip(standing(index)) {
+                let verdict = standing.verdict(edges);
+                contest.enter(Candidate { index, counts: counts(index, arm), verdict, liveness: *liveness });
+            }
+        }
+        Selection::of(contest.end(liveness[0]), standing, constants.rope, constants.min_blocks)
     }
 }

@@ -310,13 +310,16 @@ fn reason(ratio: RatioInterval, rope: f64) -> Reason {
 /// Class, what counts, and index of the best candidate of one liveness.
 type Best = Option<(u8, f64, usize)>;
 
-/// The fastest challenger among those that beat the default, or the default and what held the challengers back.
-pub(crate) fn select(candidates: impl Iterator<Item = Candidate>, default: Liveness) -> Pick {
-    if default == Liveness::Changed {
-        return Pick::Changed(0);
-    }
-    let (mut live, mut changed): (Best, Best) = (None, None);
-    for Candidate { index, counts, verdict, liveness } in candidates {
+/// Finds the fastest challenger among those that beat the default, or the default and what held the challengers back.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Contest {
+    live: Best,
+    changed: Best,
+}
+
+impl Contest {
+    #[inline]
+    pub(crate) fn enter(&mut self, Candidate { index, counts, verdict, liveness }: Candidate) {
         // A class of 0 is beyond the tie region. What is surely slower explains least why the default stays: it is 2.
         let class = match verdict {
             Some(Verdict::Faster) => 0,
@@ -324,22 +327,27 @@ pub(crate) fn select(candidates: impl Iterator<Item = Candidate>, default: Liven
             Some(Verdict::Slower) => 2,
         };
         let best = match liveness {
-            Liveness::Live => &mut live,
-            Liveness::Changed => &mut changed,
-            Liveness::NotLive => continue,
+            Liveness::Live => &mut self.live,
+            Liveness::Changed => &mut self.changed,
+            Liveness::NotLive => return,
         };
         if best.is_none_or(|(c, t, _)| (class, counts) < (c, t)) {
             *best = Some((class, counts, index));
         }
     }
-    match (live, changed) {
-        (Some((0, counts, _)), Some((0, less, who))) if less < counts => Pick::Changed(who),
-        (Some((0, _, winner)), _) => Pick::Winner(winner),
-        (_, Some((0, _, who))) => Pick::Changed(who),
-        _ if default == Liveness::NotLive => Pick::NotLive,
-        (Some((_, _, rival)), _) => Pick::Held(rival),
-        (None, Some((_, _, who))) => Pick::Changed(who),
-        (None, None) => Pick::Only,
+
+    #[inline]
+    pub(crate) fn end(self, default: Liveness) -> Pick {
+        match (self.live, self.changed) {
+            _ if default == Liveness::Changed => Pick::Changed(0),
+            (Some((0, counts, _)), Some((0, less, who))) if less < counts => Pick::Changed(who),
+            (Some((0, _, winner)), _) => Pick::Winner(winner),
+            (_, Some((0, _, who))) => Pick::Changed(who),
+            _ if default == Liveness::NotLive => Pick::NotLive,
+            (Some((_, _, rival)), _) => Pick::Held(rival),
+            (None, Some((_, _, who))) => Pick::Changed(who),
+            (None, None) => Pick::Only,
+        }
     }
 }
 
@@ -370,13 +378,11 @@ mod tests {
     /// Challengers by time, against a default of 1e6 ns; index 0 of the slice is challenger 1.
     fn chosen(challengers: &[(f64, Liveness)], default: Liveness) -> Selection {
         let verdict = |ns| standing(ns).verdict(Edges::of(0.02));
-        let candidates = (1..).zip(challengers).map(|(index, (ns, liveness))| Candidate {
-            index,
-            counts: *ns,
-            verdict: verdict(*ns),
-            liveness: *liveness,
-        });
-        Selection::of(select(candidates, default), |index| Some(standing(challengers[index - 1].0)), 0.02, 3)
+        let mut contest = Contest::default();
+        for (index, (ns, liveness)) in (1..).zip(challengers) {
+            contest.enter(Candidate { index, counts: *ns, verdict: verdict(*ns), liveness: *liveness });
+        }
+        Selection::of(contest.end(default), |index| Some(standing(challengers[index - 1].0)), 0.02, 3)
     }
 
     #[test]

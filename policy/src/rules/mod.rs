@@ -22,7 +22,7 @@ pub use energy::{add_energies, repeat_energy, reported_energy};
 pub use warmup::{Warmth, Warmup};
 
 pub(crate) use compile::{Bases, may_route, verdicts as compile_verdicts};
-pub(crate) use default_safe::{Candidate, Liveness, Selection, select};
+pub(crate) use default_safe::{Candidate, Contest, Liveness, Selection};
 pub(crate) use energy::request as request_energy;
 pub(crate) use prefill_heavy::standing as prefill_heavy_standing;
 pub(crate) use warmup::{warmups, warmups_in};

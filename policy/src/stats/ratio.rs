@@ -67,6 +67,7 @@ impl RatioInterval {
 
     /// That many times the ratio.
     #[must_use]
+    #[inline]
     pub(crate) fn scaled(self, by: f64) -> Self {
         Self { ratio: self.ratio * by, low: self.low * by, high: self.high * by, ..self }
     }

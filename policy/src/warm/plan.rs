@@ -87,12 +87,14 @@ impl WarmupPlan {
     }
 
     /// The calls that are due at `now_ns`: of those backends that count as cold, because they were never called or have been
-    /// idle for longer than the time after which they were measured to cool.
+    /// idle for longer than the time after which one of their calls here was measured to be slower, in the mode it runs in.
     #[must_use]
     pub fn due(&self, router: &Router, calls: &LastCalls, now_ns: u64) -> Self {
         let cooled = |backend: &BackendId, idle: u64| {
-            let curves = router.policy().idle_curves().iter().filter(|c| c.backend == *backend);
-            curves.filter_map(|c| c.cools_after_ns).any(|cools| cools <= idle)
+            self.of(backend).any(|call| {
+                let Some((index, compiled)) = router.runs(backend, call.phase, call.shape) else { return false };
+                router.idle_curves(index, call.phase, compiled).filter_map(|c| c.cools_after_ns).any(|cools| cools <= idle)
+            })
         };
         let due = |call: &&WarmupCall| calls.idle_ns(&call.backend, now_ns).is_none_or(|idle| cooled(&call.backend, idle));
         Self(self.0.iter().filter(due).cloned().collect())

@@ -86,7 +86,8 @@ impl Router {
                 None => PoolNeed::No { ratio: *ratio },
             },
         };
-        let curves = self.policy().idle_curves().iter().filter(|c| (&c.backend, &c.phase) == (backend, phase));
+        let index = self.backends().position(|id| id == backend);
+        let curves = index.into_iter().flat_map(|index| self.idle_curves(index, *phase, path.compiled));
         let before = |c: &crate::IdleCurve| {
             let cools = c.cools_after_ns?;
             c.points.iter().map(|p| p.idle_ns).take_while(|ns| *ns < cools).last()

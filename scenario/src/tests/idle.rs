@@ -12,7 +12,7 @@ fn cooling() -> (Actor, Arc<ManualClock>, Arc<AtomicU32>) {
     (actor, clock, cooled)
 }
 
-fn measured(plan: &IdlePlan) -> Result<IdleReport, ScenarioError> {
+pub(super) fn measured(plan: &IdlePlan) -> Result<IdleReport, ScenarioError> {
     let (actor, clock, cooled) = cooling();
     let registry = Registry::new().with(actor);
     let model = registry.get("a").unwrap().load_dyn(&LoadSpec::new("sim")).unwrap();

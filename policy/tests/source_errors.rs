@@ -1,4 +1,6 @@
 //! The errors that the source reports made, each with the data they made it with, and what happens to it here.
+//! Section 5.4 is in `evidence.rs`, beside what it takes to compile; that tables follow from raw events (section 8) is tested by
+//! `phase-scenario`.
 
 mod common;
 

@@ -161,6 +161,8 @@ impl Observer for Bar {
                 self.bar.set_position(*done as u64);
                 self.bar.set_message(format!("{:.0} s left  {backend} {cell}", remaining.as_secs_f64()));
             }
+            Progress::EnergyAgenda { replays, left_s } if !replays.is_empty() => self.line(&crate::agenda::text(replays, *left_s)),
+            Progress::Energy { call, done, total } if done == total => self.line(&format!("  energy once more: {call}")),
             Progress::Energy { call, done, total } => {
                 self.bar.set_length(*total as u64);
                 self.bar.set_position(*done as u64);

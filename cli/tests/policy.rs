@@ -64,6 +64,62 @@ fn what_is_no_policy_of_a_known_version_is_refused() {
 }
 
 #[test]
+fn bad_input_is_said_in_words_that_name_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    let good = written(folder.path(), 0).to_str().expect("UTF-8").to_owned();
+    let json = std::fs::read_to_string(&good).expect("a file");
+    let book = include_str!("../../policy/prices/tr119-2025-12-21.json");
+    let unpriced = book.replace(r#""spot": 0.302, "#, "");
+    let spotless = json.replacen("\"median_ns\": 1", "\"median_ns\": -1", 1);
+    let files = [
+        ("cut.json", &json[..json.len() / 2]),
+        ("empty.json", ""),
+        ("list.json", "[]"),
+        ("edited.json", spotless.as_str()),
+        ("book.json", book),
+        ("unpriced.json", unpriced.as_str()),
+        ("late.csv", "arrival_s,prompt_tokens,new_tokens\n0,32,1\n5,32,1\n3,32,1\n"),
+        ("nan.csv", "arrival_s,prompt_tokens,new_tokens\nNaN,32,1\n"),
+        ("nobody.csv", "arrival_s,prompt_tokens,new_tokens\n"),
+    ];
+    for (name, content) in files {
+        std::fs::write(at(name), content).expect("a file");
+    }
+    let plan = |policy: &str, book: &str, more: &[&str]| {
+        let (policy, book) = (if policy.is_empty() { good.clone() } else { at(policy) }, at(book));
+        phase(&[&["plan", "--policy", &policy, "--prices", &book], more].concat())
+    };
+    let (late, nan, nobody) = (at("late.csv"), at("nan.csv"), at("nobody.csv"));
+    let mix = ["--mix", "32x1:1", "--requests-per-s"];
+    let cases = [
+        (phase(&["policy", "show", &at("cut.json")]), 1, "cut.json: the policy is cut off: EOF"),
+        (phase(&["check", "--policy", &at("empty.json")]), 1, "empty.json: the policy is empty"),
+        (phase(&["check", "--policy", &at("list.json")]), 1, "list.json: this is not a policy"),
+        (phase(&["check", "--policy", &at("none.json")]), 2, "none.json: No such file"),
+        (phase(&["decide", "--policy", &at("edited.json"), "--prompt-tokens", "32", "--new-tokens", "1"]), 1, "the policy was edited"),
+        (phase(&["decide", "--policy", &good, "--batch", "-1", "--prompt-tokens", "32", "--new-tokens", "1"]), 2, "'-1' for '--batch"),
+        (plan("cut.json", "book.json", &[&mix[..], &["1"]].concat()), 1, "cut.json: the policy is cut off"),
+        (plan("", "empty.json", &[&mix[..], &["1"]].concat()), 1, "empty.json: the price book is empty"),
+        (plan("", "unpriced.json", &[&mix[..], &["1", "--tiers", "spot"]].concat()), 0, "`aws_g5_xlarge` has no spot price"),
+        (plan("", "book.json", &["--trace", &late]), 1, "late.csv: line 4: 3 s comes before the 5 s above it"),
+        (plan("", "book.json", &["--trace", &nan]), 1, "nan.csv: line 2: `NaN` is no time"),
+        (plan("", "book.json", &["--trace", &nobody]), 1, "nobody.csv: it has no request"),
+        (plan("", "book.json", &[&mix[..], &["-2"]].concat()), 2, "-2"),
+        (phase(&["cost", "--tokens-per-s", "-5", "--usd-per-hour", "2"]), 2, "'-5' for '--tokens-per-s"),
+        (phase(&["cost", "--tokens-per-s", "NaN", "--usd-per-hour", "2"]), 2, "'NaN' for '--tokens-per-s"),
+        (phase(&["cost", "--tokens-per-s", "0", "--usd-per-hour", "2"]), 2, "a rate must be above 0"),
+        (phase(&["cost", "--tokens-per-s", "5", "--usd-per-hour", "-2"]), 2, "'-2' for '--usd-per-hour"),
+    ];
+    for (number, (answer, code, words)) in cases.iter().enumerate() {
+        let said = text(&answer.stderr) + &text(&answer.stdout);
+        assert!(said.contains(words), "case {number}: `{words}` is not in:\n{said}");
+        assert_eq!(answer.status.code(), Some(*code), "case {number}: {said}");
+        assert!(!said.contains("panicked") && !said.contains("unexpected argument"), "case {number}: {said}");
+    }
+}
+
+#[test]
 fn compiling_keeps_its_command_line() {
     let usage = phase(&["policy", "runs/one"]);
     let err = text(&usage.stderr);

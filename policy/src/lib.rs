@@ -6,6 +6,7 @@ pub mod constants;
 pub mod cost;
 mod drift;
 mod evidence;
+mod json;
 mod ledger;
 mod matrix;
 mod observation;

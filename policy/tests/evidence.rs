@@ -121,6 +121,12 @@ fn cubecl_records_show_what_was_built_and_how_it_was_chosen() {
     let compilation = r#"{"kernel":"MatmulEntry","key":{"id":"ab","build_id":"cd"},"ir":null,"outcome":"Compiled","duration":{"secs":0,"nanos":9},"source":null}"#;
     let built = read(&[(ArtefactForm::CubeclCompilations, compilation.as_bytes())]).unwrap();
     assert_eq!(built.level(), Level::Placed, "built is not run");
+    // As `Records::read` gives it out of an environment's file: with its stamp.
+    let stamped = |record: &str| format!(r#"{{"stamp":{{"session":7,"seq":1,"offset":{{"secs":0,"nanos":1}}}},"record":{record}}}"#);
+    assert_eq!(read(&[(ArtefactForm::CubeclCompilations, stamped(compilation).as_bytes())]).unwrap().level(), Level::Placed);
+    let why = |text: &str| read(&[(ArtefactForm::CubeclCompilations, text.as_bytes())]).unwrap_err().to_string();
+    assert!(why(&stamped(&compilation.replace("Compiled", "Imagined"))).contains("line 1: unknown variant `Imagined`"));
+    assert!(why(&stamped("{}")).contains("missing field `kernel`") && why("{}").contains("missing field `kernel`"));
     let tuning = |trials: usize, cut: &str, dry: bool| {
         let trial = r#"{"name":"a","wall":{"secs":0,"nanos":1}}"#;
         let trials = vec![trial; trials].join(",");
@@ -132,6 +138,7 @@ fn cubecl_records_show_what_was_built_and_how_it_was_chosen() {
     assert_eq!(tuned(&tuning(2, r#""a""#, false)).unwrap().violations(), []);
     assert_eq!(tuned(&tuning(1, r#""a""#, false)).unwrap().violations(), [Violation::ShortCircuits { tunings: 1, of: 1 }]);
     assert_eq!(tuned(&tuning(2, "null", true)).unwrap().violations(), [Violation::DryRun]);
+    assert_eq!(tuned(&stamped(&tuning(2, "null", true))).unwrap().violations(), [Violation::DryRun]);
     assert!(tuned(&tuning(0, "null", false)).is_err());
     let decision = |index: usize| {
         format!(
@@ -394,6 +401,20 @@ fn a_compiled_path_of_another_boundary_is_not_routed() {
 fn a_decode_win_with_a_longer_tail_stays_eager() {
     // One in 25 compiled steps takes three times as long: the median wins, p99 loses.
     assert_eq!(advice(&measured(80, 25), Some(both(128)), 128), [CompileReason::Effective, CompileReason::TailLonger]);
+}
+
+/// Section 5.4 of the source reports: one has compiled decode 1.2 to 2.5 times as fast, another never faster. Both can be true, so
+/// it is measured for each stack, and holds for it only.
+#[test]
+fn compiled_decode_is_a_measured_gate_and_no_constant() {
+    let decode = |times| advice(&measured(times, 1000), Some(both(128)), 128)[1];
+    assert_eq!([40, 83].map(decode), [CompileReason::Effective; 2], "2.5 and 1.2 times as fast");
+    assert_eq!([100, 120].map(decode), [CompileReason::NoEffect; 2]);
+    // The win of one stack says nothing of the next: the boundary is another one.
+    let policy = Policy::compile(&measured(40, 1000), &options().with_evidence([both(128)])).unwrap();
+    let next = Router::new(policy).with_live(&[(FAST, boundary_of("fast 2")), (SAFE, boundary_of("safe"))]);
+    let decision = next.decide(&Workload::new(1, 128, 64));
+    assert_eq!((decision.route.backend, decision.compile.decode), (&SAFE, false), "{}", decision.explain());
 }
 
 #[test]

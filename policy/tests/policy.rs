@@ -233,8 +233,10 @@ fn truncated_anywhere_it_is_an_error() {
     let json = policy().to_json();
     let end = json.trim_end().len();
     for cut in (0..end).step_by(97) {
-        assert!(Policy::from_json(&json[..cut]).is_err(), "cut at {cut}");
+        let error = Policy::from_json(&json[..cut]).unwrap_err().to_string();
+        assert_eq!(error, if cut == 0 { "the policy is empty" } else { "the policy is cut off" }, "cut at {cut}");
     }
+    assert_eq!(Policy::from_json("{]").unwrap_err().to_string(), "the policy can't be read");
 }
 
 #[test]

@@ -5,8 +5,8 @@ mod common;
 use common::{FAST, SAFE, boundary_of, prefill, router};
 use phase_core::{BackendId, Energy, Layer, MeasurementBoundary, NoData, Phase, Regime, Shape, StackInfo};
 use phase_policy::{
-    Basis, MatrixError, Observation, Policy, PolicyOptions, Reason, Router, ScenarioMatrix, Warmth, Workload,
-    capacity::contention_efficiency,
+    Basis, Ceilings, LeastWork, MatrixError, Observation, Policy, PolicyOptions, Reason, Router, ScenarioMatrix, Warmth, Workload,
+    capacity::{Arrivals, Service, contention_efficiency, wait_upper},
     cost::{
         Blend, Bounded, BreakEven, Demand, EnergyPrice, Ownership, PriceBook, WorkerCost, break_even, fleet, mean_rate, sustained_rate,
     },
@@ -184,6 +184,23 @@ fn a_label_compiles_nothing_and_273_calls_have_no_p99() {
     assert!(!decision.compile.prefill && !decision.compile.decode && decision.route.backend == &SAFE);
 }
 
+/// Section 7.2: two energy runs, one with every decode "good" and one with none, were cited for each other.
+#[test]
+fn energies_of_two_runs_are_not_each_others() {
+    // Readings every 100 ms in the one and 10 ms in the other: energy is compared within one cadence only.
+    let run = |ms: u64| {
+        let mut boundary = boundary_of("safe");
+        boundary.cadence = Some(std::time::Duration::from_millis(ms));
+        boundary
+    };
+    let [slow, fast] = [run(100), run(10)];
+    let error = slow.comparable(&fast).unwrap_err();
+    assert_eq!(error.fields.iter().map(|f| f.field.as_str()).collect::<Vec<_>>(), ["cadence"]);
+    let seen: Vec<_> = [("slow", 0), ("fast", 1)].map(|(name, block)| prefill(&SAFE, 1, 32, block).with_boundary(name)).into();
+    let error = ScenarioMatrix::build(&seen, &BTreeMap::from([("slow".into(), slow), ("fast".into(), fast)])).unwrap_err();
+    assert_eq!(error.differing_fields(), ["cadence"]);
+}
+
 /// Section 6: a first call at 40 times the steady one must not enter its mean.
 #[test]
 fn cold_calls_have_cells_of_their_own() {
@@ -203,6 +220,34 @@ fn a_commitment_dearer_than_none_is_refused() {
     let text = include_str!("../prices/tr119-2025-12-21.json").replacen("0.704", "1.704", 1);
     let error = PriceBook::from_json(&text).unwrap_err().to_string();
     assert!(error.contains("reserved_1y at 1.704 $/h is dearer than on_demand at 1.006 $/h"), "{error}");
+}
+
+/// Section 11.1: 32,768 prompt tokens of a model of 1.24 billion weights in 11.4 ms are 7 PFLOP/s: a cached prefix, not a prefill.
+#[test]
+fn a_prompt_that_was_cached_is_faster_than_the_device() {
+    let prompt = |tokens: usize, ns: u64| {
+        let shape = Shape { batch: 1, new_tokens: tokens, context: 0 };
+        let calls = (0..5).map(move |block| Observation::new(SAFE, Phase::Prefill, shape, ns).with_boundary("safe").with_block(block));
+        ScenarioMatrix::build(&calls.collect::<Vec<_>>(), &common::boundaries()).unwrap()
+    };
+    // 0.7 GB of 4-bit weights; 432 GB/s and 195 TFLOP/s, more than the card has by any of the reports.
+    let known = |_: &BackendId| Some((LeastWork::new(700_000_000, 2_480_000_000), Ceilings::bandwidth(432e9)?.with_operations(195e12)?));
+    let error = prompt(32_768, 11_400_000).check_roofline(known).unwrap_err();
+    assert!(matches!(&error, MatrixError::FasterThanRoofline { cell, .. } if cell.contains("prefill/b1/n32768")), "{error}");
+    assert_eq!(prompt(512, 8_400_000).check_roofline(known), Ok(()), "the short one is possible");
+}
+
+/// Section 11.2: "do not use M/D/1" rests on assuming that four slots serve four times as much; what was measured did not change.
+#[test]
+fn queueing_fails_by_slots_that_nobody_measured() {
+    // 858 ms a request; measured p99 of 1.946 s at 0.5 requests/s and 3.423 s at 1.
+    let service = Service::new(0.858, 0.0, 0.858).unwrap();
+    let upper = |slots, per_s| 0.858 + wait_upper(slots, &Arrivals::new(per_s, 1.0).unwrap(), &service, 0.99).unwrap();
+    for (per_s, measured) in [(0.5, 1.946), (1.0, 3.423)] {
+        assert!(upper(1, per_s) >= measured, "{} s is no upper bound of {measured} s", upper(1, per_s));
+    }
+    assert!(upper(4, 1.0) < 3.423, "with slots that are only named it is none: {}", upper(4, 1.0));
+    assert_eq!(wait_upper(1, &Arrivals::new(2.0, 1.0).unwrap(), &service, 0.99), None, "above 1.17 requests/s there is no bound at all");
 }
 
 /// Section 11.3: the serial fraction is printed in the opposite sense of the one it is used in.

@@ -32,8 +32,10 @@ const SECTIONS: [(&[&str], &[&str], &[&str]); 13] = [
 /// Names that texts say in other words, or in the names of rows: kinds, ids of cells, the parts of a shape.
 const WORDED: [&str; 13] =
     ["id", "class", "standing", "verdict", "regime", "part", "process", "severity", "state", "unit", "schema", "phase", "rest"];
-/// What only programs need: how a sensor was calibrated, what a verdict on energy was made from, the cells behind a decision.
-const FOR_PROGRAMS: [&str; 10] = ["evidence", "options", "sensors", "basis", "window", "single", "href", "shape", "why", "energy"];
+/// What only programs need: the sampler's nanoseconds, of which texts say the share; how a sensor was calibrated, what a verdict on
+/// energy was made from, the cells behind a decision.
+const FOR_PROGRAMS: [&str; 11] =
+    ["sampler", "evidence", "options", "sensors", "basis", "window", "single", "href", "shape", "why", "energy"];
 
 /// The text of a page's section: what is read, and what is told when something is pointed at.
 #[derive(Default)]

@@ -80,8 +80,8 @@ pub use cold::{ColdCall, ColdError, ColdLauncher, ColdReport, ColdRequest, Comma
 pub use dir::{DIGESTS_SCHEMA, RunState, run_state};
 pub use energy::{
     ArmRest, DeviceState, ENERGY_SCHEMA, ENERGY_SITTING_SCHEMA, EnergyCell, EnergyOptions, EnergyPlan, EnergyRequest, EnergySensorEntry,
-    EnergySetup, EnergySitting, EnergySummary, Meter, MeterError, ReplayedWindow, Rest, SampledMeter, SingleShots, SittingCall,
-    SittingFailure, SittingKind, best_sensors, match_calibrations, middle_and_bounds,
+    EnergySetup, EnergySitting, EnergySummary, LeftOut, Meter, MeterError, PlannedReplays, ReplayedWindow, Rest, SampledMeter, SingleShots,
+    SittingCall, SittingFailure, SittingKind, best_sensors, match_calibrations, middle_and_bounds,
 };
 pub use error::ScenarioError;
 pub use evidence::{ArtefactFile, EVIDENCE_SCHEMA, EvidenceFile};

@@ -166,7 +166,11 @@ fn complete_blocks(dir: &Path, manifest: &Manifest) -> Result<Vec<BlockRecord>, 
     let (blocks, bytes) = intact_blocks(dir, &manifest.run_id)?;
     let planned = manifest.plan.blocks.len();
     if blocks.len() != planned {
-        return Err(ScenarioError::damaged(BLOCKS, blocks.len() + 1, format!("{} of {planned} blocks are whole", blocks.len())));
+        return Err(ScenarioError::damaged(
+            BLOCKS,
+            blocks.len() + 1,
+            format!("{} of {planned} blocks are whole; the next was not finished, or its part of {EVENTS} is another", blocks.len()),
+        ));
     }
     let size = |file| Ok::<_, ScenarioError>(read(&dir.join(file))?.map_or(0, |b| b.len() as u64));
     if size(BLOCKS)? != bytes {

@@ -321,6 +321,20 @@ mod tests {
     }
 
     #[test]
+    fn a_full_s1_makes_the_steps_that_compiled_decode_is_judged_by() {
+        let full = ScenarioSet::built_in("s1").unwrap().size("gpu", Effort::Full).unwrap().clone();
+        let needed = phase_policy::stats::needed_for_quantile(0.99).unwrap();
+        for w in &full.workloads {
+            let octave = |context: usize| context.ilog2();
+            assert_eq!(octave(w.prompt_tokens), octave(w.prompt_tokens + w.decode_steps - 1), "{}: its steps fall into two cells", w.id);
+            assert!(u64::from(full.blocks) * w.decode_steps as u64 >= needed as u64, "{}: too few for a tail", w.id);
+        }
+        let short = ScenarioSet::built_in("s1").unwrap().size("gpu", Effort::Short).unwrap().clone();
+        let steps = u64::from(short.blocks) * 64;
+        assert!(short.workloads.iter().all(|w| w.decode_steps == 64) && steps < needed as u64, "the documentation says {steps}");
+    }
+
+    #[test]
     fn another_scale_needs_no_new_schema() {
         let text = include_str!("../sets/s1.toml").replace("scale.cpu", "scale.npu");
         let set = ScenarioSet::parse(&text).unwrap();

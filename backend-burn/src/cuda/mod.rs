@@ -31,12 +31,13 @@ use std::{
 
 use cudarc::driver::CudaEvent;
 use phase_core::{CacheSpec, DType, KvCache, Mode, PromptBatch, TokenId};
-use phase_kernels::cuda::{Region, classify};
+pub(crate) use phase_kernels::cuda::Guarded;
+use phase_kernels::cuda::{Region, classify, together};
 use phase_model::{ModelConfig, Weights as Checkpoint};
 
 use self::{
     compile::Nvrtc,
-    device::{Buffer, Pinned, together},
+    device::{Buffer, Pinned},
     engine::{At, Engine, Span},
     kernels::{finish::Activation, words::Format},
     launch::Kernels,
@@ -44,10 +45,7 @@ use self::{
     step::{CONTROL, Graph, StepWork},
     weights::Weights,
 };
-pub(crate) use self::{
-    device::{Gpu, Guarded},
-    facts::facts,
-};
+pub(crate) use self::{device::Gpu, facts::facts};
 use crate::{BurnCache, BurnError};
 
 /// Weights, kernels and working memory of one model on one device.

@@ -242,12 +242,27 @@ fn agree(shape: &random::Shape, dtypes: &[DType], calls: &[Calls], what: &str) -
             }
         }
         let kernels = device.evidence().unwrap().kernels;
-        // `cubecl NAME_HASH: ...`, where the name of a kernel that has a format ends with `_e_`.
-        let name =
-            |line: &String| Some(line.strip_prefix("cubecl ")?.split(": ").next()?.rsplit_once('_')?.0.trim_end_matches("_e_").to_owned());
-        ran.extend(kernels.iter().filter_map(name));
+        ran.extend(kernels.iter().filter_map(|line| kernel_name(line)));
     }
     ran
+}
+
+/// The kernel of a line of evidence: `cubecl NAME_HASH: ...`, or `cubecl NAME_e_FORMAT_HASH: ...` where it is compiled by format.
+fn kernel_name(line: &str) -> Option<String> {
+    let (name, _hash) = line.strip_prefix("cubecl ")?.split(": ").next()?.rsplit_once('_')?;
+    Some(name.split("_e_").next()?.to_owned())
+}
+
+#[test]
+fn kernels_have_names() {
+    for (line, name) in [
+        ("cubecl last_rows_13364abc: 104 launches", "last_rows"),
+        ("cubecl attend_one_e__50d9b493: 184 launches", "attend_one"),
+        ("cubecl product_e_f32_04871d5c: 2 launches", "product"),
+    ] {
+        assert_eq!(kernel_name(line).as_deref(), Some(name));
+    }
+    assert_eq!(kernel_name("graph of a decode step, batch 1: 13 kernel nodes"), None);
 }
 
 fn close(got: &Logits, want: &Logits, tolerance: f32, what: &str) {

@@ -1,10 +1,6 @@
 //! One CUDA device: candle's context, stream, allocator and cuBLAS handle, and memory on it.
 
-use std::{
-    mem::ManuallyDrop,
-    ops::{Deref, DerefMut},
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-};
+use std::sync::Arc;
 
 use candle_core::{
     CudaDevice,
@@ -13,7 +9,7 @@ use candle_core::{
         driver::{CudaContext, CudaEvent, CudaSlice, CudaStream, DriverError, PinnedHostSlice, result, sys},
     },
 };
-use phase_kernels::cuda::{CudaError, Format, Region, classify, device_uuid, driver};
+use phase_kernels::cuda::{CudaError, Format, Region, classify, device_uuid, driver, together};
 
 use crate::CandleError;
 
@@ -208,50 +204,6 @@ impl Gpu {
             )
         };
         status.map_err(|e| CandleError::Candle { action: "multiply with cuBLAS", source: format!("{:?}", e.0).into() })
-    }
-}
-
-/// Held while a graph is captured: what other threads allocate, load or free in the same context would spoil it.
-pub(super) fn alone() -> RwLockWriteGuard<'static, ()> {
-    CAPTURE.write().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Held during every other use of a device.
-pub(super) fn together() -> RwLockReadGuard<'static, ()> {
-    CAPTURE.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-static CAPTURE: RwLock<()> = RwLock::new(());
-
-/// What is dropped only while no graph is captured: a library's handles wait for the whole device when they go.
-#[derive(Debug)]
-pub(crate) struct Guarded<T>(ManuallyDrop<T>);
-
-impl<T> Guarded<T> {
-    pub(crate) const fn new(value: T) -> Self {
-        Self(ManuallyDrop::new(value))
-    }
-}
-
-impl<T> Deref for Guarded<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
-
-impl<T> DerefMut for Guarded<T> {
-    fn deref_mut(&mut self) -> &mut T {
-        &mut self.0
-    }
-}
-
-impl<T> Drop for Guarded<T> {
-    fn drop(&mut self) {
-        let _together = together();
-        // SAFETY: dropped here and nowhere else, and not touched afterwards.
-        unsafe { ManuallyDrop::drop(&mut self.0) };
     }
 }
 

@@ -8,6 +8,7 @@ use phase_policy::{
 use std::path::PathBuf;
 
 #[derive(Args, Debug)]
+#[command(allow_negative_numbers = true)]
 #[command(after_help = "Example: phase cost --tokens-per-s 900,850,950 --usd-per-hour 2.5")]
 pub(crate) struct Cost {
     /// Tokens a second of one worker, with a lower and an upper bound where they are known
@@ -40,6 +41,7 @@ pub(crate) struct Cost {
 fn bounded(text: &str) -> Result<Bounded, String> {
     let numbers = text.split(',').map(|n| n.trim().parse::<f64>().map_err(|e| format!("`{n}`: {e}"))).collect::<Result<Vec<_>, _>>()?;
     match numbers[..] {
+        [value] if !value.is_finite() || value < 0.0 => return Err("it must be 0 or more, and finite".to_owned()),
         [value] => Bounded::exact(value),
         [value, low, high] => Bounded::new(value, low, high),
         _ => return Err("one number, or three: the value, its lower and its upper bound".to_owned()),
@@ -64,6 +66,7 @@ fn at_least_one(text: &str) -> Result<f64, String> {
 }
 
 #[derive(Args, Debug)]
+#[command(allow_negative_numbers = true)]
 #[command(group = clap::ArgGroup::new("load").required(true).args(["trace", "mix"]))]
 #[command(after_help = "Example: phase plan --policy policy.json --mix 512x64:1 --requests-per-s 5 --prices prices.json")]
 pub(crate) struct Plan {

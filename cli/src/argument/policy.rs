@@ -47,6 +47,7 @@ pub(crate) enum PolicyCommand {
 }
 
 #[derive(Args, Debug)]
+#[command(allow_negative_numbers = true)]
 #[command(after_help = "Example: phase decide --policy policy.json --prompt-tokens 512 --new-tokens 64 --explain")]
 pub(crate) struct Decide {
     /// The policy file

@@ -33,7 +33,8 @@ pub(crate) fn run(setting: &Setting, arguments: &argument::Bench) -> Result<(), 
     if arguments.dry_run {
         let text =
             format!("{}\nestimated time: {:.0} min", phase_report::plan_text(&plan), plan.estimate(&Rates::default()).as_secs_f64() / 60.0);
-        return say(&text);
+        let energy = energy::dry(&plan, &arguments.energy)?;
+        return say(&energy.map_or_else(|| text.clone(), |energy| format!("{text}\n\n{energy}")));
     }
     let given = ceilings::given(&arguments.ceilings)?;
     let missing = given.is_none();

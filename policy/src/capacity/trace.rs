@@ -223,7 +223,7 @@ pub enum TraceError {
         problem: String,
     },
     /// There is nothing in it.
-    #[error("no request in it was answered ({unanswered} were not)")]
+    #[error("{}", if *.unanswered == 0 { "it has no request".to_owned() } else { format!("none of its {unanswered} requests was answered") })]
     NoRequests {
         /// Requests without an answer.
         unanswered: usize,

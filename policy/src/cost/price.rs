@@ -307,7 +307,7 @@ pub enum PriceError {
         problem: String,
     },
     /// Not JSON, cut off, or not of the right form.
-    #[error("the price book can't be read")]
+    #[error("the price book {}", crate::json::state(.0))]
     Json(#[from] serde_json::Error),
     /// A tier that the machine is not offered in.
     #[error("`{machine}` has no {tier} price; it has {}", .there.iter().map(|t| t.as_str()).collect::<Vec<_>>().join(", "))]

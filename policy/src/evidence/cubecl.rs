@@ -102,7 +102,23 @@ fn short_circuits(cut: usize, all: usize) -> Vec<Violation> {
 
 fn lines<T: DeserializeOwned>(text: &str) -> Result<Vec<T>, String> {
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
-    let all: Vec<T> =
-        lines.map(|(number, line)| serde_json::from_str(line).map_err(|e| format!("line {number}: {e}"))).collect::<Result<_, _>>()?;
+    let all: Vec<T> = lines.map(|(number, line)| record(line).map_err(|e| format!("line {number}: {e}"))).collect::<Result<_, _>>()?;
     if all.is_empty() { Err("it holds no record".to_owned()) } else { Ok(all) }
+}
+
+/// A record by itself, or as CubeCL reads it out of its environment: with the stamp that says which process wrote it, and when.
+fn record<T: DeserializeOwned>(line: &str) -> Result<T, serde_json::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Stamped<T> {
+        #[serde(rename = "stamp")]
+        _stamp: IgnoredAny,
+        record: T,
+    }
+    match serde_json::from_str::<Stamped<T>>(line) {
+        Ok(Stamped { record, .. }) => Ok(record),
+        // What is wrong is said of the form that the line has.
+        Err(error) if serde_json::from_str::<Stamped<IgnoredAny>>(line).is_ok() => Err(error),
+        Err(_) => serde_json::from_str(line),
+    }
 }

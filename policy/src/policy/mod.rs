@@ -337,7 +337,7 @@ pub enum PolicyError {
     #[error("the policy contradicts itself: {0}")]
     Inconsistent(String),
     /// Not JSON, cut off, or not of the right form.
-    #[error("the policy can't be read")]
+    #[error("the policy {}", crate::json::state(.0))]
     Json(#[from] serde_json::Error),
     /// Cells that can't be used.
     #[error("the policy's cells can't be used")]

@@ -2,7 +2,7 @@
 
 use super::Router;
 use arc_swap::{ArcSwap, Guard};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Holds the present router. Readers neither lock nor wait, whatever a writer does; each goes on with the router it took.
 ///
@@ -23,7 +23,12 @@ use std::sync::Arc;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-pub struct SharedRouter(ArcSwap<Router>);
+pub struct SharedRouter {
+    present: ArcSwap<Router>,
+    /// Routers that were replaced, kept so that no reader frees one: that takes a lock of the allocator, and as long as the
+    /// policy is large. Only writers come here.
+    retired: Mutex<Vec<Arc<Router>>>,
+}
 
 /// A router taken from a [`SharedRouter`]: it stays the same however often that one is replaced. Short-lived: take a new
 /// one for each request.
@@ -33,17 +38,25 @@ pub struct Present(Guard<Arc<Router>>);
 impl SharedRouter {
     /// Starts with `router`.
     pub fn new(router: Router) -> Self {
-        Self(ArcSwap::from_pointee(router))
+        Self { present: ArcSwap::from_pointee(router), retired: Mutex::default() }
     }
 
     /// The present router. Lock-free, and free of allocation after a thread's first call.
     pub fn load(&self) -> Present {
-        Present(self.0.load())
+        Present(self.present.load())
     }
 
-    /// Puts `router` in its place and gives back the one before, which lives until its last reader is done.
-    pub fn replace(&self, router: impl Into<Arc<Router>>) -> Arc<Router> {
-        self.0.swap(router.into())
+    /// Puts `router` in its place and gives back the one before. That one is freed by a later `replace`, once its last reader is
+    /// done, or with the whole.
+    pub fn replace(&self, router: Router) -> Arc<Router> {
+        let before = self.present.swap(Arc::new(router));
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody can take one of these any more: a count of 1 stays 1.
+        let free: Vec<_> = retired.extract_if(.., |old| Arc::strong_count(old) == 1).collect();
+        retired.push(Arc::clone(&before));
+        drop(retired);
+        drop(free);
+        before
     }
 }
 

@@ -208,12 +208,7 @@ impl Table {
     /// Finds `length`, the mean of calls whose lengths run from `first` to `last`. `None` when this phase was not
     /// measured at all.
     #[inline]
-    pub(super) fn place(
-        &self,
-        batch: usize,
-        (first, last): (usize, usize),
-        length: f64,
-    ) -> Option<Result<Place<'_>, Outside>> {
+    pub(super) fn place(&self, batch: usize, (first, last): (usize, usize), length: f64) -> Option<Result<Place<'_>, Outside>> {
         if self.grids.is_empty() {
             return None;
         }

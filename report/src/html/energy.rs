@@ -4,7 +4,7 @@ use super::origin::Origin;
 use crate::{
     Report,
     figure::{between, bucket, digits},
-    markdown::energy::{joules, one_call_alone, resting, rule_of, sensors, status, windows},
+    markdown::energy::{joules, one_call_alone, resting, rule_of, sampler, sensors, status, windows},
 };
 use minijinja::{Value, context};
 use phase_core::{Energy, Phase};
@@ -25,6 +25,7 @@ pub(super) fn of(report: &Report, origin: &Origin<'_>) -> Value {
         ] } else { Vec::new() },
         requests => if readable { requests(summary, origin) } else { Vec::new() },
         rests => if readable { rests(summary, origin) } else { Vec::new() },
+        sampler => readable.then(|| sampler(summary)).flatten(),
         cell_notes => summary.cells.iter().flat_map(|c| c.notes.iter().map(|n| format!("{}: {n}", c.cell))).collect::<Vec<_>>(),
     }
 }

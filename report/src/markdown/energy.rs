@@ -7,7 +7,7 @@ use crate::{
 use phase_core::{Energy, Phase};
 use phase_energy::BaselineKind;
 use phase_scenario::{EnergyCell, EnergyPlan, EnergySummary, middle_and_bounds};
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 /// What the decision card says about energy; the numbers are in the section on it.
 pub(crate) fn card_line(plan: &EnergyPlan, summary: &EnergySummary) -> String {
@@ -54,12 +54,25 @@ pub(crate) fn measured(out: &mut String, plan: &EnergyPlan, summary: &EnergySumm
         for (name, table) in [("Requests", requests(summary)), ("At rest", rests(summary))].iter().filter(|(_, t)| !t.is_empty()) {
             let _ = writeln!(out, "### {name}\n\n{table}");
         }
+        if let Some(text) = sampler(summary) {
+            let _ = writeln!(out, "{text}\n");
+        }
     }
     for cell in &summary.cells {
         for note in &cell.notes {
             let _ = writeln!(out, "- {}: {note}", cell.cell);
         }
     }
+}
+
+/// What the sampler took of a core; nothing where it had no thread of its own, or nobody measured it.
+pub(crate) fn sampler(summary: &EnergySummary) -> Option<String> {
+    let cost = summary.sampler?;
+    let (percent, seconds) = (100.0 * cost.share(), Duration::from_nanos(cost.wall_ns).as_secs_f64());
+    Some(format!(
+        "The sampler took {percent:.2} % of a core over {seconds:.0} s of windows and rests, reading every source at every poll; nothing was \
+         sampled while phases were timed."
+    ))
 }
 
 fn calls(summary: &EnergySummary, phase: Phase) -> Table {

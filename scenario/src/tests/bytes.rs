@@ -48,8 +48,7 @@ fn edited_text(original: &str, edits: &[Edit]) -> String {
     String::from_utf8_lossy(&edited(original.as_bytes(), edits)).into_owned()
 }
 
-static IDLE: LazyLock<String> =
-    LazyLock::new(|| IdleFile::new(vec![idle::measured(&IdlePlan::short()).unwrap()]).to_json().unwrap());
+static IDLE: LazyLock<String> = LazyLock::new(|| IdleFile::new(vec![idle::measured(&IdlePlan::short()).unwrap()]).to_json().unwrap());
 static CEILINGS: LazyLock<String> = LazyLock::new(|| {
     let rate = |of, high: f64| CeilingRate { what: "a test".to_owned(), of, low: high / 2.0, median: high / 1.5, high, blocks: 5 };
     let read = |working_set_bytes| CeilingKind::Read { working_set_bytes };

@@ -1,5 +1,8 @@
 //! Which steps a run has, in order.
 
+mod energy;
+mod measure;
+
 use super::{
     job::Job,
     parity::Comparison,
@@ -12,8 +15,6 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
 };
-
-mod measure;
 
 /// The groups `--only` picks from; all but the last three are the default.
 pub const GROUPS: [&str; 8] = ["conformance", "parity", "matrix", "bench", "peers", "sanitizer", "energy", "kernels"];
@@ -64,9 +65,11 @@ pub fn steps(options: &Options, place: &Place, out: &Path, work: &Path) -> Resul
     if plan.wants("kernels") && plan.on_gpu() {
         steps.extend(MODELS[1..].iter().filter(|name| plan.models(name)).flat_map(|name| plan.kernels(name)));
     }
-    if plan.wants("energy") && plan.on_gpu() {
-        steps.push(plan.calibrate());
-        steps.extend(MODELS.iter().filter(|name| plan.models(name)).flat_map(|name| plan.energy(name)));
+    if plan.wants("energy") {
+        steps.extend(plan.calibrate()?);
+        let runs: Vec<_> = MODELS.iter().filter(|name| plan.models(name)).flat_map(|name| plan.energy_runs(name)).collect();
+        let waiting = |at: usize| runs[at..].iter().map(|(_, backends)| backends.len()).sum::<usize>();
+        steps.extend(runs.iter().enumerate().flat_map(|(at, (model, backends))| plan.energy(model, backends, waiting(at))));
     }
     Ok(steps)
 }
@@ -138,10 +141,11 @@ impl Plan<'_> {
     fn conformance(&self) -> Result<Vec<Step>> {
         let step = |program: PathBuf| {
             let mut command = Command::new(&program);
-            // One device: tests beside each other would only wait for it, and share its memory.
-            command.args(["--test-threads", "1"]).current_dir(self.out);
-            self.environment(&mut command);
             let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            // Tests beside each other wait for one device and share its memory; burn's also compile, on the processor.
+            let threads = if name.starts_with("backend-burn-") { "8" } else { "2" };
+            command.args(["--test-threads", threads]).current_dir(self.out);
+            self.environment(&mut command);
             Step { group: "conformance", name, work: Work::job(Job::new(command, 300)) }
         };
         Ok(self.tests()?.into_iter().map(step).collect())

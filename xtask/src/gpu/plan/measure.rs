@@ -1,8 +1,8 @@
-//! The steps that measure: the scenario matrix, benches, peers, energies.
+//! The steps that measure time: the scenario matrix, benches, peers.
 
 use super::{Plan, Step};
 use crate::gpu::{job::Job, run::Work};
-use std::{path::Path, process::Command, time::Duration};
+use std::{path::Path, process::Command};
 
 /// The model that peers are measured with.
 pub const PEERED: &str = "llama-3.2-1b";
@@ -123,31 +123,5 @@ impl Plan<'_> {
         self.environment(command.current_dir(self.out));
         let answer = self.out.join(format!("peers-{PEERED}-{name}.jsonl"));
         Step { group: "peers", name: name.to_owned(), work: Work::job(Job::new(command, 300).answering(answer)) }
-    }
-
-    /// What the device's sensors are worth; energies rest on it.
-    pub(super) fn calibrate(&self) -> Step {
-        let load = format!("python3 {}", self.place.tree.join("sources/energy/tools/load_torch.py").display());
-        let device = self.options.device.strip_prefix("cuda:").unwrap_or("0");
-        let arguments = ["energy", "calibrate", "--short", "--gpu", device, "--load-command", &load, "--out", "calibration"];
-        self.phase("energy", "calibrate".to_owned(), &arguments, 360)
-    }
-
-    /// Joules a prompt and a token. Takes what time is left, and is sealed in any case; a minute is for what comes after.
-    pub(super) fn energy(&self, model: &str) -> Vec<Step> {
-        let (path, backends, run) = (self.model(model), self.options.backends.join(","), format!("energy-{model}"));
-        let path = path.to_string_lossy();
-        let device = ["--device", &self.options.device, "bench", "--model", &path, "--dtype", self.dtype(), "--backends", &backends];
-        let cells = ["--modes", "compiled", "-p", "512,2048", "-n", "64", "-d", "512", "-r", "5", "--out", &run];
-        let energy = ["--energy", "--energy-calibration", "calibration"];
-        let job = self.program(&[&device[..], &cells, &energy].concat(), 900);
-        let measure = job.budgeted("--energy-budget", Duration::from_secs(45));
-        let report = self.program(&["report", &run], 60).answering(self.out.join(format!("{run}.md")));
-        vec![
-            Step { group: "energy", name: format!("measure {run}"), work: Work::job(measure) },
-            self.phase("energy", format!("validate {run}"), &["validate", &run], 60),
-            Step { group: "energy", name: format!("report {run}"), work: Work::job(report) },
-            Step { group: "energy", name: format!("joules {run}"), work: Work::Show(self.out.join(format!("{run}.md")), "Energy") },
-        ]
     }
 }

@@ -19,7 +19,7 @@ pub(crate) fn text(replays: &[PlannedReplays], left_s: Option<f64>) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(text, "    {name:call$}  {who:backend$}  {what}");
     }
-    let of = |out: bool| replays.iter().filter(|r| r.left_out == out).map(|r| r.seconds).sum::<f64>();
+    let of = |out: bool| replays.iter().filter(|r| r.left_out == out).fold(0.0, |sum, r| sum + r.seconds);
     let all = format!("  replays take {:.0} s", of(false));
     let budget = left_s.map_or_else(String::new, |s| format!(" of {s:.0} s"));
     let lacking = if of(true) > 0.0 { format!("; what is left out would take {:.0} s more", of(true)) } else { String::new() };
@@ -50,6 +50,8 @@ mod tests {
         assert_eq!(all.lines().count(), 7, "{all}");
         assert!(all.lines().next().unwrap().contains("decode b1 c512..575  candle"), "{all}");
         assert!(all.contains("5 windows of 5.0 s") && !all.contains("left out"), "{all}");
+        let none = of(Some(5));
+        assert!(none.contains("replays take 0 s of 5 s; "), "{none}");
         let short = of(Some(100));
         assert!(short.contains("of 100 s; what is left out would take") && short.contains("prefill b1 n2048"), "{short}");
         assert_eq!(short.matches("left out: needs 2").count(), 2, "{short}");

@@ -89,14 +89,14 @@ fn a_budget_is_planned_ahead_and_what_does_not_fit_says_what_it_needs() {
     assert!(planned.status.success() && said.contains("energy, after the blocks:") && !folder.path().join("none").exists(), "{said}");
     let line = |call: &str| said.lines().find(|l| l.contains(call)).unwrap_or_else(|| panic!("{call}: {said}"));
     assert!(line("decode b1 c16..19").contains("5 windows of ") && line("prefill b1 n16").contains("left out: needs "), "{said}");
-    let done = within("14", &["--out", "run"]);
+    // However busy the machine is: a second is not enough for anything, and the run is whole all the same.
+    let done = within("1", &["--out", "run"]);
     assert!(done.status.success() && text(&done.stderr).contains("left out: needs "), "{}", text(&done.stderr));
     let energy = json(folder.path(), "run/energy.json");
-    let cell = |phase: &str| energy["cells"].as_array().unwrap().iter().find(|c| c["phase"] == phase).unwrap_or_else(|| panic!("{energy}"));
-    assert_eq!(cell("decode")["energy"]["status"], "macro_window");
-    let prefill = cell("prefill");
-    assert_eq!(prefill["energy"], serde_json::json!({ "status": "no_data", "reason": "budget" }));
-    assert!(prefill["notes"][0].as_str().is_some_and(|n| n.contains(" s at least; ")), "{prefill}");
+    for cell in energy["cells"].as_array().expect("cells") {
+        assert_eq!(cell["energy"], serde_json::json!({ "status": "no_data", "reason": "budget" }));
+        assert!(cell["notes"][0].as_str().is_some_and(|n| n.contains(" s at least; ")), "{cell}");
+    }
     // The sampler's own cost is in the files and in the report.
     assert!(energy["sampler"]["cpu_ns"].as_u64().is_some_and(|ns| ns > 0), "{}", energy["sampler"]);
     let report = text(&phase(folder.path(), &["report", "run"]).stdout);

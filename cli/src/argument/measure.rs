@@ -55,7 +55,7 @@ pub(crate) struct Bench {
     /// Seed of the order of cells and of the prompts
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// What the devices can do at most, kept in the run for the roofline: measure (seconds; GPUs before the first load, the processor beside the blocks, with 512 MiB of memory), none, or files of `phase ceilings`
+    /// What the devices can do at most, kept in the run for the roofline: measure (seconds; GPUs before the first load, the processor beside the blocks, in four times its last cache of memory), none, or files of `phase ceilings`
     #[arg(long, value_delimiter = ',', default_value = "measure", value_name = "LIST")]
     pub(crate) ceilings: Vec<PathBuf>,
     #[command(flatten)]

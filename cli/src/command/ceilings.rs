@@ -9,14 +9,25 @@ use crate::{
 use phase_core::{BackendId, DType, Fact, Layer, MonotonicClock, StackInfo};
 use phase_kernels::{MultiplyAdd, Operand, Team, read_memory};
 use phase_scenario::{CeilingKind, CeilingLoad, CeilingMeter, CeilingRate, Ceilings, Plan, ScenarioError, rfc3339, write_atomically};
-use std::{collections::BTreeSet, fmt::Write as _, num::NonZeroUsize, path::PathBuf, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    num::NonZeroUsize,
+    path::PathBuf,
+    rc::Rc,
+    sync::Arc,
+};
 
-/// Working sets that are read, in MiB: from cores' caches to what few caches hold; none is more than twice the one before, so
+/// Working sets that are read, in MiB: from cores' caches to what no cache holds; none is more than twice the one before, so
 /// that no row is held against a much faster memory than its own.
 const READ_MIB: [usize; 8] = [4, 8, 16, 32, 64, 128, 256, 512];
+/// The largest of them is so many times what the last cache holds, where that is known: more would be memory that the models
+/// could have.
+const OVER_CACHE: usize = 4;
 /// Read in one part: some tenths of a millisecond, of which others rarely take anything.
 const PART_MIB: usize = 16;
-/// A set is read so often in one block, except the largest: the first time it is in no cache.
+/// A set is read so often in one block: the first time it is in no cache.
 const PASSES: u32 = 2;
 /// Steps of the arithmetic in one pass, about half a millisecond, and passes in one block.
 const ROUNDS: usize = 300_000;
@@ -89,31 +100,73 @@ fn measure(mut meter: CeilingMeter<'_>, blocks: u32) -> Result<Ceilings, Failure
 fn cpu_meter(threads: Option<usize>) -> Result<CeilingMeter<'static>, Failure> {
     let threads = threads.and_then(NonZeroUsize::new).or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
     let team = Arc::new(Team::new(threads).map_err(|e| Failure::work(&e))?);
-    let memory = Arc::new(vec![1.0; floats(READ_MIB[READ_MIB.len() - 1])]);
+    let sets = working_sets(last_cache_bytes());
+    let memory = Memory { sets_mib: sets.iter().copied().max().unwrap_or_default(), held: Rc::default() };
     let mut loads = Vec::new();
-    for mib in READ_MIB {
+    for mib in sets {
         loads.push(reading::<2>(&team, &memory, mib));
         loads.push(reading::<8>(&team, &memory, mib));
     }
     loads.extend(MultiplyAdd::available().into_iter().map(|peak| multiplying(&team, peak)));
     let machine = phase_core::machine();
     let on = format!("{threads} threads");
-    Ok(CeilingMeter::new(loads, move |rates| Ok(document(&machine, Layer::Machine, "cpu", &on, rates)?.with_threads(threads.get()))))
+    let describe = move |rates| Ok(document(&machine, Layer::Machine, "cpu", &on, rates)?.with_threads(threads.get()));
+    Ok(CeilingMeter::new(loads, describe).between_blocks(move || memory.give_back()))
+}
+
+/// What is read; held within a block only, because the models of a run need the memory.
+#[derive(Clone)]
+struct Memory {
+    sets_mib: usize,
+    held: Rc<RefCell<Vec<f32>>>,
+}
+
+impl Memory {
+    fn take(&self) {
+        // Written, so that the pages are there.
+        self.held.borrow_mut().resize(floats(self.sets_mib), 1.0);
+    }
+
+    fn give_back(&self) {
+        self.held.take();
+    }
+}
+
+/// The sets worth reading: up to [`OVER_CACHE`] times the last cache, all where that is not known.
+fn working_sets(cache_bytes: Option<usize>) -> Vec<usize> {
+    let enough = |mib: &usize| cache_bytes.is_some_and(|bytes| mib << 20 >= OVER_CACHE * bytes);
+    let last = READ_MIB.iter().position(enough).unwrap_or(READ_MIB.len() - 1);
+    READ_MIB[..=last].to_vec()
+}
+
+/// What the processor's caches of the third level hold together; `None` where the kernel tells of none.
+fn last_cache_bytes() -> Option<usize> {
+    let mut caches = BTreeMap::new();
+    for cpu in std::fs::read_dir("/sys/devices/system/cpu").ok()?.flatten() {
+        let read = |name: &str| std::fs::read_to_string(cpu.path().join("cache/index3").join(name)).ok();
+        if let Some((shared, size)) = read("shared_cpu_list").zip(read("size")) {
+            caches.insert(shared, size.trim().strip_suffix('K')?.parse::<usize>().ok()? << 10);
+        }
+    }
+    (!caches.is_empty()).then(|| caches.values().sum())
 }
 
 /// Reads a set from end to end, part by part, so that a part of a large one was last read long ago; a small one is a part.
-fn reading<const STREAMS: usize>(team: &Arc<Team>, memory: &Arc<Vec<f32>>, mib: usize) -> CeilingLoad<'static> {
-    let (reader, memory) = (team.clone(), memory.clone());
+fn reading<const STREAMS: usize>(team: &Arc<Team>, memory: &Memory, mib: usize) -> CeilingLoad<'static> {
+    let (reader, held, memory) = (team.clone(), memory.held.clone(), memory.clone());
+    let mut gather = gathering(team);
     let (part, parts) = (mib.min(PART_MIB), mib.div_ceil(PART_MIB));
     let rounds = PART_MIB / part;
     let of = CeilingKind::Read { working_set_bytes: (mib << 20) as u64 };
-    let passes = if mib < READ_MIB[READ_MIB.len() - 1] { PASSES } else { 1 };
     CeilingLoad::new(format!("read {mib} MiB, {STREAMS} streams a thread"), of, real((part << 20) * parts * rounds), move |n| {
-        read_memory::<STREAMS>(&reader, &memory[floats(part) * n..][..floats(part)], rounds);
+        read_memory::<STREAMS>(&reader, &held.borrow()[floats(part) * n..][..floats(part)], rounds);
         Ok(())
     })
-    .in_parts(parts, passes)
-    .after(gathering(team))
+    .in_parts(parts, PASSES)
+    .after(move || {
+        memory.take();
+        gather();
+    })
 }
 
 fn multiplying(team: &Arc<Team>, peak: MultiplyAdd) -> CeilingLoad<'static> {
@@ -196,4 +249,17 @@ fn table(ceilings: &Ceilings) -> String {
 #[expect(clippy::cast_precision_loss, reason = "amounts of work, far below 2^52")]
 fn real<N: TryInto<u64>>(amount: N) -> f64 {
     amount.try_into().map_or(f64::INFINITY, |n| n as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_reach_beyond_the_last_cache_and_no_further_than_need_be() {
+        assert_eq!(working_sets(Some(32 << 20)), [4, 8, 16, 32, 64, 128]);
+        assert_eq!(working_sets(Some(33 << 20)).last(), Some(&256));
+        assert_eq!(working_sets(Some(1 << 30)), READ_MIB);
+        assert_eq!(working_sets(None), READ_MIB);
+    }
 }

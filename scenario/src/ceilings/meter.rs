@@ -68,6 +68,7 @@ type Describe<'a> = Box<dyn Fn(Vec<CeilingRate>) -> Result<Ceilings, ScenarioErr
 pub struct CeilingMeter<'a> {
     loads: Vec<(CeilingLoad<'a>, Times)>,
     describe: Describe<'a>,
+    between: Option<Box<dyn FnMut() + 'a>>,
 }
 
 /// Seconds that a load took.
@@ -86,7 +87,14 @@ impl fmt::Debug for CeilingMeter<'_> {
 impl<'a> CeilingMeter<'a> {
     /// Of `loads`; `describe` makes a document of their rates.
     pub fn new(loads: Vec<CeilingLoad<'a>>, describe: impl Fn(Vec<CeilingRate>) -> Result<Ceilings, ScenarioError> + 'a) -> Self {
-        Self { loads: loads.into_iter().map(|load| (load, Times::default())).collect(), describe: Box::new(describe) }
+        Self { loads: loads.into_iter().map(|load| (load, Times::default())).collect(), describe: Box::new(describe), between: None }
+    }
+
+    /// Does something after the warm-up and after every block, such as giving memory back.
+    #[must_use]
+    pub fn between_blocks(mut self, between: impl FnMut() + 'a) -> Self {
+        self.between = Some(Box::new(between));
+        self
     }
 
     /// Runs every load once unrecorded: threads start, memory and code come into reach.
@@ -94,7 +102,15 @@ impl<'a> CeilingMeter<'a> {
     /// # Errors
     /// [`ScenarioError::Ceilings`] where a load fails.
     pub fn warm_up(&mut self) -> Result<(), ScenarioError> {
-        self.loads.iter_mut().try_for_each(|(load, _)| (0..load.parts).try_for_each(|part| load.part(part)))
+        let warm = |load: &mut CeilingLoad<'_>| {
+            (0..load.parts).try_for_each(|part| {
+                load.prepare();
+                load.part(part)
+            })
+        };
+        let warmed = self.loads.iter_mut().try_for_each(|(load, _)| warm(load));
+        self.between.iter_mut().for_each(|between| between());
+        warmed
     }
 
     /// Runs every load, one after the other.
@@ -102,14 +118,18 @@ impl<'a> CeilingMeter<'a> {
     /// # Errors
     /// [`ScenarioError::Ceilings`] where a load fails.
     pub fn block(&mut self, clock: &dyn Clock) -> Result<(), ScenarioError> {
+        let done = self.timed(clock);
+        self.between.iter_mut().for_each(|between| between());
+        done
+    }
+
+    fn timed(&mut self, clock: &dyn Clock) -> Result<(), ScenarioError> {
         for (load, times) in &mut self.loads {
             times.fastest_parts.resize(load.parts, f64::INFINITY);
             for _ in 0..load.passes {
                 let mut whole = 0.0;
                 for (part, fastest) in times.fastest_parts.iter_mut().enumerate() {
-                    if let Some(before) = &mut load.before {
-                        before();
-                    }
+                    load.prepare();
                     let start = clock.now();
                     load.part(part)?;
                     let seconds = clock.now().since(start).as_secs_f64();
@@ -132,6 +152,10 @@ impl<'a> CeilingMeter<'a> {
 }
 
 impl CeilingLoad<'_> {
+    fn prepare(&mut self) {
+        self.before.iter_mut().for_each(|before| before());
+    }
+
     fn part(&mut self, part: usize) -> Result<(), ScenarioError> {
         (self.run)(part).map_err(|e| ScenarioError::Ceilings(format!("{}: {e}", self.what)))
     }
@@ -209,6 +233,18 @@ mod tests {
         let rates = meter.ceilings().unwrap().rates;
         assert_eq!((rates[0].low, rates[0].median, rates[0].high), (2.5e9, 5e9, 1e10));
         assert_eq!((rates[1].high, rates[1].blocks), (2e10, 3));
+    }
+
+    #[test]
+    fn what_is_held_for_a_block_is_given_back_even_where_it_fails() {
+        let clock = ManualClock::ticking(Duration::from_millis(1));
+        let held = Cell::new(0u32);
+        let load = CeilingLoad::new("reading", read(8), 1.0, |_| if held.get() < 4 { Ok(()) } else { Err("too much".into()) });
+        let mut meter = of(vec![load.after(|| held.set(held.get() + 1)).in_parts(2, 1)]).between_blocks(|| held.set(held.get() - 2));
+        meter.warm_up().unwrap();
+        assert_eq!(held.replace(2), 0, "taken twice, given back at once");
+        assert!(meter.block(&clock).is_err());
+        assert_eq!(held.get(), 2);
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! Tells the crate which versions of burn it is built with: the lock file is the only place that knows.
+//! Tells the crate which versions of burn it is built with: the lock file is the only place that knows; and gives its CUDA kernels
+//! a digest, by which their machine code is kept.
 
 use std::{
     fs,
+    hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
 };
 
@@ -22,6 +24,15 @@ fn main() {
     for (variable, package) in packages {
         println!("cargo::rustc-env={variable}={}", version(&text, package).unwrap_or_default());
     }
+    println!("cargo::rerun-if-changed=src/cuda");
+    let mut hasher = DefaultHasher::new();
+    let entries = fs::read_dir("src/cuda/kernels").expect("this crate's kernels").flatten().map(|entry| entry.path());
+    let mut files: Vec<_> = entries.chain(["src/cuda/compile.rs".into()]).collect();
+    files.sort();
+    for file in files {
+        fs::read(&file).expect("a kernel").hash(&mut hasher);
+    }
+    println!("cargo::rustc-env=PHASE_KERNELS={:016x}", hasher.finish());
 }
 
 /// The nearest `Cargo.lock` above this crate.

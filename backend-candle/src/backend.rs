@@ -122,7 +122,7 @@ impl Candle {
         ordinal: usize,
     ) -> Result<CandleModel, CandleError> {
         let config = checkpoint.config().clone();
-        let gpu = crate::cuda::Gpu::open(ordinal)?;
+        let gpu = crate::cuda::Gpu::open(ordinal)?.with_product_workspace(self.config.product_workspace_bytes)?;
         // The host reads and converts; nothing of it stays once the weights are on the device.
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads.get())
@@ -136,7 +136,10 @@ impl Candle {
             )
         });
         let (decoder, digest) = (decoder?, digest?.to_string());
-        let stack = self.stack(spec, &config, digest)?.with(Layer::Runtime, "mode", mode.as_str());
+        let mut stack = self.stack(spec, &config, digest)?.with(Layer::Runtime, "mode", mode.as_str());
+        if self.config.product_workspace_bytes > 0 {
+            stack = stack.with(Layer::Runtime, "product_workspace_bytes", self.config.product_workspace_bytes.to_string());
+        }
         let info = self.info(&config, spec, decoder.bytes_per_step(), decoder.flops_per_token()).with_stack(stack);
         let capabilities = Capabilities::new(spec.max_batch, config.max_context)
             .with_chunked_prefill()

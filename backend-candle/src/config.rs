@@ -31,6 +31,9 @@ pub struct CandleConfig {
     /// What is done with a decode step before it runs. On a CUDA device [`Mode::Default`] is [`Mode::Compiled`]: a step is
     /// captured as one graph per batch size when a cache is allocated, and replayed. The host's processor has one way only.
     pub mode: Mode,
+    /// Bytes of device memory that cuBLAS's products may work in. 0 leaves that to cuBLAS, which then allocates and frees inside
+    /// every captured product that it splits along its sums.
+    pub product_workspace_bytes: usize,
 }
 
 impl CandleConfig {
@@ -52,6 +55,13 @@ impl CandleConfig {
     #[must_use]
     pub const fn with_mode(mut self, mode: Mode) -> Self {
         self.mode = mode;
+        self
+    }
+
+    /// Gives cuBLAS's products so many bytes of device memory to work in. NVIDIA recommends 32 MiB on compute capability 9.0.
+    #[must_use]
+    pub const fn with_product_workspace(mut self, bytes: usize) -> Self {
+        self.product_workspace_bytes = bytes;
         self
     }
 

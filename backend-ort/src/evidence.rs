@@ -67,6 +67,27 @@ mod tests {
         assert_eq!(evidence.kernels, ["MatMul x2"]);
     }
 
+    /// ONNX Runtime 1.31 calls both directions' nodes `Memcpy`, and runs them on the provider that has the device.
+    #[test]
+    fn a_copy_between_providers_is_seen() {
+        let node = |name: &str, op: &str, provider: &str| {
+            format!(
+                r#"{{"cat":"Node","pid":1,"tid":1,"dur":9,"ts":3,"ph":"X","name":"{name}_kernel_time","args":{{"op_name":"{op}","provider":"{provider}","node_index":"0","input_type_shape":[{{"bfloat16":[1,2]}}],"thread_scheduling_stats":{{}}}}}}"#
+            )
+        };
+        let cuda = "CUDAExecutionProvider";
+        let text = [
+            r#"{"cat":"Session","pid":1,"tid":1,"dur":4879,"ts":4,"ph":"X","name":"model_loading_array","args":{}}"#.to_owned(),
+            node("layers.0.qkv/FusedMatMul", "FusedMatMul", cuda),
+            node("Memcpy", "MemcpyToHost", cuda),
+            node("layers.0.mask/Where", "Where", "CPUExecutionProvider"),
+        ];
+        let evidence = parse(&format!("[{}]", text.join(",")), "test").unwrap();
+        let executors: Vec<_> = evidence.placement.iter().map(|p| (p.executor.as_str(), p.nodes)).collect();
+        assert_eq!(executors, [("CPUExecutionProvider", 1), (cuda, 2)]);
+        assert!(evidence.kernels.contains(&"MemcpyToHost x1".to_owned()), "{:?}", evidence.kernels);
+    }
+
     #[test]
     fn a_profile_without_providers_is_no_evidence() {
         assert!(matches!(parse("[]", "test"), Err(OrtError::Profile(_))));

@@ -3,6 +3,7 @@
 //!
 //! Exit codes: `check` has its own; else 0 fine, 1 a check failed or the work went wrong, 2 usage, 3 environment (a missing library or device).
 
+mod agenda;
 mod argument;
 mod command;
 mod cuda;

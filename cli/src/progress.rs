@@ -34,6 +34,31 @@ impl Drop for Spinner {
     }
 }
 
+/// A bar with the time left, for work that knows how much of it is done.
+#[derive(Debug)]
+pub(crate) struct Steps(ProgressBar);
+
+impl Steps {
+    pub(crate) fn new() -> Self {
+        let bar = ProgressBar::with_draw_target(Some(0), target());
+        bar.set_style(style("  [{elapsed_precise}] {bar:20} {eta} left  {wide_msg}"));
+        Self(bar)
+    }
+
+    /// `done` of `total`, at `what`.
+    pub(crate) fn at(&self, done: u64, total: u64, what: String) {
+        self.0.set_length(total);
+        self.0.set_position(done);
+        self.0.set_message(what);
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
 }
@@ -55,7 +80,7 @@ struct Watch {
 impl Bar {
     pub(crate) fn new() -> Self {
         let bar = ProgressBar::with_draw_target(Some(0), target());
-        bar.set_style(style("  [{elapsed_precise}] {bar:28} {pos}/{len} {wide_msg}"));
+        bar.set_style(style("  [{elapsed_precise}] {bar:20} {pos}/{len} {wide_msg}"));
         Self { bar, watch: None }
     }
 
@@ -123,6 +148,7 @@ impl Observer for Bar {
             Progress::Loading { backend } => self.bar.set_message(format!("loading {backend}")),
             Progress::Loaded { backend, load_ns } => self.line(&format!("  loaded {backend} in {:.2} s", *load_ns as f64 / 1e9)),
             Progress::Failed { backend, stage, message } => self.line(&format!("  {backend} failed in {stage}: {message}")),
+            Progress::NoCeilings { message } => self.line(&format!("  ceilings not measured: {message}")),
             Progress::Parity { backend, passed } => {
                 let verdict = if *passed { "agrees with" } else { "DISAGREES with" };
                 self.line(&format!("  {backend} {verdict} the reference"));
@@ -135,6 +161,8 @@ impl Observer for Bar {
                 self.bar.set_position(*done as u64);
                 self.bar.set_message(format!("{:.0} s left  {backend} {cell}", remaining.as_secs_f64()));
             }
+            Progress::EnergyAgenda { replays, left_s } if !replays.is_empty() => self.line(&crate::agenda::text(replays, *left_s)),
+            Progress::Energy { call, done, total } if done == total => self.line(&format!("  energy once more: {call}")),
             Progress::Energy { call, done, total } => {
                 self.bar.set_length(*total as u64);
                 self.bar.set_position(*done as u64);

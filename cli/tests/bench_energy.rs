@@ -80,6 +80,31 @@ fn a_known_power_comes_out_in_cells_report_and_policy() {
 }
 
 #[test]
+fn a_budget_is_planned_ahead_and_what_does_not_fit_says_what_it_needs() {
+    let folder = folder();
+    let sensor = ["-n", "4", "-d", "16", "--energy-source", "readings", "--energy-calibration", "calibration", "--energy-window", "0.5"];
+    let within = |seconds, more: &[&str]| phase(folder.path(), &[&BENCH[..], &sensor, &["--energy-budget", seconds], more].concat());
+    let planned = within("14", &["--dry-run", "--out", "none"]);
+    let said = text(&planned.stdout);
+    assert!(planned.status.success() && said.contains("energy, after the blocks:") && !folder.path().join("none").exists(), "{said}");
+    let line = |call: &str| said.lines().find(|l| l.contains(call)).unwrap_or_else(|| panic!("{call}: {said}"));
+    assert!(line("decode b1 c16..19").contains("5 windows of ") && line("prefill b1 n16").contains("left out: needs "), "{said}");
+    // However busy the machine is: a second is not enough for anything, and the run is whole all the same.
+    let done = within("1", &["--out", "run"]);
+    assert!(done.status.success() && text(&done.stderr).contains("left out: needs "), "{}", text(&done.stderr));
+    let energy = json(folder.path(), "run/energy.json");
+    for cell in energy["cells"].as_array().expect("cells") {
+        assert_eq!(cell["energy"], serde_json::json!({ "status": "no_data", "reason": "budget" }));
+        assert!(cell["notes"][0].as_str().is_some_and(|n| n.contains(" s at least; ")), "{cell}");
+    }
+    // The sampler's own cost is in the files and in the report.
+    assert!(energy["sampler"]["cpu_ns"].as_u64().is_some_and(|ns| ns > 0), "{}", energy["sampler"]);
+    let report = text(&phase(folder.path(), &["report", "run"]).stdout);
+    assert!(report.contains("no_data: budget") && report.contains(" % of a core"), "{report}");
+    assert!(phase(folder.path(), &["validate", "run"]).status.success());
+}
+
+#[test]
 fn without_a_calibrated_sensor_there_is_a_reason_and_no_number() {
     let folder = folder();
     let done = phase(folder.path(), &[&BENCH[..], &["--out", "run"]].concat());

@@ -98,7 +98,7 @@ fn the_recorded_energy_is_of_prompts_and_not_of_what_no_time_was_left_for() {
     let validated = phase(&["validate", run]);
     assert!(validated.status.success(), "{}", text(&validated.stderr));
     let report = text(&phase(&["report", run]).stdout);
-    for said in ["1.870 [1.703, 2.038]", "7.840 [7.123, 8.557]", "no time was left for it in the run's budget"] {
+    for said in ["1.87 [1.70, 2.04]", "7.84 [7.12, 8.56]", "no time was left for it in the run's budget"] {
         assert!(report.contains(said), "{said} is missing in\n{report}");
     }
 }

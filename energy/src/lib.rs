@@ -37,8 +37,10 @@ pub use attribution::{
 pub use availability::{Availability, Roots, SourceStatus, absence_reason, absence_reason_of, sources, sources_in};
 pub use calibration::{CalibratedClock, Estimate, METHOD_VERSION, SensorCalibration, VALID_DAYS};
 pub use range::JouleRange;
-pub use replication::{GuardedWindow, MacroPlan, ReplayWindow, guarded_shot, locked, more_replays, verdict};
-pub use sampler::{Condition, Lateness, Poller, Recording, RecordingFacts, Sampler, SamplerError, SamplerPlan, SystemWall, Wall};
+pub use replication::{FoldWindow, Folded, GuardedWindow, MacroPlan, ReplayWindow, folded, guarded_shot, locked, more_replays, verdict};
+pub use sampler::{
+    Condition, CostMeter, Lateness, Poller, Recording, RecordingFacts, Sampler, SamplerCost, SamplerError, SamplerPlan, SystemWall, Wall,
+};
 pub use sensor::{ReadingKind, SensorKind, SensorModel, UpdateClock};
 pub use source::{
     Board, BoardCondition, BoardField, BoardState, NvmlError, NvmlLibrary, Perimeter, Rapl, RaplError, ReadError, Reading, Scripted,

@@ -4,8 +4,10 @@
 //! [`MacroPlan`] says how many replays and windows a sensor needs, [`verdict`] judges what came out. Both are pure. The
 //! answer is the mean per replay, warm and back to back; it never says what one call cost.
 
+mod fold;
 mod judge;
 
+pub use fold::{FoldWindow, Folded, folded};
 pub use judge::{GuardedWindow, ReplayWindow, guarded_shot, verdict};
 
 use crate::{SensorKind, SensorModel};

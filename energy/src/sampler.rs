@@ -6,11 +6,13 @@
 //! a thread of its own. After the start nothing is
 //! allocated: what does not fit is counted as dropped, and later phases come out as `not_bracketed`.
 
+mod cost;
 mod pace;
 mod poller;
 mod recording;
 mod thread;
 
+pub use cost::{CostMeter, SamplerCost};
 pub use poller::{Poller, SamplerPlan};
 pub use recording::{Lateness, Recording, RecordingFacts};
 pub use thread::{Sampler, SamplerError};

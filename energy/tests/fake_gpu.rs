@@ -2,7 +2,7 @@
 
 use phase_core::{Energy, NoData, Timestamp};
 use phase_energy::{
-    Cursor, Gate, PowerBounds, ReadingKind, SensorKind, SensorModel, Series,
+    Attribution, Cursor, Gate, PowerBounds, ReadingKind, SensorKind, SensorModel, Series,
     fake::{FakeGpu, FakeSensor, Fault, PowerCurve, Random},
 };
 
@@ -128,6 +128,77 @@ fn a_trailing_mean_serves_events_of_ten_windows_and_no_others() {
     assert!(t.measured + t.interpolated == t.bounded, "{t:?}");
     let t = tally(sensor(ReadingKind::Power, SensorKind::TrailingMean, 0.1, 1.0), 0.02, 14);
     assert_eq!(t.bounded, 0);
+}
+
+/// Every 20 seconds a fault, from 10 s on.
+fn often(fault: &dyn Fn(f64) -> Fault) -> Vec<Fault> {
+    (0..29).map(|k| fault(10.0 + 20.0 * f64::from(k))).collect()
+}
+
+/// 10,000 random events on a device with `faults`: the truth is in at least 99% of the intervals that are given, what is
+/// refused for the fault says `reason`, and what lies a second clear of every fault is judged as without it.
+fn assert_sound_with(sensor: FakeSensor, faults: &[Fault], reason: NoData) {
+    let curve = PowerCurve::requests(RECORDING_S, MIN_W, MAX_W, 21);
+    let sound = FakeGpu::new(curve, sensor, RECORDING_S, 21);
+    let gpu = faults.iter().fold(sound.clone(), |gpu, fault| gpu.with_fault(*fault));
+    let of = |gpu: &FakeGpu| series(gpu, sensor.reading, 0.5, RECORDING_S, 0.01);
+    let (with, without) = (of(&gpu), of(&sound));
+    let (mut random, mut a, mut b) = (Random::new(22), Cursor::default(), Cursor::default());
+    let (mut given, mut covered, mut named, mut clear) = (0_u32, 0_u32, 0_u32, 0_u32);
+    for _ in 0..EVENTS {
+        let seconds = 10.0_f64.powf(random.within(-2.0, 1.0));
+        let start = random.within(2.0, RECORDING_S - 14.0);
+        let (from, to) = (at(start), at(start + seconds));
+        let (found, sound) = (with.attribute_from(&mut a, from, to), without.attribute_from(&mut b, from, to));
+        let touched = faults.iter().any(|fault| match *fault {
+            Fault::Gap { from_s, to_s } | Fault::Stuck { from_s, to_s } | Fault::Zero { from_s, to_s } => {
+                start < to_s + 1.0 && from_s - 1.0 < start + seconds
+            }
+            Fault::Reset { at_s } => start < at_s + 1.0 && at_s - 1.0 < start + seconds,
+            // Nobody knows what the clock of the readings is worth afterwards.
+            Fault::ClockJump { at_s, .. } => at_s - 1.0 < start + seconds,
+            _ => true,
+        });
+        if let Some(bracket) = found.bracket {
+            given += 1;
+            covered += u32::from(bracket.energy.widened(1e-6).contains(gpu.curve().joules(start, start + seconds)));
+        }
+        named += u32::from(found.energy.reason() == Some(reason));
+        if !touched {
+            clear += 1;
+            // Of overlapping means every other one counts, and after a gap it may be the other ones.
+            let judged = |of: &Attribution| (of.bracket.is_some(), (sensor.kind != SensorKind::TrailingMean).then(|| of.energy.status()));
+            assert_eq!(judged(&found), judged(&sound), "{sensor:?} {:?}: {start} s, {seconds} s", faults[0]);
+        }
+    }
+    let what = format!("{sensor:?} {:?}: {covered} of {given} hold the truth, {named} named, {clear} clear", faults[0]);
+    assert!(f64::from(covered) >= 0.99 * f64::from(given), "{what}");
+    // A fault a tenth of a recording is in the way of many events, and of few that are clear of it.
+    assert!(named > EVENTS / 50 && clear > EVENTS / 50 && given > EVENTS / 10, "{what}");
+}
+
+#[test]
+fn every_kind_of_sensor_holds_the_truth_under_every_fault() {
+    let counters = [(SensorKind::Integrating, 0.1), (SensorKind::Boxcar, 0.1), (SensorKind::PartTime, 0.025)];
+    let powers = [(SensorKind::Boxcar, 0.1), (SensorKind::PartTime, 0.025), (SensorKind::TrailingMean, 0.2)];
+    let gap = |s| Fault::Gap { from_s: s, to_s: s + 1.0 };
+    let zero = |s| Fault::Zero { from_s: s, to_s: s + 0.3 };
+    let jump = [Fault::ClockJump { at_s: 300.0, by_s: 5.0 }];
+    for (kind, window_s) in counters {
+        let sensor = sensor(ReadingKind::Counter, kind, 0.1, window_s);
+        assert_sound_with(sensor, &often(&gap), NoData::SampleGap);
+        assert_sound_with(sensor, &often(&zero), NoData::CounterReset);
+        assert_sound_with(sensor, &often(&|s| Fault::Stuck { from_s: s, to_s: s + 1.0 }), NoData::CounterStuck);
+        assert_sound_with(sensor, &often(&|at_s| Fault::Reset { at_s }), NoData::CounterReset);
+        assert_sound_with(sensor, &jump, NoData::ClockJump);
+    }
+    for (kind, window_s) in powers {
+        // A power that does not change may be a power that does not change: only a second sensor knows a stuck one, and only
+        // the sampler, which watches both clocks, knows a jump from a gap.
+        let sensor = sensor(ReadingKind::Power, kind, 0.1, window_s);
+        assert_sound_with(sensor, &often(&gap), NoData::SampleGap);
+        assert_sound_with(sensor, &often(&zero), NoData::ImplausiblePower);
+    }
 }
 
 /// A sound device but for `faults`, and the status of the event from 10 s to 12 s.

@@ -2,8 +2,9 @@
 //
 // A block takes one sequence, one key-value head (at most G of its query heads) and one share of the positions. HEAD_DIM / PER
 // lanes hold a cache row, so that a group of lanes keeps its own running maximum and sum and meets the others only at the end.
-// The last block of a head to arrive adds the shares up, in their order. Rows that earlier steps wrote are asked for before the
-// kernel waits for the one that computes queries and the new row.
+// The last block of a head to arrive adds the shares up, in their order; or, where a head's blocks are a cluster, each of them adds
+// up a part of the outputs, from the others' shared memory. Rows that earlier steps wrote are asked for before the kernel waits for
+// the one that computes queries and the new row.
 #include "common.cuh"
 
 // Mirrored by `AttentionArgs` in src/cuda/args.rs.
@@ -21,7 +22,25 @@ constexpr int THREADS = 256, WARPS = THREADS / 32;
 constexpr uint32_t MOST_SHARES = 64;
 constexpr float NONE = -1e30f;
 
-template <typename T, int HEAD_DIM, int G>
+// All blocks of a cluster have come here, and see what the others wrote to shared memory before.
+__device__ __forceinline__ void cluster_meet() {
+  asm volatile("barrier.cluster.arrive.release;" ::: "memory");
+  asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
+}
+
+// A float at the place that `mine` has in this block's shared memory, in that of the cluster's block `rank`.
+__device__ __forceinline__ float of_block(const float* mine, uint32_t rank) {
+  float v;
+  asm volatile(
+      "{ .reg .u32 a; mapa.shared::cluster.u32 a, %1, %2; ld.shared::cluster.f32 %0, [a]; }"
+      : "=f"(v)
+      : "r"((uint32_t)__cvta_generic_to_shared(mine)), "r"(rank)
+      : "memory");
+  return v;
+}
+
+// CLUSTER is how many blocks a head has when they are a cluster, and 0 when they are not.
+template <typename T, int HEAD_DIM, int G, int CLUSTER>
 __device__ __forceinline__ void attention_decode(const AttentionArgs& a) {
   constexpr int PER = Format<T>::PER, LANES = HEAD_DIM / PER, ROWS = THREADS / LANES, U = G >= 8 ? 1 : 2;
   constexpr uint32_t LEAST = U * ROWS;
@@ -48,7 +67,8 @@ __device__ __forceinline__ void attention_decode(const AttentionArgs& a) {
   for (int u = 0; u < U; u++) v[u] = fetch(values, from + u * ROWS + mine, min(to, where.position));
   dep_wait();
   dep_launch();
-  if (split >= shares) return;
+  // A cluster's blocks meet, whether they have a share or not.
+  if (CLUSTER == 0 && split >= shares) return;
 #pragma unroll
   for (int u = 0; u < U; u++)
     if (from + u * ROWS + mine == where.position && where.position < to) {
@@ -139,6 +159,7 @@ __device__ __forceinline__ void attention_decode(const AttentionArgs& a) {
     if (a.narrow) static_cast<T*>(a.out)[at] = Format<T>::from(x);
     else static_cast<float*>(a.out)[at] = x;
   };
+  __shared__ float joined[CLUSTER ? G : 1][HEAD_DIM], joined_tops[G], joined_sums[G];
   for (uint32_t i = t; i < present * HEAD_DIM; i += THREADS) {
     const uint32_t g = i / HEAD_DIM, d = i % HEAD_DIM;
     float high = NONE, total = 0.f, x = 0.f;
@@ -150,6 +171,11 @@ __device__ __forceinline__ void attention_decode(const AttentionArgs& a) {
       total += sums[w][g] * less;
       x += accs[w][g][d] * less;
     }
+    if constexpr (CLUSTER != 0) {
+      joined[g][d] = x;
+      if (d == 0) joined_tops[g] = high, joined_sums[g] = total;
+      continue;
+    }
     if (shares == 1) {
       store(g, d, x / total);
       continue;
@@ -160,6 +186,35 @@ __device__ __forceinline__ void attention_decode(const AttentionArgs& a) {
       __stcg(to_partial + HEAD_DIM, high);
       __stcg(to_partial + HEAD_DIM + 1, total);
     }
+  }
+  if constexpr (CLUSTER != 0) {
+    cluster_meet();
+    const uint32_t part_size = (present * HEAD_DIM + CLUSTER - 1) / CLUSTER;
+    for (uint32_t i = t; i < part_size; i += THREADS) {
+      const uint32_t at = split * part_size + i;
+      if (at >= present * HEAD_DIM) break;
+      const uint32_t g = at / HEAD_DIM, d = at % HEAD_DIM;
+      float x[CLUSTER], high[CLUSTER], sum[CLUSTER], most = NONE;
+#pragma unroll
+      for (int rank = 0; rank < CLUSTER; rank++) {
+        x[rank] = of_block(&joined[g][d], rank);
+        high[rank] = of_block(&joined_tops[g], rank);
+        sum[rank] = of_block(&joined_sums[g], rank);
+      }
+#pragma unroll
+      for (int rank = 0; rank < CLUSTER; rank++) most = fmaxf(most, high[rank]);
+      float all = 0.f, total = 0.f;
+#pragma unroll
+      for (int rank = 0; rank < CLUSTER; rank++) {
+        const float weight = exp2f(high[rank] - most);
+        all += x[rank] * weight;
+        total += sum[rank] * weight;
+      }
+      store(g, d, all / total);
+    }
+    // Nobody's shared memory goes while others read it.
+    cluster_meet();
+    return;
   }
   if (shares == 1) return;
   __shared__ bool last;
@@ -219,7 +274,11 @@ __device__ __forceinline__ void attention_decode(const AttentionArgs& a) {
 
 #define ATTENTION(SUFFIX, T, HEAD_DIM, G)                                                                                             \
   extern "C" __global__ void __launch_bounds__(THREADS) attention_decode_##HEAD_DIM##_##G##_##SUFFIX(const __grid_constant__ AttentionArgs a) { \
-    attention_decode<T, HEAD_DIM, G>(a);                                                                                              \
+    attention_decode<T, HEAD_DIM, G, 0>(a);                                                                                           \
+  }                                                                                                                                   \
+  extern "C" __global__ void __cluster_dims__(8, 1, 1) __launch_bounds__(THREADS)                                                     \
+      attention_cluster_##HEAD_DIM##_##G##_##SUFFIX(const __grid_constant__ AttentionArgs a) {                                        \
+    attention_decode<T, HEAD_DIM, G, 8>(a);                                                                                           \
   }
 #define ATTENTIONS(SUFFIX, T)    \
   ATTENTION(SUFFIX, T, 64, 1)    \

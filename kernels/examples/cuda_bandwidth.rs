@@ -402,17 +402,23 @@ fn main() -> Result<(), Failure> {
     println!("read {:.0} GB/s; weights {:.3} GB, floor {:.4} ms a step", bandwidth / 1e9, weights / 1e9, weights / bandwidth * 1e3);
     for batch in [1, 2, 8] {
         bench.batch = batch;
-        for overlap in [false, true] {
+        // The last two are what is compared, so they take turns.
+        for (overlap, clusters) in [(false, false), (true, false), (true, true), (true, false), (true, true)] {
             bench.kernels.set_overlap(overlap);
+            bench.kernels.set_clusters(clusters);
             let seconds = bench.time(40, || bench.step())?;
             println!(
-                "batch {batch} context {context} overlap {overlap}: {:.4} ms a step, {:.0} tok/s, {:.3} of the floor",
+                "batch {batch} context {context} overlap {overlap} clusters {clusters}: {:.4} ms a step, {:.0} tok/s, {:.3} of the floor",
                 seconds * 1e3,
                 batch as f64 / seconds,
                 weights / bandwidth / seconds
             );
         }
-        bench.kernels(bandwidth)?;
+        for clusters in [true, false] {
+            println!("kernels, clusters {clusters}");
+            bench.kernels.set_clusters(clusters);
+            bench.kernels(bandwidth)?;
+        }
     }
     bench.prefill()
 }

@@ -9,7 +9,7 @@
 //! - [`matvec()`] reads each weight once, on all threads, for one to some eight rows of activations;
 //! - [`attention()`], [`append_kv`] and [`rotary`] work on a cache laid out `[batch, kv_heads, capacity, head_dim]`;
 //! - [`rms_norm`], [`layer_norm`], [`silu_mul`] and [`gelu_tanh`] are what Llama, Qwen and GPT-2 need besides;
-//! - [`read_memory`] and [`multiply_add`] do nothing useful as fast as it goes: the ceilings of the others;
+//! - [`read_memory`] and [`MultiplyAdd`] do nothing useful as fast as it goes: the ceilings of the others;
 //! - [`widen`] converts a block of 16-bit weights, for a prompt's products in a library's f32 kernel.
 //!
 //! Weights and caches are f32, f16 or bf16 ([`Element`]); activations and arithmetic are f32. All functions take the
@@ -42,7 +42,7 @@ pub use attention::attention;
 pub use cache::{append_kv, rotary};
 pub use element::{Element, Matrix, widen};
 pub use matvec::matvec;
-pub use peak::{multiply_add, read_memory};
+pub use peak::{MultiplyAdd, Operand, read_memory};
 pub use rows::{gelu_tanh, layer_norm, rms_norm, silu_mul};
 pub use shape::{AttentionShape, HeadShape};
 pub use team::Team;

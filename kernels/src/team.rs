@@ -30,6 +30,9 @@ const SPINS: u32 = 2_000;
 /// Rounds of `yield_now` after that, before an idle worker parks: some tens of microseconds on a quiet machine.
 const YIELDS: u32 = 100;
 
+/// Rounds of `spin_loop` that a thread waits for the others to gather: some 2 ms, a small part of what others' turns last.
+const PATIENCE: u32 = 80_000;
+
 /// The low half of the state counts the workers inside the region.
 const INSIDE: u64 = (1 << 32) - 1;
 /// Set while workers may enter.
@@ -120,6 +123,33 @@ impl Team {
         if let Some(payload) = own.err().or(theirs) {
             resume_unwind(payload);
         }
+    }
+}
+
+impl Team {
+    /// Waits, but not for long, until all threads are awake and on a core at once; whether they were. A region opened right
+    /// after finds them there, where one opened at any time may be run by the caller alone before another thread has woken.
+    ///
+    /// ```
+    /// let team = phase_kernels::Team::new(std::num::NonZeroUsize::MIN)?;
+    /// assert!(team.gather(), "there is nobody to wait for");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn gather(&self) -> bool {
+        let (here, all) = (AtomicUsize::new(0), AtomicBool::new(false));
+        self.run(self.threads(), |_| {
+            here.fetch_add(1, AcqRel);
+            for _ in 0..PATIENCE {
+                if here.load(Acquire) >= self.threads() {
+                    all.store(true, Relaxed);
+                    return;
+                }
+                std::hint::spin_loop();
+            }
+            // Gone again: who comes now comes too late.
+            here.fetch_sub(1, AcqRel);
+        });
+        all.into_inner()
     }
 }
 

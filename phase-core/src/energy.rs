@@ -123,6 +123,8 @@ impl fmt::Display for Energy {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum MacroMethod {
+    /// Parts of a replayed request, told apart by where in it the sensor looked.
+    Folded,
     /// One isolated event between quiet guards: includes what the device does afterwards (clocks falling back).
     GuardedShot,
     /// The event, again and again.
@@ -135,6 +137,7 @@ impl MacroMethod {
     /// The name used in files, for example `replay`.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Folded => "folded",
             Self::GuardedShot => "guarded_shot",
             Self::Replay => "replay",
             Self::Stretch => "stretch",
@@ -175,6 +178,8 @@ macro_rules! reasons {
 reasons! {
     /// The machine, the driver or the power limit is no longer the one the readings or the calibration were taken under.
     BoundaryChanged = "boundary_changed",
+    /// The run's time was not enough for its replays; how much they would have taken stands beside it.
+    Budget = "budget",
     /// The clock of the readings jumped.
     ClockJump = "clock_jump",
     /// The energy counter went backwards: the driver was reloaded.

@@ -2,7 +2,7 @@
 
 use crate::{
     ReportError,
-    answer::answers,
+    answer::{answers, leaders},
     boundary,
     card::Card,
     cold::{self, ColdSection},
@@ -36,8 +36,8 @@ struct Ground<'a> {
     ceilings: &'a [Ceilings],
 }
 
-pub(crate) fn of_run(run: &SealedRun, options: &ReportOptions) -> Result<Report, ReportError> {
-    let digest = Digest::of(run)?;
+pub(crate) fn of_run(run: &SealedRun, options: &ReportOptions, watch: &mut dyn FnMut(u64, u64, &str)) -> Result<Report, ReportError> {
+    let digest = Digest::of(run, watch)?;
     let manifest = run.manifest();
     let plan = &manifest.plan;
     let steady = plan.cells.iter().filter(|c| c.workload.kind == WorkloadKind::Steady).map(|c| &c.workload);
@@ -108,9 +108,10 @@ pub(crate) fn of_policy(policy: &Policy, options: &ReportOptions) -> Report {
 fn common(ground: Ground<'_>, options: &ReportOptions, source: Source) -> Report {
     let Ground { cells, boundaries, router, requests, calls, models, ceilings } = ground;
     let constants = router.as_ref().map_or_else(|_| Constants::default(), |r| *r.policy().constants());
+    let ranks = rank::ranks(cells, &constants);
     let (card, answers, cost) = match &router {
         Ok(router) => (Card::of(router, &requests), answers(router), cost::section(router, &requests, options.prices.as_ref())),
-        Err(why) => (Card::without(why.clone()), Vec::new(), CostSection::default()),
+        Err(why) => (Card::without(why.clone()), leaders(&ranks.buckets), CostSection::default()),
     };
     let energy = energy::section(cells, &[]);
     let model = |cell: &Cell| models.get(&arm_of(&cell.key.backend, &cell.key.mode).to_string()).cloned();
@@ -119,7 +120,6 @@ fn common(ground: Ground<'_>, options: &ReportOptions, source: Source) -> Report
     let identities = boundary::identities(cells, boundaries);
     let facts = boundary::facts(&identities, boundaries);
     let first_calls = cold::first_calls(cells, &constants);
-    let ranks = rank::ranks(cells, &constants);
     let void = roofline.above.iter().map(|row| format!("faster than the machine can be: {row}")).collect();
     Report {
         schema: REPORT_SCHEMA,
@@ -130,7 +130,7 @@ fn common(ground: Ground<'_>, options: &ReportOptions, source: Source) -> Report
         manifest: Vec::new(),
         void,
         answers,
-        flow: flow::steps(&card, &first_calls, calls, cells.len()),
+        flow: flow::steps(&card, &requests, &first_calls, calls, cells.len()),
         card,
         gates: gate::of_cells(cells, &energy, &roofline),
         triggers: boundary::triggers(&facts),
@@ -158,6 +158,13 @@ fn common(ground: Ground<'_>, options: &ReportOptions, source: Source) -> Report
 
 fn router(run: &SealedRun, options: &ReportOptions) -> Result<Router, String> {
     let passed = |id: &&Arm| run.parity().passed(id);
+    let cells = run.matrix().map_or(&[][..], |m| m.cells());
+    let routed = |c: &Cell| matches!(c.key.mode.as_str(), phase_policy::DEFAULT_MODE | "eager");
+    if !cells.is_empty() && !cells.iter().any(routed) {
+        return Err(
+            "it has compiled calls only, and a policy routes by eager ones first: measure both (`--modes eager,compiled`)".to_owned()
+        );
+    }
     let safe = options.default_safe.as_ref().or_else(|| run.manifest().plan.backends.iter().find(passed));
     let safe = safe.ok_or("no backend passed the agreement check")?;
     let matrix = run.policy_matrix().ok_or("no backend that passed the agreement check made a call")?;

@@ -165,7 +165,8 @@ fn judge(a: &Cell, b: &Cell, rope: f64) -> RowOutcome {
         return why(format!("{} of run {name}'s calls failed", cell.failures));
     }
     if let Some((name, cell)) = [("A", a), ("B", b)].into_iter().find(|(_, c)| c.blocks.len() < MIN_BLOCKS) {
-        return why(format!("run {name} has {} blocks, {MIN_BLOCKS} are needed", cell.blocks.len()));
+        let n = cell.blocks.len();
+        return why(format!("run {name} has {n} {}, {MIN_BLOCKS} are needed", crate::figure::plural(n, "block")));
     }
     match independent_ratio(&b.blocks, &a.blocks, CONFIDENCE) {
         Some(ratio) => RowOutcome::Compared { verdict: ratio.verdict(rope), ratio: ratio.into() },

@@ -9,6 +9,9 @@ use std::collections::{BTreeMap, HashMap};
 /// First calls that are kept of each curve.
 pub(crate) const CURVE: usize = 48;
 
+/// Calls between two words to who watches.
+const WATCHED: u64 = 4096;
+
 /// Who did what: a competitor and a planned cell, by position.
 type Key = (u16, u16);
 
@@ -56,11 +59,16 @@ pub(crate) struct Digest {
 }
 
 impl Digest {
-    /// Reads the events of `run`, and holds them against the seal.
-    pub(crate) fn of(run: &SealedRun) -> Result<Self, ScenarioError> {
+    /// Reads the events of `run`, and holds them against the seal. `watch` is told every few thousand.
+    pub(crate) fn of(run: &SealedRun, watch: &mut dyn FnMut(u64, u64, &str)) -> Result<Self, ScenarioError> {
         let mut digest = Self::default();
         run.read_events(|event| match event {
-            Event::Call(call) => digest.call(call),
+            Event::Call(call) => {
+                digest.call(call);
+                if digest.calls.is_multiple_of(WATCHED) {
+                    watch(digest.calls, run.events(), &call.cell);
+                }
+            }
             Event::Other(Record::Load(load)) => digest.load(load),
             Event::Other(Record::Failure(failure)) => digest.failure(failure),
             _ => {}

@@ -101,6 +101,11 @@ impl Ratio {
         format!("{:.3} [{:.3}, {:.3}]", self.ratio, self.low, self.high)
     }
 
+    /// The same with its confidence and its blocks: `0.760 [0.742, 0.778] at 99 %, 5 blocks`.
+    pub fn full(&self) -> String {
+        format!("{} at {}, {} {}", self.text(), percent(self.confidence), self.blocks, plural(self.blocks, "block"))
+    }
+
     /// How often as fast ours is: `1.32 [1.29, 1.35]`.
     pub fn speed(&self) -> String {
         format!("{:.2}\u{d7} [{:.2}, {:.2}]", 1.0 / self.ratio, 1.0 / self.high, 1.0 / self.low)
@@ -120,8 +125,15 @@ pub(crate) fn digits(value: f64) -> String {
         m if m >= 10.0 => format!("{value:.1}"),
         m if m >= 1.0 => format!("{value:.2}"),
         m if m >= 0.1 => format!("{value:.3}"),
-        _ => format!("{value:.4}"),
+        m if m >= 0.01 => format!("{value:.4}"),
+        m if m >= 0.001 => format!("{value:.5}"),
+        _ => format!("{value:.6}"),
     }
+}
+
+/// `2.10 [1.90, 2.29]`: a number between its bounds.
+pub(crate) fn between([middle, low, high]: [f64; 3]) -> String {
+    format!("{} [{}, {}]", digits(middle), digits(low), digits(high))
 }
 
 /// A share as a percentage.
@@ -183,8 +195,8 @@ mod tests {
 
     #[test]
     fn numbers_keep_three_or_four_digits() {
-        let shown = [0.0, 0.012_345, 0.5, 1.234, 56.78, 123.4, 12_345.6, 1.5e7].map(digits);
-        assert_eq!(shown, ["0", "0.0123", "0.500", "1.23", "56.8", "123", "12346", "1.50e7"]);
+        let shown = [0.0, 0.004_095, 0.012_345, 0.5, 1.234, 56.78, 123.4, 12_345.6, 1.5e7].map(digits);
+        assert_eq!(shown, ["0", "0.00409", "0.0123", "0.500", "1.23", "56.8", "123", "12346", "1.50e7"]);
         assert_eq!([0.75, 0.9375, 0.004].map(percent), ["75 %", "93.8 %", "0.40 %"]);
         assert_eq!([7, 1_234, 1_000_000].map(count), ["7", "1\u{202f}234", "1\u{202f}000\u{202f}000"]);
     }

@@ -5,6 +5,7 @@ use crate::{
     cold::{FirstCall, worst},
     figure::{count, digits, plural},
 };
+use phase_policy::Workload;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -20,9 +21,9 @@ pub struct Step {
     pub detail: String,
 }
 
-pub(crate) fn steps(card: &Card, first_calls: &[FirstCall], calls: Option<[u64; 3]>, cells: usize) -> Vec<Step> {
+pub(crate) fn steps(card: &Card, requests: &[Workload], first_calls: &[FirstCall], calls: Option<[u64; 3]>, cells: usize) -> Vec<Step> {
     let step = |name, head: String, detail: String| Step { name, head, detail };
-    let n = card.decisions.len();
+    let n = requests.len();
     let mut classes: BTreeMap<String, usize> = BTreeMap::new();
     let mut routes: BTreeMap<&str, usize> = BTreeMap::new();
     for d in &card.decisions {
@@ -31,8 +32,8 @@ pub(crate) fn steps(card: &Card, first_calls: &[FirstCall], calls: Option<[u64; 
     }
     let with = |standing| card.decisions.iter().filter(|d| d.route.standing == standing).count();
     let list = |map: Vec<(String, usize)>| map.into_iter().map(|(name, n)| format!("{n} {name}")).collect::<Vec<_>>().join(", ");
-    let batches: Vec<_> = card.decisions.iter().map(|d| d.batch).collect();
-    let prompts: Vec<_> = card.decisions.iter().map(|d| d.prompt_tokens).collect();
+    let batches: Vec<_> = requests.iter().map(|d| d.batch).collect();
+    let prompts: Vec<_> = requests.iter().map(|d| d.prompt_tokens).collect();
     let span = |values: &[usize]| match (values.iter().min(), values.iter().max()) {
         (Some(a), Some(b)) if a == b => a.to_string(),
         (Some(a), Some(b)) => format!("{a}\u{2013}{b}"),
@@ -62,12 +63,17 @@ pub(crate) fn steps(card: &Card, first_calls: &[FirstCall], calls: Option<[u64; 
     let head = |map: &BTreeMap<&str, usize>| {
         map.iter().max_by_key(|(_, n)| **n).map_or_else(|| "default-safe".to_owned(), |(name, _)| (*name).to_owned())
     };
+    let traffic = step(
+        "traffic",
+        format!("{n} {}", plural(n, "request shape")),
+        format!("batch {}, prompt {} tokens", span(&batches), span(&prompts)),
+    );
+    if card.no_policy.is_some() {
+        let none = |name| step(name, "nothing".to_owned(), "there is no policy".to_owned());
+        return vec![traffic, none("classify"), none("route"), warmup, measured];
+    }
     vec![
-        step(
-            "traffic",
-            format!("{n} {}", plural(n, "request shape")),
-            format!("batch {}, prompt {} tokens", span(&batches), span(&prompts)),
-        ),
+        traffic,
         step(
             "classify",
             format!("{} {}", classes.len(), if classes.len() == 1 { "class" } else { "classes" }),

@@ -47,8 +47,8 @@ pub struct Gap {
     pub comparable: bool,
 }
 
-/// Reads every run below `dir` and follows one steady cell through them: the one that most runs have, or `cell`, by its id
-/// or the beginning of it.
+/// Reads every run below `dir` and follows one steady cell through them: `cell`, by its id or the beginning of it, or the one
+/// that most runs have, and of those the one with most blocks.
 ///
 /// # Errors
 /// [`ReportError::Nothing`] when no complete run has such a cell; [`ReportError::Run`] when the folder can't be read.
@@ -71,17 +71,18 @@ pub fn history(dir: &Path, cell: Option<&str>) -> Result<History, ReportError> {
         }
     }
     runs.sort_by_key(|run| run.manifest().created_unix_seconds);
-    let ids = |run: &SealedRun| -> Vec<String> {
+    let ids = |run: &SealedRun| -> Vec<(String, usize)> {
         let cells = run.matrix().map(|m| m.cells()).unwrap_or_default();
-        cells.iter().filter(|c| c.key.regime == RegimeClass::Steady && c.time.is_some()).map(|c| c.key.id()).collect()
+        cells.iter().filter(|c| c.key.regime == RegimeClass::Steady && c.time.is_some()).map(|c| (c.key.id(), c.blocks.len())).collect()
     };
-    let mut counts: Vec<(String, usize)> = Vec::new();
-    for id in runs.iter().flat_map(ids) {
+    let mut counts: Vec<(String, [usize; 2])> = Vec::new();
+    for (id, blocks) in runs.iter().flat_map(ids) {
         match counts.iter_mut().find(|(name, _)| *name == id) {
-            Some((_, n)) => *n += 1,
-            None => counts.push((id, 1)),
+            Some((_, [n, all])) => (*n, *all) = (*n + 1, *all + blocks),
+            None => counts.push((id, [1, blocks])),
         }
     }
+    // Of cells that as many runs have, the one with most blocks: a cell without an interval shows no change.
     let wanted = counts.iter().rev().filter(|(id, _)| cell.is_none_or(|c| id.starts_with(c))).max_by_key(|(_, n)| *n);
     let wanted = wanted.map(|(id, _)| id.clone()).ok_or_else(|| {
         let what = cell.map_or_else(|| "a steady cell".to_owned(), |c| format!("a steady cell `{c}`"));

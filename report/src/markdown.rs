@@ -1,8 +1,8 @@
 //! The report as Markdown.
 
 use crate::{
-    card::Alone,
-    figure::{Figure, digits, percent},
+    card::{Alone, DecisionRow},
+    figure::{Figure, between, digits, percent},
     report::Report,
     table::Table,
 };
@@ -81,6 +81,7 @@ fn card(report: &Report) -> String {
                 "against",
                 "standing",
                 "why",
+                "predicted ms",
                 "prefill alone",
                 "decode alone",
             ]);
@@ -91,10 +92,11 @@ fn card(report: &Report) -> String {
                     row.prompt_tokens.to_string(),
                     row.new_tokens.to_string(),
                     row.route.backend.clone(),
-                    row.route.ratio.as_ref().map_or_else(dash, crate::Ratio::text),
+                    row.route.ratio.as_ref().map_or_else(dash, crate::Ratio::full),
                     row.route.against.clone().unwrap_or_else(dash),
                     row.route.standing.word().to_owned(),
                     row.route.why.clone(),
+                    predicted(row),
                     alone(&row.prefill),
                     row.decode.as_ref().map_or_else(dash, alone),
                 ]);
@@ -112,8 +114,16 @@ fn card(report: &Report) -> String {
     out
 }
 
+fn predicted(row: &DecisionRow) -> String {
+    match (row.predicted_ms, row.predicted_interval_ms) {
+        (Some(ms), Some([low, high])) => between([ms, low, high]),
+        (Some(ms), None) => digits(ms),
+        _ => dash(),
+    }
+}
+
 fn alone(choice: &Alone) -> String {
-    let ratio = choice.ratio.as_ref().map(|r| format!(", {}", r.text())).unwrap_or_default();
+    let ratio = choice.ratio.as_ref().map(|r| format!(", {}", r.full())).unwrap_or_default();
     format!("{} ({}{ratio})", choice.backend, choice.standing.word())
 }
 

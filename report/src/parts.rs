@@ -55,6 +55,8 @@ pub struct PartsRow {
     pub seconds: f64,
     /// Share of the blocks' wall time.
     pub share: f64,
+    /// Those blocks.
+    pub blocks: usize,
 }
 
 impl PartsRow {
@@ -70,6 +72,7 @@ pub(crate) fn rows(run: &SealedRun, digest: &Digest) -> Vec<PartsRow> {
     if wall == 0 {
         return Vec::new();
     }
+    let blocks = run.blocks().len();
     let arms: Vec<_> = run.manifest().plan.backends.iter().map(|arm| digest.position(arm)).collect();
     let spent = |arm: &Option<u16>| arm.and_then(|arm| digest.spent.get(&arm)).copied().unwrap_or_default();
     let all: Vec<_> = arms.iter().map(spent).collect();
@@ -81,10 +84,10 @@ pub(crate) fn rows(run: &SealedRun, digest: &Digest) -> Vec<PartsRow> {
         let sum: u64 = ns.iter().sum();
         told += sum;
         let by_arm_s = ns.iter().map(|ns| real(*ns) / 1e9).collect();
-        rows.push(PartsRow { part, by_arm_s, seconds: real(sum) / 1e9, share: real(sum) / real(wall) });
+        rows.push(PartsRow { part, by_arm_s, seconds: real(sum) / 1e9, share: real(sum) / real(wall), blocks });
     }
     // Below zero would mean that calls overlap or lie outside of their blocks: it is shown as it is.
     let rest = real(wall) - real(told);
-    rows.push(PartsRow { part: Part::Unattributed, by_arm_s: Vec::new(), seconds: rest / 1e9, share: rest / real(wall) });
+    rows.push(PartsRow { part: Part::Unattributed, by_arm_s: Vec::new(), seconds: rest / 1e9, share: rest / real(wall), blocks });
     rows
 }

@@ -154,7 +154,15 @@ impl Report {
     /// # Errors
     /// [`ReportError::Run`] for events that are not as sealed.
     pub fn of_run(run: &SealedRun, options: &ReportOptions) -> Result<Self, ReportError> {
-        crate::build::of_run(run, options)
+        Self::of_run_watched(run, options, &mut |_, _, _| {})
+    }
+
+    /// As [`Report::of_run`]; meanwhile `watch` is told how many events were read, of how many, and the cell of the last one.
+    ///
+    /// # Errors
+    /// As [`Report::of_run`].
+    pub fn of_run_watched(run: &SealedRun, options: &ReportOptions, watch: &mut dyn FnMut(u64, u64, &str)) -> Result<Self, ReportError> {
+        crate::build::of_run(run, options, watch)
     }
 
     /// The report of a policy: everything but what only events and a manifest can tell.

@@ -1,6 +1,5 @@
 //! Markdown tables whose columns line up in plain text too.
 
-use serde::Serialize;
 use std::fmt;
 
 /// Rows of text under a header; columns whose cells all look like numbers are set to the right.
@@ -8,16 +7,6 @@ use std::fmt;
 pub(crate) struct Table {
     header: Vec<String>,
     rows: Vec<Vec<String>>,
-}
-
-/// A table for a page.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Titled {
-    title: &'static str,
-    header: Vec<String>,
-    rows: Vec<Vec<String>>,
-    /// Columns that are set to the right.
-    right: Vec<bool>,
 }
 
 impl Table {
@@ -30,13 +19,6 @@ impl Table {
         let mut row: Vec<_> = cells.into_iter().map(|c| c.replace('|', "\\|").replace('\n', " ")).collect();
         row.resize(self.header.len(), String::new());
         self.rows.push(row);
-    }
-
-    /// The same for a page, where no character ends a cell.
-    pub(crate) fn titled(self, title: &'static str) -> Titled {
-        let right = (0..self.header.len()).map(|i| self.is_numeric(i)).collect();
-        let rows = self.rows.into_iter().map(|row| row.into_iter().map(|c| c.replace("\\|", "|")).collect()).collect();
-        Titled { title, header: self.header, rows, right }
     }
 
     fn is_numeric(&self, column: usize) -> bool {

@@ -21,6 +21,8 @@ pub enum Paint {
 
 /// Columns of a card.
 const WIDTH: usize = 80;
+/// Columns that a severity has before its fields.
+const LEAD: usize = 15;
 
 impl Paint {
     fn paint(self, style: Style, text: &str) -> String {
@@ -87,15 +89,13 @@ fn decisions(out: &mut String, report: &Report, paint: Paint, rule: &str) {
     for row in &report.card.decisions {
         let Alone { backend, standing, ratio, why, .. } = &row.route;
         let left = format!("{:<14}{:>5}{:>7}{:>5}  ", row.class.to_string(), row.batch, row.prompt_tokens, row.new_tokens);
-        let last = ratio.as_ref().map_or_else(|| why.clone(), crate::Ratio::text);
-        let rest = fit(&last, WIDTH - 57);
-        let word = format!("{:<11}", standing.word());
-        let _ = writeln!(
-            out,
-            "{left}{}{}{rest}",
-            paint.paint(BOLD, &format!("{:<13}", fit(backend, 12))),
-            paint.paint(style(*standing), &word)
-        );
+        let backend = paint.paint(BOLD, &format!("{:<13}", fit(backend, 12)));
+        // A reason needs the room that a ratio does not take.
+        let rest = match ratio {
+            Some(ratio) => paint.paint(style(*standing), &format!("{:<11}", standing.word())) + &fit(&ratio.text(), WIDTH - 57),
+            None => paint.paint(style(*standing), &fit(&format!("default: {why}"), WIDTH - 46)),
+        };
+        let _ = writeln!(out, "{left}{backend}{rest}");
     }
     let safe = report.card.default_safe.as_deref().unwrap_or("the default");
     let note = format!(
@@ -108,6 +108,7 @@ fn decisions(out: &mut String, report: &Report, paint: Paint, rule: &str) {
 
 fn gates(out: &mut String, report: &Report, paint: Paint, rule: &str) {
     let _ = writeln!(out, "{rule}");
+    let names = report.gates.iter().map(|g| width(g.name)).max().unwrap_or(0).max(13) + 2;
     for gate in &report.gates {
         let style = match gate.state {
             GateState::Pass => GOOD,
@@ -116,7 +117,7 @@ fn gates(out: &mut String, report: &Report, paint: Paint, rule: &str) {
             GateState::Closed | GateState::NoData => DIM,
         };
         let word = paint.paint(style, &format!("{:<8}", gate.state.word()));
-        let _ = writeln!(out, "{word}{:<15}{}", gate.name, paint.paint(DIM, &fit(&gate.detail, WIDTH - 23)));
+        let _ = writeln!(out, "{word}{:<names$}{}", gate.name, paint.paint(DIM, &fit(&gate.detail, WIDTH - 8 - names)));
     }
 }
 
@@ -128,13 +129,15 @@ fn triggers(out: &mut String, report: &Report, paint: Paint, rule: &str) {
     for trigger in &report.triggers {
         let mut names: Vec<_> = trigger.fields.iter().map(|[name, _]| name.split(" (").next().unwrap_or(name)).collect();
         names.dedup();
-        let lead = format!("{:<9}", trigger.severity.to_string().chars().take(8).collect::<String>());
-        wrapped(out, &format!("{lead}{}", names.join(", ")), 9, paint, DIM);
+        let mut lines = String::new();
+        wrapped(&mut lines, &names.join(", "), LEAD, paint, DIM);
+        let lead = format!("{:<LEAD$}", trigger.severity.to_string().replace('_', " "));
+        let _ = write!(out, "{lead}{}", lines.get(LEAD..).unwrap_or_default());
     }
     wrapped(out, "or when requests leave the measured batches and lengths.", 0, paint, DIM);
 }
 
-/// Text in lines of the card's width; further lines are set in by `indent`, the first one too where it is not empty.
+/// Text in lines of the card's width; every one is set in by `indent`.
 fn wrapped(out: &mut String, text: &str, indent: usize, paint: Paint, style: Style) {
     let mut line = String::new();
     let mut lines = Vec::new();

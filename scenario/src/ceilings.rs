@@ -1,9 +1,13 @@
 //! What a device can do at most, measured beside what it is held against.
 
+mod meter;
+
 use crate::{ScenarioError, files::json_text};
-use phase_core::{Clock, DType};
+use phase_core::DType;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
+
+pub use meter::{CeilingFailure, CeilingLoad, CeilingMeter};
 
 /// Schema of a file of ceilings.
 pub const CEILINGS_SCHEMA: &str = "phase.ceilings/1";
@@ -61,84 +65,28 @@ pub struct CeilingRate {
     pub what: String,
     /// What it is a rate of.
     pub of: CeilingKind,
-    /// Slowest block, in bytes or operations a second.
+    /// Slowest time, in bytes or operations a second.
     pub low: f64,
-    /// Median of the blocks.
+    /// Median.
     pub median: f64,
-    /// Fastest block: the ceiling, as it was reached.
+    /// With every part at its fastest, or like the middle one's: the ceiling, as it is where nobody else uses the device. The
+    /// fastest time, where the whole is one part.
     pub high: f64,
-    /// Blocks.
+    /// How many times.
     pub blocks: u32,
 }
 
-/// Why a load could not be run.
-pub type CeilingFailure = Box<dyn std::error::Error + Send + Sync>;
-
-/// Something to be done as fast as it goes.
-#[non_exhaustive]
-pub struct CeilingLoad<'a> {
-    /// What, in words.
-    pub what: String,
-    /// What it tells the rate of.
-    pub of: CeilingKind,
-    /// Bytes or operations of one call of `run`.
-    pub work: f64,
-    /// Does it, and returns when it is done.
-    pub run: Box<dyn FnMut() -> Result<(), CeilingFailure> + 'a>,
-}
-
-impl<'a> CeilingLoad<'a> {
-    /// All of the above.
-    pub fn new(what: impl Into<String>, of: CeilingKind, work: f64, run: impl FnMut() -> Result<(), CeilingFailure> + 'a) -> Self {
-        Self { what: what.into(), of, work, run: Box::new(run) }
-    }
-}
-
-impl fmt::Debug for CeilingLoad<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CeilingLoad").field("what", &self.what).field("work", &self.work).finish_non_exhaustive()
-    }
-}
-
-/// Runs every load once unrecorded, then once in each of `blocks` blocks, the loads taking turns.
-///
-/// # Errors
-/// [`ScenarioError::Ceilings`] where a load fails or takes no time, or for no block at all.
-pub fn measure_ceilings(loads: &mut [CeilingLoad<'_>], blocks: u32, clock: &dyn Clock) -> Result<Vec<CeilingRate>, ScenarioError> {
-    let mut times = vec![Vec::new(); loads.len()];
-    for block in 0..=blocks {
-        for (load, times) in loads.iter_mut().zip(&mut times) {
-            let start = clock.now();
-            (load.run)().map_err(|e| ScenarioError::Ceilings(format!("{}: {e}", load.what)))?;
-            let seconds = clock.now().since(start).as_secs_f64();
-            if block > 0 {
-                times.push(seconds);
-            }
-        }
-    }
-    let rate = |(load, mut times): (&CeilingLoad<'_>, Vec<f64>)| {
-        times.sort_by(f64::total_cmp);
-        let &[fast, .., slow] = times.as_slice() else { return Err(ScenarioError::Ceilings("at least two blocks are needed".to_owned())) };
-        let middle = f64::midpoint(times[(times.len() - 1) / 2], times[times.len() / 2]);
-        if fast <= 0.0 {
-            return Err(ScenarioError::Ceilings(format!("{}: too short for the clock", load.what)));
-        }
-        let [low, median, high] = [slow, middle, fast].map(|seconds| load.work / seconds);
-        Ok(CeilingRate { what: load.what.clone(), of: load.of, low, median, high, blocks })
-    };
-    loads.iter().zip(times).map(rate).collect()
-}
-
 impl Ceilings {
-    /// A document of measured rates: the ceilings are the fastest blocks of the largest working set and of the fastest product.
+    /// A document of measured rates: the ceilings are the fastest read of the largest working set and the fastest product.
     ///
     /// # Errors
     /// [`ScenarioError::Ceilings`] without a read or without a product.
     pub fn new(source: impl Into<String>, device: Option<String>, rates: Vec<CeilingRate>) -> Result<Self, ScenarioError> {
         let missing = |what| ScenarioError::Ceilings(format!("nothing tells {what}"));
-        let bytes_per_s = reads(&rates).max_by_key(|(set, _)| *set).ok_or_else(|| missing("the bandwidth"))?.1;
+        let largest = reads(&rates).map(|(set, _)| set).max().ok_or_else(|| missing("the bandwidth"))?;
+        let bytes_per_s = fastest(reads(&rates).filter(|(set, _)| *set == largest).map(|(_, rate)| rate)).unwrap_or_default();
         let products = rates.iter().filter(|r| matches!(r.of, CeilingKind::Product { .. })).map(|r| r.high);
-        let flops_per_s = products.max_by(f64::total_cmp).ok_or_else(|| missing("the rate of products"))?;
+        let flops_per_s = fastest(products).ok_or_else(|| missing("the rate of products"))?;
         let schema = CEILINGS_SCHEMA.to_owned();
         Ok(Self { schema, source: source.into(), device, bytes_per_s, flops_per_s, threads: None, rates, facts: BTreeMap::new() })
     }
@@ -180,25 +128,30 @@ impl Ceilings {
         json_text(self)
     }
 
-    /// Bytes a second at most for work that reads so many bytes: the rate of the largest measured working set that is no
-    /// larger, because a larger one may have been read from a slower memory. `None` where all measured ones are larger.
+    /// Bytes a second at most for work that reads so many bytes: the fastest read of the largest measured working set that is
+    /// no larger, because a larger one may have been read from a slower memory, or of one above that, which a smaller set can't
+    /// fall behind. `None` where all measured ones are larger.
     pub fn bytes_per_s_of(&self, bytes: f64) -> Option<f64> {
         if reads(&self.rates).next().is_none() {
             return Some(self.bytes_per_s);
         }
         #[expect(clippy::cast_precision_loss, reason = "sizes of memory, compared")]
-        let smaller = reads(&self.rates).filter(|(set, _)| *set as f64 <= bytes);
-        smaller.max_by_key(|(set, _)| *set).map(|(_, rate)| rate)
+        let least = reads(&self.rates).map(|(set, _)| set).filter(|set| *set as f64 <= bytes).max()?;
+        fastest(reads(&self.rates).filter(|(set, _)| *set >= least).map(|(_, rate)| rate))
     }
 
     /// Operations a second at most in a number format; those of the fastest format where it was not measured.
     pub fn flops_per_s_of(&self, dtype: DType) -> f64 {
         let same = self.rates.iter().filter(|r| matches!(r.of, CeilingKind::Product { dtype: d } if d == dtype)).map(|r| r.high);
-        same.max_by(f64::total_cmp).unwrap_or(self.flops_per_s)
+        fastest(same).unwrap_or(self.flops_per_s)
     }
 }
 
-/// Working sets with the fastest read of each.
+fn fastest(rates: impl Iterator<Item = f64>) -> Option<f64> {
+    rates.max_by(f64::total_cmp)
+}
+
+/// Working sets and the rate of each read; several ways of reading may have been tried on one.
 fn reads(rates: &[CeilingRate]) -> impl Iterator<Item = (u64, f64)> {
     rates.iter().filter_map(|r| match r.of {
         CeilingKind::Read { working_set_bytes } => Some((working_set_bytes, r.high)),
@@ -209,8 +162,6 @@ fn reads(rates: &[CeilingRate]) -> impl Iterator<Item = (u64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use phase_core::ManualClock;
-    use std::{cell::Cell, time::Duration};
 
     fn read(set: u64) -> CeilingKind {
         CeilingKind::Read { working_set_bytes: set }
@@ -218,40 +169,6 @@ mod tests {
 
     fn rate(of: CeilingKind, high: f64) -> CeilingRate {
         CeilingRate { what: "a test".to_owned(), of, low: high / 2.0, median: high / 2.0, high, blocks: 5 }
-    }
-
-    #[test]
-    fn loads_take_turns_and_the_first_round_is_not_counted() {
-        let clock = ManualClock::ticking(Duration::ZERO);
-        let order = Cell::new(0u32);
-        let take = |expected: u32, ms: &'static [u64]| {
-            let (clock, order) = (&clock, &order);
-            let mut times = ms.iter().copied();
-            move || {
-                assert_eq!(order.get() % 2, expected);
-                order.set(order.get() + 1);
-                clock.advance(Duration::from_millis(times.next().unwrap()));
-                Ok(())
-            }
-        };
-        let mut loads = [
-            CeilingLoad::new("reading", read(8), 1e9, take(0, &[900, 100, 200, 400])),
-            CeilingLoad::new("multiplying", CeilingKind::Product { dtype: DType::F32 }, 1e9, take(1, &[1, 50, 50, 50])),
-        ];
-        let rates = measure_ceilings(&mut loads, 3, &clock).unwrap();
-        assert_eq!((rates[0].low, rates[0].median, rates[0].high), (2.5e9, 5e9, 1e10));
-        assert_eq!((rates[1].high, rates[1].blocks), (2e10, 3));
-    }
-
-    #[test]
-    fn what_can_not_be_measured_says_so() {
-        let clock = ManualClock::ticking(Duration::ZERO);
-        let mut timeless = [CeilingLoad::new("nothing", read(8), 1.0, || Ok(()))];
-        assert!(measure_ceilings(&mut timeless, 3, &clock).unwrap_err().to_string().contains("too short"));
-        assert!(measure_ceilings(&mut timeless, 1, &clock).is_err());
-        let mut failing = [CeilingLoad::new("a device", read(8), 1.0, || Err("it is lost".into()))];
-        assert!(measure_ceilings(&mut failing, 3, &clock).unwrap_err().to_string().contains("a device: it is lost"));
-        assert!(Ceilings::new("none", None, vec![rate(read(8), 1.0)]).is_err());
     }
 
     #[test]
@@ -264,5 +181,33 @@ mod tests {
         assert_eq!(ceilings.bytes_per_s_of(5e8), Some(9e10));
         assert_eq!(ceilings.bytes_per_s_of(2e9), Some(2e10));
         assert_eq!(Ceilings::from_json(&ceilings.to_json().unwrap()).unwrap(), ceilings);
+    }
+
+    #[test]
+    fn the_fastest_way_counts_and_what_a_larger_set_reaches_a_smaller_one_does_too() {
+        let product = |dtype| CeilingKind::Product { dtype };
+        let sets = [rate(read(1 << 20), 5e10), rate(read(1 << 25), 1e10), rate(read(1 << 25), 2e10), rate(read(1 << 30), 3e10)];
+        let products = [rate(product(DType::F32), 1e11), rate(product(DType::F32), 9e10), rate(product(DType::Bf16), 2e11)];
+        let ceilings = Ceilings::new("a test", None, [&sets[..], &[rate(read(1 << 30), 2e10)], &products].concat()).unwrap();
+        assert_eq!((ceilings.bytes_per_s, ceilings.flops_per_s), (3e10, 2e11));
+        assert_eq!([1e6, 2e6, 1e8, 2e9].map(|bytes| ceilings.bytes_per_s_of(bytes)), [None, Some(5e10), Some(3e10), Some(3e10)]);
+        let flops = |dtype| Some(ceilings.flops_per_s_of(dtype));
+        assert_eq!([DType::F32, DType::Bf16, DType::F16].map(flops), [Some(1e11), Some(2e11), Some(2e11)]);
+        assert!(Ceilings::new("none", None, sets.to_vec()).is_err() && Ceilings::new("none", None, products.to_vec()).is_err());
+    }
+
+    #[test]
+    fn files_of_earlier_programs_are_read() {
+        let early = r#"{ "schema": "phase.ceilings/1", "source": "fastest of 5 blocks on 2 threads, 2026-11-24T15:00:00Z, phase 0.1.0",
+            "device": "AMD EPYC", "bytes_per_s": 2e10, "flops_per_s": 1e11, "threads": 2, "rates": [
+            { "what": "read 512 MiB", "of": { "kind": "read", "working_set_bytes": 536870912 }, "low": 1e10, "median": 1e10, "high": 2e10, "blocks": 5 },
+            { "what": "multiply and add f32 in registers", "of": { "kind": "product", "dtype": "f32" }, "low": 9e10, "median": 1e11, "high": 1e11,
+              "blocks": 5 }], "facts": { "cpu": "AMD EPYC" } }"#;
+        let read = Ceilings::from_json(early).unwrap();
+        assert_eq!((read.bytes_per_s_of(1e9), read.flops_per_s_of(DType::F32)), (Some(2e10), 1e11));
+        let bare = r#"{ "schema": "phase.ceilings/1", "source": "by hand", "bytes_per_s": 2e10, "flops_per_s": 1e11 }"#;
+        assert_eq!(Ceilings::from_json(bare).unwrap().bytes_per_s_of(1.0), Some(2e10));
+        assert!(Ceilings::from_json(&bare.replace("ceilings/1", "ceilings/9")).unwrap_err().to_string().contains("phase.ceilings/9"));
+        assert!(Ceilings::from_json(&bare.replace("2e10", "0.0")).unwrap_err().to_string().contains("positive"));
     }
 }

@@ -5,6 +5,7 @@
 //! The timed blocks run without a sampler. A sitting is one shape on all backends that have it: a quiet time, windows in an
 //! order drawn for each round, a quiet time. The sampler starts before the first quiet time and stops after the last.
 
+mod agenda;
 mod budget;
 mod judge;
 mod meter;
@@ -15,9 +16,10 @@ mod stage;
 mod stored;
 mod summary;
 
+pub use agenda::PlannedReplays;
 pub use meter::{DeviceState, Meter, MeterError, SampledMeter};
 pub use planned::{EnergyOptions, EnergyPlan, EnergySensorEntry, EnergySetup, best_sensors, match_calibrations};
-pub use stored::{ENERGY_SITTING_SCHEMA, EnergySitting, ReplayedWindow, Rest, SittingCall, SittingFailure, SittingKind};
+pub use stored::{ENERGY_SITTING_SCHEMA, EnergySitting, LeftOut, ReplayedWindow, Rest, SittingCall, SittingFailure, SittingKind};
 pub use summary::{ArmRest, ENERGY_SCHEMA, EnergyCell, EnergyRequest, EnergySummary, SingleShots, middle_and_bounds};
 
 pub(crate) use judge::energies;

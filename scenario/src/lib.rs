@@ -38,7 +38,7 @@
 //! | `parity.json` | the agreement check | [`PARITY_SCHEMA`] |
 //! | `energy/<n>.json`, `energy/<n>-<sensor>.jsonl` | a sitting: what was replayed when, and what each sensor said | [`ENERGY_SITTING_SCHEMA`] |
 //! | `energy.json` | energy of calls and requests, powers at rest | [`ENERGY_SCHEMA`] |
-//! | `ceilings/<n>.json` | what a device can do at most, measured before the first block | [`CEILINGS_SCHEMA`] |
+//! | `ceilings/<n>.json` | what a device can do at most, measured before the first load or beside the blocks | [`CEILINGS_SCHEMA`] |
 //! | `evidence/<backend>.json` | what the runtime was seen doing | [`EVIDENCE_SCHEMA`] |
 //! | `evidence/<backend>/*` | the runtime's own records | their writers' |
 //! | `digests.json` | the seal, written last: size and BLAKE3 of every other file | [`DIGESTS_SCHEMA`] |
@@ -74,14 +74,14 @@ mod set;
 mod stable;
 mod task;
 
-pub use ceilings::{CEILINGS_SCHEMA, CeilingFailure, CeilingKind, CeilingLoad, CeilingRate, Ceilings, measure_ceilings};
+pub use ceilings::{CEILINGS_SCHEMA, CeilingFailure, CeilingKind, CeilingLoad, CeilingMeter, CeilingRate, Ceilings};
 pub use clock::rfc3339;
 pub use cold::{ColdCall, ColdError, ColdLauncher, ColdReport, ColdRequest, CommandLauncher, StoredLoad, cold_start};
 pub use dir::{DIGESTS_SCHEMA, RunState, run_state};
 pub use energy::{
     ArmRest, DeviceState, ENERGY_SCHEMA, ENERGY_SITTING_SCHEMA, EnergyCell, EnergyOptions, EnergyPlan, EnergyRequest, EnergySensorEntry,
-    EnergySetup, EnergySitting, EnergySummary, Meter, MeterError, ReplayedWindow, Rest, SampledMeter, SingleShots, SittingCall,
-    SittingFailure, SittingKind, best_sensors, match_calibrations, middle_and_bounds,
+    EnergySetup, EnergySitting, EnergySummary, LeftOut, Meter, MeterError, PlannedReplays, ReplayedWindow, Rest, SampledMeter, SingleShots,
+    SittingCall, SittingFailure, SittingKind, best_sensors, match_calibrations, middle_and_bounds,
 };
 pub use error::ScenarioError;
 pub use evidence::{ArtefactFile, EVIDENCE_SCHEMA, EvidenceFile};

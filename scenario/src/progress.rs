@@ -1,6 +1,9 @@
 //! What a run tells while it goes on. Never called inside a timed region.
 
-use crate::record::{PhaseRecord, Role, Stage};
+use crate::{
+    energy::PlannedReplays,
+    record::{PhaseRecord, Role, Stage},
+};
 use phase_core::Arm;
 use std::time::Duration;
 
@@ -46,6 +49,13 @@ pub enum Progress<'a> {
         /// Calls planned.
         total: usize,
     },
+    /// The blocks are done: what is replayed for energy, in order. Calls that were replayed before are not in it.
+    EnergyAgenda {
+        /// One for each backend and call.
+        replays: &'a [PlannedReplays],
+        /// Seconds of the run's time that are left for it; `None` is as long as it takes.
+        left_s: Option<f64>,
+    },
     /// Something failed; the run goes on without it.
     Failed {
         /// Who.
@@ -66,6 +76,11 @@ pub enum Progress<'a> {
     Loading {
         /// Whose.
         backend: &'a Arm,
+    },
+    /// What a device can do at most can't be measured any more; the run goes on without.
+    NoCeilings {
+        /// Why.
+        message: &'a str,
     },
     /// A backend was compared with the reference.
     Parity {

@@ -1,22 +1,23 @@
 //! Runs a plan into a run directory.
 
+mod ceilings;
 mod finish;
+mod visit;
 
 use crate::{
-    Ceilings, ColdLauncher, LoadProbe, Manifest, Observer, Plan, Progress, Residency, ScenarioError, StoredLoad, WorkloadKind,
+    CeilingMeter, Ceilings, ColdLauncher, LoadProbe, Manifest, Observer, Plan, Progress, Residency, ScenarioError, StoredLoad,
     clock::{SharedClock, rfc3339},
     cold::nanos,
-    dir::{BlockEnd, CEILINGS, MANIFEST, PARITY, RunDir},
+    dir::{BlockEnd, MANIFEST, PARITY, RunDir},
     energy::Metering,
     manifest::Segment,
     other_load::ProcLoad,
     parity::{PARITY_SCHEMA, Parity},
-    progress::tell_samples,
     rates::remaining,
     record::{FailureRecord, Record, Stage},
     results,
     stable::{Slot, Stable},
-    task::{Stop, Visit},
+    task::Visit,
 };
 use phase_core::{Clock, ErrorKind, LoadSpec, PhaseError as _, Registry, Timestamp};
 use std::{
@@ -82,6 +83,7 @@ pub struct Runner<'a> {
     pub(crate) failures: usize,
     pub(crate) metering: Option<Metering<'a>>,
     ceilings: Vec<Ceilings>,
+    ceiling_meter: Option<CeilingMeter<'a>>,
 }
 
 impl<'a> Runner<'a> {
@@ -127,6 +129,7 @@ impl<'a> Runner<'a> {
             failures: 0,
             metering: None,
             ceilings: Vec::new(),
+            ceiling_meter: None,
         }
     }
 
@@ -171,6 +174,14 @@ impl<'a> Runner<'a> {
         self
     }
 
+    /// Measures what a device can do at most beside a new run: before its first block and after each. A resumed run keeps
+    /// what it measured before it stopped.
+    #[must_use]
+    pub fn with_ceiling_meter(mut self, meter: CeilingMeter<'a>) -> Self {
+        self.ceiling_meter = (!self.resumed).then_some(meter);
+        self
+    }
+
     /// What is run.
     pub fn plan(&self) -> &Plan {
         &self.manifest.plan
@@ -204,6 +215,7 @@ impl<'a> Runner<'a> {
             if cancel.load(Ordering::Relaxed) || !self.block(progress, observer, cancel)? {
                 return Ok(self.stopped());
             }
+            self.measure_ceilings(1, observer)?;
         }
         if !self.sit(observer, cancel)? {
             return Ok(self.stopped());
@@ -257,9 +269,7 @@ impl<'a> Runner<'a> {
             return Err(ScenarioError::NothingLoaded { failures: errors });
         }
         self.dir.write_json(PARITY, &parity)?;
-        for (n, ceilings) in self.ceilings.iter().enumerate().filter(|_| !self.resumed) {
-            self.dir.write_json(&format!("{CEILINGS}{n}.json"), ceilings)?;
-        }
+        self.first_ceilings(observer)?;
         self.dir.write_json(MANIFEST, &self.manifest)?;
         Ok(true)
     }
@@ -378,65 +388,5 @@ impl<'a> Runner<'a> {
         self.pending.clear();
         observer.progress(&Progress::BlockEnd { block: number, blocks, other_load_fraction });
         Ok(true)
-    }
-
-    /// `false` when cancelled.
-    fn visit(&mut self, at: usize, visit: Visit<'_>, observer: &mut dyn Observer, cancel: &AtomicBool) -> Result<bool, ScenarioError> {
-        if visit.plan.cells[visit.cell].workload.kind == WorkloadKind::Cold {
-            return Ok(self.cold(at, visit, observer, cancel));
-        }
-        if matches!(self.stable.slot(at), Slot::Empty) && !self.load(at, Some(visit.block), observer)? {
-            return Ok(true);
-        }
-        let mut records = Vec::new();
-        let result = match self.stable.slot_mut(at) {
-            Slot::Loaded(lane) => lane.visit(visit, cancel, &mut records),
-            Slot::Broken { kind, message } => Err(Stop::Failed { stage: Stage::Load, kind: *kind, message: message.clone() }),
-            Slot::Empty => Ok(()),
-        };
-        if result.is_ok() {
-            tell_samples(records.iter(), &visit.plan.backends[at], &visit.plan.cells[visit.cell].id(), observer);
-        }
-        self.pending.extend(records.into_iter().map(Record::Phase));
-        match result {
-            Ok(()) => Ok(true),
-            Err(Stop::Cancelled) => Ok(false),
-            Err(Stop::Failed { stage, kind, message }) => {
-                self.fail(at, Some(visit.cell), Some(visit.block), stage, kind, &message, observer);
-                if kind == ErrorKind::DeviceLost && stage != Stage::Load {
-                    self.stable.break_lane(at, kind, message, &mut self.manifest);
-                }
-                Ok(true)
-            }
-        }
-    }
-
-    /// One cold start per sample. `false` when cancelled.
-    fn cold(&mut self, at: usize, visit: Visit<'_>, observer: &mut dyn Observer, cancel: &AtomicBool) -> bool {
-        let id = visit.plan.backends[at].clone();
-        for sample in 0..visit.plan.cells[visit.cell].workload.samples {
-            if cancel.load(Ordering::Relaxed) {
-                return false;
-            }
-            let request = results::cold_request(visit, id.clone(), self.manifest.load.clone(), sample);
-            let none = || Err(crate::ColdError::new(ErrorKind::Unavailable, "no launcher for fresh processes was given"));
-            let report = self.launcher.as_mut().map_or_else(none, |launcher| launcher.launch(&request));
-            if cancel.load(Ordering::Relaxed) {
-                return false;
-            }
-            let kept = report.map_err(|e| (e.kind, e.message)).and_then(|report| {
-                let records = results::cold_records(visit, &id, sample, &report);
-                Stable::accept(at, report.boundary, &mut self.manifest).map(|()| records)
-            });
-            match kept {
-                Ok(records) => {
-                    let phases = records.iter().filter_map(|r| if let Record::Phase(phase) = r { Some(phase) } else { None });
-                    tell_samples(phases, &id, &visit.plan.cells[visit.cell].id(), observer);
-                    self.pending.extend(records);
-                }
-                Err((kind, message)) => self.fail(at, Some(visit.cell), Some(visit.block), Stage::ColdStart, kind, &message, observer),
-            }
-        }
-        true
     }
 }

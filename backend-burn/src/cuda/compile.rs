@@ -1,5 +1,8 @@
 //! From a CubeCL kernel to machine code: CubeCL writes CUDA C++, NVRTC compiles it, a folder keeps the result.
 //!
+//! CubeCL's text of a kernel differs from run to run in the order of its declarations, so what is kept goes by what decides it:
+//! this crate's kernels, the compilers' versions, and CubeCL's name of the kernel with all that is fixed when it is compiled.
+//!
 //! CubeCL's own CUDA runtime does the same and more, but its crate does not build with the features of cudarc that candle
 //! demands, and one program has both.
 
@@ -19,7 +22,7 @@ use cubecl::{
         features::Plane,
         settings::{ExecutionMode, KernelSettings},
     },
-    prelude::{CubeDim, CubeKernel},
+    prelude::{CubeDim, CubeKernel, KernelId},
 };
 use cubecl_cpp::{
     cuda::mma::manual::contiguous_elements_cuda,
@@ -37,6 +40,14 @@ pub(super) struct Source {
     pub(super) entry: String,
     pub(super) text: String,
     pub(super) shared_bytes: usize,
+}
+
+/// A kernel as the driver loads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Code {
+    pub(super) entry: String,
+    pub(super) shared_bytes: usize,
+    pub(super) machine: Vec<u8>,
 }
 
 /// What CubeCL has to know of the device that it writes for.
@@ -145,20 +156,21 @@ impl Nvrtc {
         }
     }
 
-    /// Machine code for a kernel: made by this process before, by an earlier one, or now.
-    pub(super) fn machine_code(&self, source: &Source) -> Result<Arc<Vec<u8>>, BurnError> {
-        let version = Self::version()?;
-        let key = blake3::hash(format!("{}\0{version}\0{ARCHITECTURE}", source.text).as_bytes()).to_hex().to_string();
-        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(code) = known.get_or_insert_default().get(&key) {
-            return Ok(Arc::clone(code));
+    /// A kernel's machine code: made by this process before, by an earlier one, or now.
+    pub(super) fn code<K: CubeKernel>(&self, target: &Target, kernel: &K) -> Result<Arc<Code>, BurnError> {
+        let id = kernel.id();
+        let known = |id: &KernelId| KNOWN.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().get(id).map(Arc::clone);
+        if let Some(code) = known(&id) {
+            return Ok(code);
         }
-        drop(known);
+        let key = blake3::hash(format!("{KERNELS}\0{}\0{ARCHITECTURE}\0{}", Self::version()?, id.stable_format()).as_bytes()).to_hex();
         let file = self.folder.as_ref().map(|folder| folder.join(format!("{}.cubin", &key[..32])));
         let code = match file.as_deref().and_then(kept) {
             Some(code) => code,
             None => {
-                let code = self.compile(source)?;
+                let source = target.source(kernel)?;
+                let machine = self.compile(&source)?;
+                let code = Code { entry: source.entry, shared_bytes: source.shared_bytes, machine };
                 if let Some(file) = &file {
                     keep(file, &code).map_err(|e| BurnError::Compiler { reason: format!("{}: {e}", file.display()) })?;
                 }
@@ -166,12 +178,11 @@ impl Nvrtc {
             }
         };
         let code = Arc::new(code);
-        known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get_or_insert_default().insert(key, Arc::clone(&code));
+        KNOWN.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().insert(id, Arc::clone(&code));
         Ok(code)
     }
 
-    fn compile(&self, source: &Source) -> Result<Vec<u8>, BurnError> {
+    pub(super) fn compile(&self, source: &Source) -> Result<Vec<u8>, BurnError> {
         let failed = |reason: String| BurnError::Compiler { reason: format!("NVRTC on {}: {reason}", source.entry) };
         let text = CString::new(source.text.as_str()).map_err(|e| failed(e.to_string()))?;
         let program = Program(nvrtc::create_program(&text, None).map_err(|e| failed(format!("{e:?}")))?);
@@ -210,26 +221,38 @@ impl Drop for Program {
 }
 
 /// What an earlier process made, if it is whole.
-fn kept(file: &Path) -> Option<Vec<u8>> {
+pub(super) fn kept(file: &Path) -> Option<Code> {
     let bytes = fs::read(file).ok()?;
-    let (hash, code) = bytes.split_at_checked(blake3::OUT_LEN)?;
-    (blake3::hash(code).as_bytes() == hash).then(|| code.to_vec())
+    let (hash, rest) = bytes.split_at_checked(blake3::OUT_LEN)?;
+    if blake3::hash(rest).as_bytes() != hash {
+        return None;
+    }
+    let (shared, rest) = rest.split_first_chunk()?;
+    let (len, rest) = rest.split_first_chunk()?;
+    let number = |bytes: &[u8; 4]| usize::try_from(u32::from_le_bytes(*bytes)).ok();
+    let (entry, machine) = rest.split_at_checked(number(len)?)?;
+    Some(Code { entry: String::from_utf8(entry.to_vec()).ok()?, shared_bytes: number(shared)?, machine: machine.to_vec() })
 }
 
-fn keep(file: &Path, code: &[u8]) -> std::io::Result<()> {
+/// Writes a digest, the shared memory's size, the entry's length, the entry and the machine code.
+pub(super) fn keep(file: &Path, code: &Code) -> std::io::Result<()> {
+    let Code { entry, shared_bytes, machine } = code;
+    let number = |number: usize| u32::try_from(number).map(u32::to_le_bytes).map_err(std::io::Error::other);
+    let rest = [&number(*shared_bytes)?[..], &number(entry.len())?, entry.as_bytes(), machine].concat();
     let folder = file.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let mut unfinished = tempfile::NamedTempFile::new_in(folder)?;
-    std::io::Write::write_all(&mut unfinished, blake3::hash(code).as_bytes())?;
-    std::io::Write::write_all(&mut unfinished, code)?;
+    std::io::Write::write_all(&mut unfinished, blake3::hash(&rest).as_bytes())?;
+    std::io::Write::write_all(&mut unfinished, &rest)?;
     unfinished.persist(file).map_err(|e| e.error)?;
     Ok(())
 }
 
-type Codes = HashMap<String, Arc<Vec<u8>>>;
-
 /// Machine code of this process's models.
-static KNOWN: Mutex<Option<Codes>> = Mutex::new(None);
+static KNOWN: Mutex<Option<HashMap<KernelId, Arc<Code>>>> = Mutex::new(None);
+
+/// Digest of this crate's kernels, and the version of the compiler that writes them in CUDA C++.
+const KERNELS: &str = concat!(env!("PHASE_KERNELS"), " ", env!("PHASE_CUBECL"));
 
 const ARCHITECTURE: &str = "sm_90a";
 

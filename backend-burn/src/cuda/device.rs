@@ -1,13 +1,9 @@
 //! One CUDA device: a stream of the model's own, and memory on it.
 
-use std::{
-    mem::ManuallyDrop,
-    ops::{Deref, DerefMut},
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-};
+use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaEvent, CudaSlice, CudaStream, DevicePtr, DriverError, PinnedHostSlice, result, sys};
-use phase_kernels::cuda::{CudaError, Region, classify, device_uuid, driver};
+use phase_kernels::cuda::{CudaError, Region, classify, device_uuid, driver, together};
 
 use crate::BurnError;
 
@@ -143,50 +139,6 @@ impl Gpu {
 
     pub(super) fn record(&self, event: &CudaEvent) -> Result<(), BurnError> {
         Ok(event.record(&self.stream).map_err(classify("record an event"))?)
-    }
-}
-
-/// Held while a graph is captured: what other threads allocate, load or free in the same context would spoil it.
-pub(super) fn alone() -> RwLockWriteGuard<'static, ()> {
-    CAPTURE.write().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Held during every other use of a device.
-pub(super) fn together() -> RwLockReadGuard<'static, ()> {
-    CAPTURE.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-static CAPTURE: RwLock<()> = RwLock::new(());
-
-/// What is dropped only while no graph is captured: memory that goes back, graphs and modules that are unloaded.
-#[derive(Debug)]
-pub(crate) struct Guarded<T>(ManuallyDrop<T>);
-
-impl<T> Guarded<T> {
-    pub(crate) const fn new(value: T) -> Self {
-        Self(ManuallyDrop::new(value))
-    }
-}
-
-impl<T> Deref for Guarded<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
-
-impl<T> DerefMut for Guarded<T> {
-    fn deref_mut(&mut self) -> &mut T {
-        &mut self.0
-    }
-}
-
-impl<T> Drop for Guarded<T> {
-    fn drop(&mut self) {
-        let _together = together();
-        // SAFETY: dropped here and nowhere else, and not touched afterwards.
-        unsafe { ManuallyDrop::drop(&mut self.0) };
     }
 }
 

@@ -18,7 +18,7 @@ use cudarc::driver::{CudaStream, result, sys};
 use phase_kernels::cuda::{CudaError, Region, classify};
 use rayon::prelude::*;
 
-use super::compile::{Nvrtc, SHARED_BYTES, Source, Target};
+use super::compile::{Code, Nvrtc, SHARED_BYTES, Target};
 use crate::BurnError;
 
 /// The kernels of one model on one stream.
@@ -27,10 +27,13 @@ pub(super) struct Kernels {
     nvrtc: Nvrtc,
     stream: Arc<CudaStream>,
     functions: RefCell<HashMap<u64, Function>>,
-    /// While it holds a list, launches are not made: kernels that are not there yet are written into the list.
-    wanted: RefCell<Option<BTreeMap<u64, (Source, u32)>>>,
+    /// While it holds a list, launches are not made: kernels that are not there yet go to the list, with their units.
+    wanted: RefCell<Option<BTreeMap<u64, (Make, u32)>>>,
     info: RefCell<InfoBuilder>,
 }
+
+/// Compiles a kernel.
+type Make = Box<dyn FnOnce(&Nvrtc, &Target) -> Result<Arc<Code>, BurnError> + Send>;
 
 struct Function {
     module: sys::CUmodule,
@@ -84,15 +87,15 @@ impl Kernels {
         let result = body();
         let wanted = self.wanted.borrow_mut().take().unwrap_or_default();
         result?;
-        let nvrtc = &self.nvrtc;
+        let (nvrtc, target) = (&self.nvrtc, &self.target);
         let codes: Vec<_> = wanted
             .into_iter()
             .collect::<Vec<_>>()
             .into_par_iter()
-            .map(|(key, (source, units))| Ok((key, nvrtc.machine_code(&source)?, source, units)))
+            .map(|(key, (make, units))| Ok((key, make(nvrtc, target)?, units)))
             .collect::<Result<_, BurnError>>()?;
-        for (key, code, source, units) in codes {
-            self.load(key, &code, source, units)?;
+        for (key, code, units) in codes {
+            self.load(key, &code, units)?;
         }
         Ok(())
     }
@@ -102,21 +105,21 @@ impl Kernels {
         self.wanted.borrow().is_some()
     }
 
-    fn load(&self, key: u64, code: &[u8], source: Source, units: u32) -> Result<(), BurnError> {
+    fn load(&self, key: u64, code: &Code, units: u32) -> Result<(), BurnError> {
         self.stream.context().bind_to_thread().map_err(classify("make the context current"))?;
-        let symbol = CString::new(source.entry.as_str()).map_err(|e| BurnError::Compiler { reason: e.to_string() })?;
+        let symbol = CString::new(code.entry.as_str()).map_err(|e| BurnError::Compiler { reason: e.to_string() })?;
         // SAFETY: the image is complete machine code, as NVRTC made it.
-        let module = unsafe { result::module::load_data(code.as_ptr().cast()) }.map_err(classify("load a kernel"))?;
+        let module = unsafe { result::module::load_data(code.machine.as_ptr().cast()) }.map_err(classify("load a kernel"))?;
         // SAFETY: the module was loaded just now.
         let function = unsafe { result::module::get_function(module, symbol) }.map_err(classify("find a kernel"))?;
         let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        let shared = source.shared_bytes.min(SHARED_BYTES);
+        let shared = code.shared_bytes.min(SHARED_BYTES);
         // SAFETY: the function is of a loaded module.
         unsafe { sys::cuFuncSetAttribute(function, most, i32::try_from(shared).unwrap_or(i32::MAX)) }
             .result()
             .map_err(classify("allow a kernel its shared memory"))?;
         let shared_bytes = u32::try_from(shared).unwrap_or(u32::MAX);
-        let function = Function { module, function, name: source.entry, shared_bytes, units, launches: Cell::new(0) };
+        let function = Function { module, function, name: code.entry.clone(), shared_bytes, units, launches: Cell::new(0) };
         self.functions.borrow_mut().insert(key, function);
         Ok(())
     }
@@ -154,14 +157,14 @@ impl Kernels {
         let key = hasher.finish();
         if let Some(wanted) = self.wanted.borrow_mut().as_mut() {
             if !self.functions.borrow().contains_key(&key) && !wanted.contains_key(&key) {
-                wanted.insert(key, (self.target.source(&kernel(&self.target))?, units));
+                let kernel = kernel(&self.target);
+                wanted.insert(key, (Box::new(move |nvrtc, target| nvrtc.code(target, &kernel)), units));
             }
             return Ok(());
         }
         if !self.functions.borrow().contains_key(&key) {
-            let source = self.target.source(&kernel(&self.target))?;
-            let code = self.nvrtc.machine_code(&source)?;
-            self.load(key, &code, source, units)?;
+            let code = self.nvrtc.code(&self.target, &kernel(&self.target))?;
+            self.load(key, &code, units)?;
         }
         let functions = self.functions.borrow();
         let Some(function) = functions.get(&key) else {

@@ -31,12 +31,13 @@ use std::{
 
 use cudarc::driver::CudaEvent;
 use phase_core::{CacheSpec, DType, KvCache, Mode, PromptBatch, TokenId};
-use phase_kernels::cuda::{Region, classify};
+pub(crate) use phase_kernels::cuda::Guarded;
+use phase_kernels::cuda::{Region, classify, together};
 use phase_model::{ModelConfig, Weights as Checkpoint};
 
 use self::{
     compile::Nvrtc,
-    device::{Buffer, Pinned, together},
+    device::{Buffer, Pinned},
     engine::{At, Engine, Span},
     kernels::{finish::Activation, words::Format},
     launch::Kernels,
@@ -44,10 +45,7 @@ use self::{
     step::{CONTROL, Graph, StepWork},
     weights::Weights,
 };
-pub(crate) use self::{
-    device::{Gpu, Guarded},
-    facts::facts,
-};
+pub(crate) use self::{device::Gpu, facts::facts};
 use crate::{BurnCache, BurnError};
 
 /// Weights, kernels and working memory of one model on one device.
@@ -171,6 +169,7 @@ impl Decoder {
             picked: gpu.buffer("picked tokens", batch * (capacity + 1) * 4)?,
             alive: Arc::clone(&alive),
         };
+        check_count(self.engine.config.kv_dim(), spec)?;
         if self.answer.bytes()?.len() < store.picked.region().bytes() {
             self.answer = gpu.pinned(store.picked.region().bytes())?;
         }
@@ -343,6 +342,15 @@ fn check_shape(config: &ModelConfig) -> Result<(), BurnError> {
         return Err(BurnError::Unsupported { what: format!("head_dim of {}, which is odd or above 256,", config.head_dim) });
     }
     Ok(())
+}
+
+/// Kernels count the numbers of a layer's keys in 32 bits.
+fn check_count(kv_dim: usize, CacheSpec { batch, capacity }: CacheSpec) -> Result<(), BurnError> {
+    let count = [kv_dim, batch, capacity].into_iter().try_fold(1u32, |count, by| count.checked_mul(u32::try_from(by).ok()?));
+    match count {
+        Some(_) => Ok(()),
+        None => Err(BurnError::Unsupported { what: format!("{batch} x {capacity} positions of {kv_dim}, 2^32 numbers a layer or more,") }),
+    }
 }
 
 /// The version of the compiler that makes machine code of kernels, if all that it takes is there.

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use cubecl::prelude::CubeKernel;
 use half::{bf16, f16};
+use phase_core::CacheSpec;
 
 use super::{
-    compile::{Nvrtc, Source, Target},
+    compile::{Code, Nvrtc, Source, Target, keep, kept},
     kernels::{
         attention::{Heads, attend_any::AttendAny, attend_one::AttendOne},
         few::{Shape, few::Few},
@@ -77,10 +78,34 @@ fn sources() -> Vec<Source> {
 }
 
 #[test]
+fn a_cache_is_counted_in_32_bits() {
+    let check = |batch, capacity| super::check_count(1024, CacheSpec { batch, capacity });
+    assert!(check(64, 65_535).is_ok());
+    assert!(check(64, 65_536).unwrap_err().to_string().contains("64 x 65536 positions of 1024"));
+    assert!(check(1, usize::MAX).is_err());
+}
+
+#[test]
 fn cubecl_takes_every_kernel() {
     for source in sources() {
         assert!(source.text.contains(&source.entry) && source.shared_bytes <= super::compile::SHARED_BYTES, "{}", source.entry);
     }
+}
+
+#[test]
+fn what_is_kept_comes_back_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("burn-cuda/a.cubin");
+    assert_eq!(kept(&file), None);
+    let code = Code { entry: "few_e__1".to_owned(), shared_bytes: 70_000, machine: vec![7, 0, 255] };
+    keep(&file, &code).unwrap();
+    assert_eq!(kept(&file), Some(code));
+    let mut bytes = std::fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&file, &bytes).unwrap();
+    assert_eq!(kept(&file), None, "damaged");
+    std::fs::write(&file, &bytes[..20]).unwrap();
+    assert_eq!(kept(&file), None, "cut short");
 }
 
 /// NVRTC needs CUDA's headers and no device, so this runs wherever both are.
@@ -96,7 +121,7 @@ fn nvrtc_takes_every_kernel() {
         }
     };
     for source in sources() {
-        let code = nvrtc.machine_code(&source).unwrap();
+        let code = nvrtc.compile(&source).unwrap();
         assert!(code.starts_with(b"\x7fELF"));
     }
 }

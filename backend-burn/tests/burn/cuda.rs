@@ -5,7 +5,10 @@
 
 mod data;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use phase_backend_burn::{Burn, BurnConfig, BurnError, BurnModel, Device};
 use phase_core::{
@@ -178,13 +181,9 @@ fn agrees_with_the_host() {
             if architecture == Architecture::Gpt2 && head_dim != 16 {
                 continue;
             }
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join("random");
             let shape = if head_dim == 16 { random::Shape::tiny(architecture) } else { shape(architecture, head_dim) };
-            random::write(&path, &shape, 11, DType::F32).unwrap();
-            for (dtype, tolerance) in [(DType::F32, 2e-4), (DType::F16, 2e-2), (DType::Bf16, 1e-1)] {
-                agree(&path, dtype, tolerance, &format!("{architecture:?} of {head_dim}"));
-            }
+            let calls = [1, 2, 8, 11].map(|batch| Calls { batch, len: 130 });
+            agree(&shape, &[DType::F32, DType::F16, DType::Bf16], &calls, &format!("{architecture:?} of {head_dim}"));
         }
     }
 }
@@ -195,41 +194,75 @@ fn agrees_with_the_host_where_outputs_are_many() {
     if !here() {
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("random");
     let mut shape = shape(Architecture::Llama, 64);
     (shape.intermediate, shape.layers) = (8000, 1);
-    random::write(&path, &shape, 11, DType::F32).unwrap();
-    for (dtype, tolerance) in [(DType::F16, 2e-2), (DType::Bf16, 1e-1)] {
-        for (batch, len) in [(20, 3), (40, 9), (64, 70)] {
-            agree_at(&path, dtype, tolerance, batch, len, &format!("many outputs in {dtype}, batch {batch}"));
+    let calls = [(20, 3), (40, 9), (64, 70)].map(|(batch, len)| Calls { batch, len });
+    agree(&shape, &[DType::F16, DType::Bf16], &calls, "many outputs");
+}
+
+/// A prompt of `len` tokens for each of `batch` sequences, and four steps.
+#[derive(Clone, Copy)]
+struct Calls {
+    batch: usize,
+    len: usize,
+}
+
+impl Calls {
+    fn scores(self, model: &mut BurnModel) -> [Logits; 5] {
+        let Self { batch, len } = self;
+        let tokens: Vec<_> = (0..150u32 * 64).map(|i| TokenId((i * 37 + i / 7) % 512)).collect();
+        let mut cache = model.allocate(CacheSpec { batch, capacity: len + 10 }).unwrap();
+        let mut scores: [Logits; 5] = Default::default();
+        model.prefill(&mut cache, PromptBatch::new(&tokens[..len * batch], batch).unwrap(), &mut scores[0]).unwrap();
+        for step in 0..4 {
+            model.decode(&mut cache, &tokens[step * batch..(step + 1) * batch], &mut scores[step + 1]).unwrap();
         }
+        scores
     }
 }
 
-fn agree(path: &Path, dtype: DType, tolerance: f32, what: &str) {
-    for batch in [1, 2, 8, 11] {
-        agree_at(path, dtype, tolerance, batch, 130, &format!("{what} in {dtype}, batch {batch}"));
+/// What the host says is asked for once, and each format's model is loaded once. Gives the kernels that ran, by name.
+fn agree(shape: &random::Shape, dtypes: &[DType], calls: &[Calls], what: &str) -> BTreeSet<String> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("random");
+    random::write(&path, shape, 11, DType::F32).unwrap();
+    let mut host = Burn::cpu().load(&LoadSpec::new(&path).with_threads(2)).unwrap();
+    let want: Vec<_> = calls.iter().map(|calls| calls.scores(&mut host)).collect();
+    let mut ran = BTreeSet::new();
+    for dtype in dtypes {
+        let tolerance = match dtype {
+            DType::F32 => 2e-4,
+            DType::F16 => 2e-2,
+            _ => 1e-1,
+        };
+        let mut device = Burn::cuda(0).load(&LoadSpec::new(&path).with_dtype(*dtype)).unwrap();
+        for (calls, want) in calls.iter().zip(&want) {
+            for (call, (got, want)) in calls.scores(&mut device).iter().zip(want).enumerate() {
+                close(got, want, tolerance, &format!("{what} in {dtype}, batch {}, call {call}", calls.batch));
+            }
+        }
+        let kernels = device.evidence().unwrap().kernels;
+        ran.extend(kernels.iter().filter_map(|line| kernel_name(line)));
     }
+    ran
 }
 
-fn agree_at(path: &Path, dtype: DType, tolerance: f32, batch: usize, len: usize, what: &str) {
-    let mut host = Burn::cpu().load(&LoadSpec::new(path).with_threads(2)).unwrap();
-    let mut device = Burn::cuda(0).load(&LoadSpec::new(path).with_dtype(dtype)).unwrap();
-    let tokens: Vec<_> = (0..150u32 * 64).map(|i| TokenId((i * 37 + i / 7) % 512)).collect();
-    let prompt = PromptBatch::new(&tokens[..len * batch], batch).unwrap();
-    let spec = CacheSpec { batch, capacity: len + 10 };
-    let (mut a, mut b) = (host.allocate(spec).unwrap(), device.allocate(spec).unwrap());
-    let (mut want, mut got) = (Logits::new(), Logits::new());
-    host.prefill(&mut a, prompt, &mut want).unwrap();
-    device.prefill(&mut b, prompt, &mut got).unwrap();
-    close(&got, &want, tolerance, &format!("{what}, prompt"));
-    for step in 0..4 {
-        let next = &tokens[step * batch..(step + 1) * batch];
-        host.decode(&mut a, next, &mut want).unwrap();
-        device.decode(&mut b, next, &mut got).unwrap();
-        close(&got, &want, tolerance, &format!("{what}, step {step}"));
+/// The kernel of a line of evidence: `cubecl NAME_HASH: ...`, or `cubecl NAME_e_FORMAT_HASH: ...` where it is compiled by format.
+fn kernel_name(line: &str) -> Option<String> {
+    let (name, _hash) = line.strip_prefix("cubecl ")?.split(": ").next()?.rsplit_once('_')?;
+    Some(name.split("_e_").next()?.to_owned())
+}
+
+#[test]
+fn kernels_have_names() {
+    for (line, name) in [
+        ("cubecl last_rows_13364abc: 104 launches", "last_rows"),
+        ("cubecl attend_one_e__50d9b493: 184 launches", "attend_one"),
+        ("cubecl product_e_f32_04871d5c: 2 launches", "product"),
+    ] {
+        assert_eq!(kernel_name(line).as_deref(), Some(name));
     }
+    assert_eq!(kernel_name("graph of a decode step, batch 1: 13 kernel nodes"), None);
 }
 
 fn close(got: &Logits, want: &Logits, tolerance: f32, what: &str) {
@@ -338,6 +371,36 @@ fn out_of_memory() {
     model.allocate(CacheSpec { batch: 2, capacity: 8 }).unwrap();
 }
 
+/// A model whose scores are NaN picks its first token, and the step after it reads inside the embedding.
+#[test]
+fn scores_that_are_no_numbers() {
+    if !here() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("nan");
+    random::write(&path, &shape(Architecture::Llama, 64), 3, DType::F16).unwrap();
+    fill(&path.join("model.safetensors"), "model.norm.weight", 0x7e);
+    let mut model = Burn::cuda(0).load(&LoadSpec::new(&path).with_dtype(DType::F16)).unwrap();
+    let mut cache = model.allocate(CacheSpec { batch: 2, capacity: 8 }).unwrap();
+    let mut picked = [TokenId(7); 6];
+    model.decode_run(&mut cache, &[TokenId(1), TokenId(2)], &mut picked).unwrap();
+    assert_eq!(picked, [TokenId(0); 6]);
+    let mut logits = Logits::new();
+    model.decode(&mut cache, &picked[..2], &mut logits).unwrap();
+    assert!(logits.as_slice().iter().all(|score| score.is_nan()));
+}
+
+/// Sets every byte of a safetensors file's tensor.
+fn fill(file: &Path, tensor: &str, byte: u8) {
+    let mut bytes = std::fs::read(file).unwrap();
+    let header = usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
+    let entries: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+    let offset = |at: usize| usize::try_from(entries[tensor]["data_offsets"][at].as_u64().unwrap()).unwrap();
+    bytes[8 + header + offset(0)..8 + header + offset(1)].fill(byte);
+    std::fs::write(file, bytes).unwrap();
+}
+
 #[test]
 fn a_cache_of_another_device_or_model() {
     if !here() {
@@ -355,4 +418,48 @@ fn a_cache_of_another_device_or_model() {
     assert_eq!(kind(&mut own), Ok(()));
     let foreign = host.prefill(&mut own, PromptBatch::single(&prompt).unwrap(), &mut Logits::new()).unwrap_err();
     assert_eq!(foreign.kind(), ErrorKind::ForeignCache);
+}
+
+/// Every kernel in small shapes: what is watched for accesses out of bounds and for races, which takes a hundred times as long.
+mod small {
+    use super::*;
+
+    #[test]
+    fn every_kernel() {
+        if !here() {
+            return;
+        }
+        let wide = |head_dim| {
+            let mut wide = shape(Architecture::Qwen3, head_dim);
+            (wide.layers, wide.vocab, wide.sliding_window) = (2, 512, None);
+            wide
+        };
+        let mut odd = random::Shape::tiny(Architecture::Mistral);
+        (odd.hidden, odd.intermediate, odd.layers) = (96, 160, 2);
+        let mut learned = random::Shape::tiny(Architecture::Gpt2);
+        learned.layers = 2;
+        let one = Calls { batch: 1, len: 70 };
+        let few = Calls { batch: 3, len: 5 };
+        let many = Calls { batch: 11, len: 13 };
+        let mut ran = agree(&wide(64), &[DType::F32, DType::Bf16], &[one, few, many], "heads of 64");
+        ran.extend(agree(&wide(128), &[DType::F16], &[one, many], "heads of 128"));
+        ran.extend(agree(&odd, &[DType::F16], &[one, few], "k not a multiple of 64"));
+        ran.extend(agree(&learned, &[DType::F16], &[few], "learned positions"));
+        let all = [
+            "attend_any",
+            "attend_one",
+            "attend_tiles",
+            "embed",
+            "few",
+            "last_rows",
+            "norm",
+            "pick",
+            "product",
+            "rotate_append",
+            "share",
+            "tiles",
+            "wide_tiles",
+        ];
+        assert_eq!(ran.iter().map(String::as_str).collect::<Vec<_>>(), all);
+    }
 }

@@ -1,10 +1,6 @@
 //! One CUDA device: candle's context, stream, allocator and cuBLAS handle, and memory on it.
 
-use std::{
-    mem::ManuallyDrop,
-    ops::{Deref, DerefMut},
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-};
+use std::sync::Arc;
 
 use candle_core::{
     CudaDevice,
@@ -13,7 +9,7 @@ use candle_core::{
         driver::{CudaContext, CudaEvent, CudaSlice, CudaStream, DriverError, PinnedHostSlice, result, sys},
     },
 };
-use phase_kernels::cuda::{CudaError, Format, Region, classify, device_uuid, driver};
+use phase_kernels::cuda::{CudaError, Format, Region, classify, device_uuid, driver, together};
 
 use crate::CandleError;
 
@@ -21,6 +17,8 @@ use crate::CandleError;
 pub(crate) struct Gpu {
     pub(super) stream: Arc<CudaStream>,
     blas: Arc<CudaBlas>,
+    /// What cuBLAS works in, if it has been given anything. After the handle, which goes first.
+    workspace: Option<Buffer>,
     /// The device's name and its UUID.
     pub(super) label: String,
 }
@@ -71,7 +69,21 @@ impl Gpu {
         let candle = CudaDevice::new_with_stream(ordinal).map_err(CandleError::candle("open the CUDA device"))?;
         // SAFETY: all of a model's work is on this one stream, so that nothing needs an event to be in order.
         unsafe { candle.disable_event_tracking() };
-        Ok(Self { stream: candle.cuda_stream(), blas: candle.cublas_handle(), label })
+        Ok(Self { stream: candle.cuda_stream(), blas: candle.cublas_handle(), workspace: None, label })
+    }
+
+    /// Gives cuBLAS memory to work in, where it is to have any.
+    pub(crate) fn with_product_workspace(mut self, bytes: usize) -> Result<Self, CandleError> {
+        if bytes > 0 {
+            let _together = together();
+            let workspace = self.buffer("cuBLAS's workspace", bytes)?;
+            self.bind()?;
+            // SAFETY: the memory is this handle's alone, stays as long as it, and all of the handle's work is on this one stream.
+            let status = unsafe { blas::cublasSetWorkspace_v2(*self.blas.handle(), workspace.region().address() as *mut _, bytes) };
+            status.result().map_err(|e| CandleError::Candle { action: "give cuBLAS memory", source: format!("{:?}", e.0).into() })?;
+            self.workspace = Some(workspace);
+        }
+        Ok(self)
     }
 
     /// Memory with anything in it. `what` is for the message when there is not enough.
@@ -192,50 +204,6 @@ impl Gpu {
             )
         };
         status.map_err(|e| CandleError::Candle { action: "multiply with cuBLAS", source: format!("{:?}", e.0).into() })
-    }
-}
-
-/// Held while a graph is captured: what other threads allocate, load or free in the same context would spoil it.
-pub(super) fn alone() -> RwLockWriteGuard<'static, ()> {
-    CAPTURE.write().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Held during every other use of a device.
-pub(super) fn together() -> RwLockReadGuard<'static, ()> {
-    CAPTURE.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-static CAPTURE: RwLock<()> = RwLock::new(());
-
-/// What is dropped only while no graph is captured: a library's handles wait for the whole device when they go.
-#[derive(Debug)]
-pub(crate) struct Guarded<T>(ManuallyDrop<T>);
-
-impl<T> Guarded<T> {
-    pub(crate) const fn new(value: T) -> Self {
-        Self(ManuallyDrop::new(value))
-    }
-}
-
-impl<T> Deref for Guarded<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
-
-impl<T> DerefMut for Guarded<T> {
-    fn deref_mut(&mut self) -> &mut T {
-        &mut self.0
-    }
-}
-
-impl<T> Drop for Guarded<T> {
-    fn drop(&mut self) {
-        let _together = together();
-        // SAFETY: dropped here and nowhere else, and not touched afterwards.
-        unsafe { ManuallyDrop::drop(&mut self.0) };
     }
 }
 

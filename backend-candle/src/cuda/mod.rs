@@ -13,21 +13,22 @@ use std::{cell::Cell, collections::BTreeMap, time::Duration};
 
 use candle_core::cuda_backend::cudarc::driver::CudaEvent;
 use phase_core::{CacheSpec, DType, KvCache, Mode, PromptBatch, TokenId};
-use phase_kernels::cuda::{Activation, Format, Kernels, Step, classify};
+pub(crate) use phase_kernels::cuda::Guarded;
+use phase_kernels::cuda::{Activation, Format, Kernels, Step, classify, together};
 use phase_model::{ModelConfig, Weights as Checkpoint};
 use rayon::prelude::*;
 
 pub use self::peak::CudaPeak;
-pub(crate) use self::{
-    device::{Buffer, Gpu, Guarded},
-    facts::facts,
-};
 use self::{
-    device::{Pinned, together},
+    device::Pinned,
     engine::{At, Engine},
     prompt::{Piece, PromptWork},
     step::{Graph, StepWork, control_len},
     weights::Weights,
+};
+pub(crate) use self::{
+    device::{Buffer, Gpu},
+    facts::facts,
 };
 use crate::{CandleCache, CandleError, cache};
 

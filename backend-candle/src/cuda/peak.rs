@@ -2,9 +2,9 @@
 
 use half::{bf16, f16};
 use phase_core::DType;
-use phase_kernels::cuda::{Format, Kernels};
+use phase_kernels::cuda::{Format, Guarded, Kernels, together};
 
-use super::device::{Buffer, Gpu, Guarded, Product, together};
+use super::device::{Buffer, Gpu, Product};
 use crate::CandleError;
 
 /// Read at once: many times any device's second-level cache.

@@ -1,10 +1,10 @@
 //! Working memory of decode steps of one batch size, and the graph that one of them is captured into.
 
 use candle_core::cuda_backend::cudarc::driver::{CudaGraph, sys};
-use phase_kernels::cuda::{Kernels, Region, Step, classify};
+use phase_kernels::cuda::{Kernels, Region, Step, alone, classify, node_types};
 
 use super::{
-    device::{Buffer, Gpu, alone},
+    device::{Buffer, Gpu},
     engine::{At, Engine, Path},
 };
 use crate::CandleError;
@@ -132,40 +132,6 @@ impl Graph {
         self.replays += 1;
         Ok(())
     }
-}
-
-/// Counts a graph's nodes by type, as the driver tells them.
-fn node_types(graph: &CudaGraph) -> Result<Vec<(&'static str, u64)>, CandleError> {
-    let mut count = 0;
-    // SAFETY: the graph is alive; without an array the call only writes the number of nodes.
-    unsafe { sys::cuGraphGetNodes(graph.cu_graph(), std::ptr::null_mut(), &raw mut count) }
-        .result()
-        .map_err(classify("count a graph's nodes"))?;
-    let mut nodes = vec![std::ptr::null_mut(); count];
-    // SAFETY: the array has room for `count` nodes.
-    unsafe { sys::cuGraphGetNodes(graph.cu_graph(), nodes.as_mut_ptr(), &raw mut count) }
-        .result()
-        .map_err(classify("list a graph's nodes"))?;
-    let mut types: Vec<(&'static str, u64)> = Vec::new();
-    for node in nodes {
-        let mut kind = sys::CUgraphNodeType::CU_GRAPH_NODE_TYPE_EMPTY;
-        // SAFETY: the node is of a live graph.
-        unsafe { sys::cuGraphNodeGetType(node, &raw mut kind) }.result().map_err(classify("ask for a node's type"))?;
-        let name = match kind {
-            sys::CUgraphNodeType::CU_GRAPH_NODE_TYPE_KERNEL => "kernel",
-            sys::CUgraphNodeType::CU_GRAPH_NODE_TYPE_MEMCPY => "memcpy",
-            sys::CUgraphNodeType::CU_GRAPH_NODE_TYPE_MEMSET => "memset",
-            sys::CUgraphNodeType::CU_GRAPH_NODE_TYPE_HOST => "host",
-            sys::CUgraphNodeType::CU_GRAPH_NODE_TYPE_MEM_ALLOC => "mem_alloc",
-            sys::CUgraphNodeType::CU_GRAPH_NODE_TYPE_MEM_FREE => "mem_free",
-            _ => "other",
-        };
-        match types.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, nodes)) => *nodes += 1,
-            None => types.push((name, 1)),
-        }
-    }
-    Ok(types)
 }
 
 /// The numbers of a step as bytes, and its tokens behind them.

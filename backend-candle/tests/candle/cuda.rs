@@ -219,6 +219,35 @@ fn a_replayed_step_is_an_eager_one() {
     }
 }
 
+/// With memory of its own for products, cuBLAS allocates nothing inside a captured step, and the scores stay what they are.
+#[test]
+fn products_in_given_memory() {
+    if !here() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("deep");
+    // Few outputs of long sums are what is split.
+    let mut deep = shape(Architecture::Llama, 64);
+    (deep.intermediate, deep.layers) = (8192, 2);
+    random::write(&path, &deep, 5, DType::Bf16).unwrap();
+    let run = |bytes: usize| {
+        let config = CandleConfig::default().with_device(Device::Cuda(0)).with_product_workspace(bytes);
+        let mut model = Candle::new(config).load(&LoadSpec::new(&path).with_dtype(DType::Bf16)).unwrap();
+        let mut cache = model.allocate(CacheSpec { batch: 64, capacity: 4 }).unwrap();
+        let tokens: Vec<_> = (0..64).map(TokenId).collect();
+        let mut logits = Logits::new();
+        model.decode(&mut cache, &tokens, &mut logits).unwrap();
+        (logits, model.evidence().unwrap().kernels, model.info().stack.clone())
+    };
+    let ((want, _, default), (got, kernels, given)) = (run(0), run(32 << 20));
+    close(&got, &want, 2e-2, "with memory for products");
+    let graph = kernels.iter().find(|kernel| kernel.starts_with("graph of a decode step, batch 64")).unwrap();
+    assert!(!graph.contains("mem_alloc"), "{graph}");
+    let key = "product_workspace_bytes";
+    assert!(default.fact(Layer::Runtime, key).is_none() && given.fact(Layer::Runtime, key).is_some());
+}
+
 /// What is claimed is there: times of each step, graph nodes and replays, the device's name.
 #[test]
 fn evidence_of_a_run() {
@@ -320,5 +349,30 @@ fn ceilings_tell_the_work_they_did() {
     assert_eq!(peak.read(2).unwrap(), 2 * (2 << 30));
     for dtype in phase_backend_candle::CudaPeak::DTYPES {
         assert_eq!(peak.multiply(dtype, [2048, 8192, 2048], 1).unwrap(), 2 * 2048 * 8192 * 2048);
+    }
+}
+
+/// Every way of a step and of a prompt in a small shape: what is watched for accesses out of bounds, which takes a hundred times
+/// as long.
+mod small {
+    use super::*;
+
+    #[test]
+    fn every_path() {
+        if !here() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        for (architecture, head_dim, dtype, tolerance) in [
+            (Architecture::Llama, 64, DType::Bf16, 1e-1),
+            (Architecture::Qwen3, 128, DType::F16, 2e-2),
+            (Architecture::Mistral, 80, DType::F32, 2e-4),
+        ] {
+            let path = dir.path().join(format!("{head_dim}"));
+            let mut shape = shape(architecture, head_dim);
+            shape.layers = 2;
+            random::write(&path, &shape, 11, DType::F32).unwrap();
+            agree(&path, dtype, tolerance, &format!("{architecture:?} of {head_dim}"));
+        }
     }
 }

@@ -55,7 +55,7 @@ pub(crate) struct Bench {
     /// Seed of the order of cells and of the prompts
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// What the devices can do at most, kept in the run for the roofline: measure (seconds, before the first load), none, or files of `phase ceilings`
+    /// What the devices can do at most, kept in the run for the roofline: measure (seconds; GPUs before the first load, the processor beside the blocks, with 512 MiB of memory), none, or files of `phase ceilings`
     #[arg(long, value_delimiter = ',', default_value = "measure", value_name = "LIST")]
     pub(crate) ceilings: Vec<PathBuf>,
     #[command(flatten)]
@@ -85,8 +85,8 @@ pub(crate) struct BenchEnergy {
     /// Least length of a window of replays, in seconds
     #[arg(long, requires = "energy", default_value_t = 5.0, value_name = "S")]
     pub(crate) energy_window: f64,
-    /// End about so many seconds after the start, blocks included: windows become shorter, to 2 s, and calls that no time is
-    /// left for have no energy; the run is sealed all the same [default: as long as it takes]
+    /// End about so many seconds after the start, blocks included: windows become shorter, to 2 s; decode and prefill take
+    /// turns, and what no time is left for says `budget` and the seconds it needs [default: as long as it takes]
     #[arg(long, requires = "energy", value_name = "S")]
     pub(crate) energy_budget: Option<f64>,
 }

@@ -33,7 +33,8 @@ pub(crate) fn run(setting: &Setting, arguments: &argument::Bench) -> Result<(), 
     if arguments.dry_run {
         let text =
             format!("{}\nestimated time: {:.0} min", phase_report::plan_text(&plan), plan.estimate(&Rates::default()).as_secs_f64() / 60.0);
-        return say(&text);
+        let energy = energy::dry(&plan, &arguments.energy)?;
+        return say(&energy.map_or_else(|| text.clone(), |energy| format!("{text}\n\n{energy}")));
     }
     let given = ceilings::given(&arguments.ceilings)?;
     let missing = given.is_none();
@@ -120,8 +121,11 @@ fn measure(setting: &Setting, arguments: &argument::Bench, runner: Runner<'_>, c
     runner = energy::with_energy(runner, arguments)?;
     if ceilings_missing {
         // After the sensors were opened, which must find nobody on the device, not even us.
-        let ceilings = ceilings::of_plan(setting, runner.plan());
-        runner = runner.with_ceilings(ceilings);
+        let ceilings::OfPlan { now, beside } = ceilings::of_plan(setting, runner.plan());
+        runner = runner.with_ceilings(now);
+        if let Some(meter) = beside {
+            runner = runner.with_ceiling_meter(meter);
+        }
     }
     let mut bar = if arguments.watch { Bar::watching(runner.plan()) } else { Bar::new() };
     let finish = runner.run(&mut bar, &stop).map_err(|e| Failure::work(&e))?;

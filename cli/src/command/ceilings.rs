@@ -6,18 +6,22 @@ use crate::{
     progress::during,
     setting::Setting,
 };
-use phase_core::{BackendId, Fact, Layer, MonotonicClock, StackInfo};
-use phase_kernels::{Team, multiply_add, read_memory};
-use phase_scenario::{CeilingKind, CeilingLoad, CeilingRate, Ceilings, Plan, measure_ceilings, rfc3339, write_atomically};
-use std::{collections::BTreeSet, fmt::Write as _, num::NonZeroUsize, path::PathBuf};
+use phase_core::{BackendId, DType, Fact, Layer, MonotonicClock, StackInfo};
+use phase_kernels::{MultiplyAdd, Operand, Team, read_memory};
+use phase_scenario::{CeilingKind, CeilingLoad, CeilingMeter, CeilingRate, Ceilings, Plan, ScenarioError, rfc3339, write_atomically};
+use std::{collections::BTreeSet, fmt::Write as _, num::NonZeroUsize, path::PathBuf, sync::Arc};
 
-/// Working sets that are read, in MiB: caches, and what no cache holds.
-const READ_MIB: [usize; 5] = [4, 16, 64, 256, 512];
-/// Read in one block, so that a small set is long enough for the clock.
-const BLOCK_MIB: usize = 512;
-/// Steps of the arithmetic in one block: some tens of milliseconds.
-const ROUNDS: usize = 4_000_000;
-/// Blocks within `bench`.
+/// Working sets that are read, in MiB: from cores' caches to what few caches hold; none is more than twice the one before, so
+/// that no row is held against a much faster memory than its own.
+const READ_MIB: [usize; 8] = [4, 8, 16, 32, 64, 128, 256, 512];
+/// Read in one part: some tenths of a millisecond, of which others rarely take anything.
+const PART_MIB: usize = 16;
+/// A set is read so often in one block, except the largest: the first time it is in no cache.
+const PASSES: u32 = 2;
+/// Steps of the arithmetic in one pass, about half a millisecond, and passes in one block.
+const ROUNDS: usize = 300_000;
+const PRODUCT_PASSES: u32 = 8;
+/// Blocks within `bench` of a device that is measured before the first load.
 const BENCH_BLOCKS: u32 = 5;
 
 pub(crate) fn run(setting: &Setting, arguments: &argument::Ceilings) -> Result<(), Failure> {
@@ -39,17 +43,28 @@ pub(super) fn given(wanted: &[PathBuf]) -> Result<Option<Vec<Ceilings>>, Failure
     }
 }
 
+/// The ceilings of a plan's devices.
+pub(super) struct OfPlan {
+    /// Of GPUs, whose memory the models need: measured now.
+    pub(super) now: Vec<Ceilings>,
+    /// Of the processor, whose speed others change from second to second: to be measured beside the run.
+    pub(super) beside: Option<CeilingMeter<'static>>,
+}
+
 /// The ceilings of every device of the plan. A run is worth having without: its roofline then says that there are none.
-pub(super) fn of_plan(setting: &Setting, plan: &Plan) -> Vec<Ceilings> {
+pub(super) fn of_plan(setting: &Setting, plan: &Plan) -> OfPlan {
     let device = |path: &BackendId| match setting.device {
         cuda @ Device::Cuda(_) if path.as_str().ends_with("-cuda") => cuda,
         Device::Cpu if path.as_str().ends_with("-cuda") => Device::Cuda(0),
         _ => Device::Cpu,
     };
     let devices: BTreeSet<_> = plan.backends.iter().map(|arm| device(&arm.backend)).collect();
-    let all = || devices.into_iter().map(|device| of_device(setting, device, BENCH_BLOCKS)).collect::<Vec<_>>();
-    let measured = during("measuring the ceilings", all).into_iter();
-    measured.filter_map(|of| of.map_err(|why| note(&format!("ceilings not measured: {why}"))).ok()).collect()
+    let missing = |why: Failure| note(&format!("ceilings not measured: {why}"));
+    let beside = devices.contains(&Device::Cpu).then(|| cpu_meter(setting.threads)).and_then(|of| of.map_err(missing).ok());
+    let gpus: Vec<_> = devices.into_iter().filter(|device| *device != Device::Cpu).collect();
+    let all = || gpus.iter().map(|device| of_device(setting, *device, BENCH_BLOCKS)).collect::<Vec<_>>();
+    let measured = if gpus.is_empty() { Vec::new() } else { during("measuring the ceilings", all) };
+    OfPlan { now: measured.into_iter().filter_map(|of| of.map_err(missing).ok()).collect(), beside }
 }
 
 /// Reads a file of ceilings.
@@ -60,37 +75,68 @@ pub(super) fn read(file: &PathBuf) -> Result<Ceilings, Failure> {
 
 fn of_device(setting: &Setting, device: Device, blocks: u32) -> Result<Ceilings, Failure> {
     match device {
-        Device::Cpu => of_cpu(setting.threads, blocks),
+        Device::Cpu => measure(cpu_meter(setting.threads)?, blocks),
         Device::Cuda(number) => of_cuda(setting, number, blocks),
     }
 }
 
-fn of_cpu(threads: Option<usize>, blocks: u32) -> Result<Ceilings, Failure> {
+fn measure(mut meter: CeilingMeter<'_>, blocks: u32) -> Result<Ceilings, Failure> {
+    let clock = MonotonicClock::new();
+    let blocks = meter.warm_up().and_then(|()| (0..blocks).try_for_each(|_| meter.block(&clock)));
+    blocks.and_then(|()| meter.ceilings()).map_err(|e| Failure::work(&e))
+}
+
+fn cpu_meter(threads: Option<usize>) -> Result<CeilingMeter<'static>, Failure> {
     let threads = threads.and_then(NonZeroUsize::new).or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
-    let team = Team::new(threads).map_err(|e| Failure::work(&e))?;
-    let memory = vec![1.0_f32; READ_MIB[READ_MIB.len() - 1] << 18];
-    let mut loads: Vec<_> = READ_MIB
-        .iter()
-        .map(|mib| {
-            let (set, rounds) = (&memory[..mib << 18], BLOCK_MIB / mib);
-            let of = CeilingKind::Read { working_set_bytes: (mib << 20) as u64 };
-            let (team, what) = (&team, format!("read {mib} MiB"));
-            CeilingLoad::new(what, of, real((mib << 20) * rounds), move || {
-                read_memory(team, set, rounds);
-                Ok(())
-            })
-        })
-        .collect();
-    let of = CeilingKind::Product { dtype: phase_core::DType::F32 };
-    let work = real(multiply_add(&team, 1)) * real(ROUNDS);
-    loads.push(CeilingLoad::new("multiply and add f32 in registers", of, work, || {
-        multiply_add(&team, ROUNDS);
-        Ok(())
-    }));
-    let rates = measure_ceilings(&mut loads, blocks, &MonotonicClock::new()).map_err(|e| Failure::work(&e))?;
+    let team = Arc::new(Team::new(threads).map_err(|e| Failure::work(&e))?);
+    let memory = Arc::new(vec![1.0; floats(READ_MIB[READ_MIB.len() - 1])]);
+    let mut loads = Vec::new();
+    for mib in READ_MIB {
+        loads.push(reading::<2>(&team, &memory, mib));
+        loads.push(reading::<8>(&team, &memory, mib));
+    }
+    loads.extend(MultiplyAdd::available().into_iter().map(|peak| multiplying(&team, peak)));
     let machine = phase_core::machine();
     let on = format!("{threads} threads");
-    Ok(document(&machine, Layer::Machine, "cpu", &on, rates, blocks)?.with_threads(threads.get()))
+    Ok(CeilingMeter::new(loads, move |rates| Ok(document(&machine, Layer::Machine, "cpu", &on, rates)?.with_threads(threads.get()))))
+}
+
+/// Reads a set from end to end, part by part, so that a part of a large one was last read long ago; a small one is a part.
+fn reading<const STREAMS: usize>(team: &Arc<Team>, memory: &Arc<Vec<f32>>, mib: usize) -> CeilingLoad<'static> {
+    let (reader, memory) = (team.clone(), memory.clone());
+    let (part, parts) = (mib.min(PART_MIB), mib.div_ceil(PART_MIB));
+    let rounds = PART_MIB / part;
+    let of = CeilingKind::Read { working_set_bytes: (mib << 20) as u64 };
+    let passes = if mib < READ_MIB[READ_MIB.len() - 1] { PASSES } else { 1 };
+    CeilingLoad::new(format!("read {mib} MiB, {STREAMS} streams a thread"), of, real((part << 20) * parts * rounds), move |n| {
+        read_memory::<STREAMS>(&reader, &memory[floats(part) * n..][..floats(part)], rounds);
+        Ok(())
+    })
+    .in_parts(parts, passes)
+    .after(gathering(team))
+}
+
+fn multiplying(team: &Arc<Team>, peak: MultiplyAdd) -> CeilingLoad<'static> {
+    let multiplier = team.clone();
+    let dtype = if peak.operand() == Operand::Bf16 { DType::Bf16 } else { DType::F32 };
+    let work = real(peak.run(team, 1)) * real(ROUNDS);
+    let of = CeilingKind::Product { dtype };
+    CeilingLoad::new(format!("{} in registers", peak.name()), of, work, move |_| {
+        peak.run(&multiplier, ROUNDS);
+        Ok(())
+    })
+    .in_parts(1, PRODUCT_PASSES)
+    .after(gathering(team))
+}
+
+/// On a busy machine a thread that waits for its turn would leave all work to the others.
+fn gathering(team: &Arc<Team>) -> impl FnMut() + use<> {
+    let team = team.clone();
+    move || _ = team.gather()
+}
+
+const fn floats(mib: usize) -> usize {
+    mib << 18
 }
 
 #[cfg(all(feature = "cuda", feature = "candle"))]
@@ -102,18 +148,18 @@ fn of_cuda(setting: &Setting, number: u32, blocks: u32) -> Result<Ceilings, Fail
     let peak = CudaPeak::open(number as usize).map_err(|e: CandleError| Failure::of(&e))?;
     let bytes = peak.read(1).map_err(|e| Failure::of(&e))?;
     let of = CeilingKind::Read { working_set_bytes: bytes as u64 };
-    let read = || peak.read(TIMES).map(drop).map_err(Into::into);
+    let read = |_| peak.read(TIMES).map(drop).map_err(Into::into);
     let mut loads = vec![CeilingLoad::new(format!("read {} MiB", bytes >> 20), of, real(bytes * TIMES), read)];
     for dtype in CudaPeak::DTYPES {
         for shape @ [rows, k, n] in CudaPeak::SHAPES {
             let what = format!("cuBLAS {dtype} {rows} x {k} x {n}");
             let (peak, work) = (&peak, real(2 * rows * k * n * TIMES));
-            let multiply = move || peak.multiply(dtype, shape, TIMES).map(drop).map_err(Into::into);
+            let multiply = move |_| peak.multiply(dtype, shape, TIMES).map(drop).map_err(Into::into);
             loads.push(CeilingLoad::new(what, CeilingKind::Product { dtype }, work, multiply));
         }
     }
-    let rates = measure_ceilings(&mut loads, blocks, &MonotonicClock::new()).map_err(|e| Failure::work(&e))?;
-    document(&stack, Layer::Runtime, "gpu", "candle's stream and cuBLAS handle", rates, blocks)
+    let on = "candle's stream and cuBLAS handle";
+    measure(CeilingMeter::new(loads, |rates| document(&stack, Layer::Runtime, "gpu", on, rates)), blocks)
 }
 
 #[cfg(not(all(feature = "cuda", feature = "candle")))]
@@ -121,7 +167,7 @@ fn of_cuda(_: &Setting, _: u32, _: u32) -> Result<Ceilings, Failure> {
     Err(Failure::Environment("this program was built without candle on CUDA, which measures a GPU: `cargo xtask gpu build`".to_owned()))
 }
 
-fn document(stack: &StackInfo, layer: Layer, device: &str, on: &str, rates: Vec<CeilingRate>, blocks: u32) -> Result<Ceilings, Failure> {
+fn document(stack: &StackInfo, layer: Layer, device: &str, on: &str, rates: Vec<CeilingRate>) -> Result<Ceilings, ScenarioError> {
     let known: Vec<_> = stack
         .iter()
         .filter_map(|(of, key, fact)| match fact {
@@ -130,18 +176,19 @@ fn document(stack: &StackInfo, layer: Layer, device: &str, on: &str, rates: Vec<
         })
         .collect();
     let name = known.iter().find(|(key, _)| key == device).map(|(_, value)| value.clone());
-    let source =
-        format!("fastest of {blocks} blocks on {on}, {}, phase {}", rfc3339(super::bench::unix_seconds()), env!("CARGO_PKG_VERSION"));
-    Ok(Ceilings::new(source, name, rates).map_err(|e| Failure::work(&e))?.with_facts(known))
+    let passes = rates.iter().map(|rate| rate.blocks).min().unwrap_or_default();
+    let date = rfc3339(super::bench::unix_seconds());
+    let source = format!("fastest of {passes} or more passes on {on}, until {date}, phase {}", env!("CARGO_PKG_VERSION"));
+    Ok(Ceilings::new(source, name, rates)?.with_facts(known))
 }
 
 fn table(ceilings: &Ceilings) -> String {
     let mut text = format!("{}: {}\n\n", ceilings.device.as_deref().unwrap_or("unknown device"), ceilings.source);
-    let _ = writeln!(text, "{:<36} {:>10} {:>10} {:>10}", "", "slowest", "median", "fastest");
+    let _ = writeln!(text, "{:<38} {:>10} {:>10} {:>10}", "", "slowest", "median", "fastest");
     for rate in &ceilings.rates {
         let unit = if matches!(rate.of, CeilingKind::Read { .. }) { "GB/s" } else { "GFLOP/s" };
         let [low, median, high] = [rate.low, rate.median, rate.high].map(|r| r / 1e9);
-        let _ = writeln!(text, "{:<36} {low:>10.1} {median:>10.1} {high:>10.1} {unit}", rate.what);
+        let _ = writeln!(text, "{:<38} {low:>10.1} {median:>10.1} {high:>10.1} {unit}", rate.what);
     }
     text
 }

@@ -3,12 +3,13 @@
 use crate::{
     argument,
     exit::{Failure, note, say},
+    progress::Steps,
     setting::Setting,
 };
 use phase_core::MonotonicClock;
 use phase_policy::constants::Constants;
 use phase_scenario::{Calls, IdleFile, IdlePlan, measure_idle, write_atomically};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 pub(crate) fn run(setting: &Setting, arguments: &argument::Idle) -> Result<(), Failure> {
     let mut plan = if arguments.effort == "full" { IdlePlan::full() } else { IdlePlan::short() };
@@ -17,11 +18,20 @@ pub(crate) fn run(setting: &Setting, arguments: &argument::Idle) -> Result<(), F
     plan.calls = if setting.device == argument::Device::Cpu { Calls::Scores } else { Calls::Greedy };
     let spec = setting.load_spec(&arguments.checkpoint.model, arguments.checkpoint.dtype);
     let mut reports = Vec::new();
+    let steps = Steps::new();
+    let whole = u64::try_from(plan.at_least().as_millis()).unwrap_or(u64::MAX).saturating_mul(arguments.backends.len() as u64);
+    let mut slept = 0;
     for name in &arguments.backends {
         let backend = setting.backend(name)?;
         note(&format!("{}: at least {:.0} s", backend.arm(), plan.at_least().as_secs_f64()));
         let model = backend.load_dyn(&spec).map_err(|e| Failure::of(&e))?;
-        let report = measure_idle(&backend.arm(), model, &plan, Arc::new(MonotonicClock::new()), &mut std::thread::sleep);
+        // Drawn before the model stands idle, never while it does.
+        let mut sleep = |time: Duration| {
+            steps.at(slept, whole, format!("{} stands idle for {:.1} s", backend.arm(), time.as_secs_f64()));
+            std::thread::sleep(time);
+            slept += u64::try_from(time.as_millis()).unwrap_or(0);
+        };
+        let report = measure_idle(&backend.arm(), model, &plan, Arc::new(MonotonicClock::new()), &mut sleep);
         reports.push(report.map_err(|e| Failure::work(&e))?);
     }
     let file = IdleFile::new(reports);

@@ -3,7 +3,7 @@
 use crate::{
     argument,
     exit::{Failure, note, say},
-    progress::during,
+    progress::{Steps, during},
     setting::Setting,
 };
 use clap::ColorChoice;
@@ -16,10 +16,10 @@ use std::{io::IsTerminal as _, path::Path};
 pub(crate) fn report(setting: &Setting, arguments: &argument::Report) -> Result<(), Failure> {
     let options = options(arguments)?;
     let report = if arguments.source.is_dir() {
-        during("reading the run", || {
-            let run = SealedRun::open(&arguments.source).map_err(|e| Failure::work(&e))?;
-            Report::of_run(&run, &options).map_err(|e| Failure::work(&e))
-        })?
+        let run = during("reading the run", || SealedRun::open(&arguments.source)).map_err(|e| Failure::work(&e))?;
+        let steps = Steps::new();
+        let mut watch = |done, total, cell: &str| steps.at(done, total, format!("reading {cell}"));
+        Report::of_run_watched(&run, &options, &mut watch).map_err(|e| Failure::work(&e))?
     } else {
         Report::of_policy(&super::policy::read(&arguments.source)?, &options)
     };

@@ -48,7 +48,10 @@ fn counter(updates: &[Update], model: &SensorModel, max_gap_periods: f64, out: &
         } else if hi_s - lo_s > longest {
             // A device draws its least power even while nobody looks: a counter that did not advance says that the time is wrong.
             let too_little = joules < model.power().least((hi_s - lo_s - before.error_s - after.error_s).max(0.0)) - UNIT;
-            out.faults.add(if too_little { NoData::ClockJump } else { NoData::SampleGap }, link);
+            // From there on nobody knows how far the times of readings are off.
+            let ahead = Interval::new(link.start_s, f64::INFINITY);
+            let (reason, void) = if too_little { (NoData::ClockJump, ahead) } else { (NoData::SampleGap, link) };
+            out.faults.add(reason, void);
         } else if !plausible {
             out.faults.add(NoData::ImplausiblePower, link);
         }

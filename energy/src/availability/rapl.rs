@@ -15,6 +15,8 @@ pub(crate) fn probe(sysfs: &Path) -> Result<String, String> {
         .filter_map(Result::ok)
         .map(|e| e.path())
         .filter(|path| path.file_name().is_some_and(|n| is_package(&n.to_string_lossy())))
+        // The platform's zone has the packages' energy in its own.
+        .filter(|path| fs::read_to_string(path.join("name")).map_or(true, |name| name.trim() != "psys"))
         .collect();
     zones.sort();
     if zones.is_empty() {
@@ -65,7 +67,12 @@ mod tests {
 
     #[test]
     fn packages_are_listed_and_sub_zones_are_not_counted_twice() {
-        let root = machine(&[("intel-rapl:1", "package-1", "7"), ("intel-rapl:0", "package-0", "9"), ("intel-rapl:0:0", "core", "3")]);
+        let root = machine(&[
+            ("intel-rapl:1", "package-1", "7"),
+            ("intel-rapl:0", "package-0", "9"),
+            ("intel-rapl:0:0", "core", "3"),
+            ("intel-rapl:2", "psys", "99"),
+        ]);
         assert_eq!(probe(root.path()), Ok("zones package-0, package-1".to_owned()));
     }
 

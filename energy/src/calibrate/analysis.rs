@@ -2,7 +2,7 @@
 
 use super::{Busy, curve::Changes, run::Done};
 use crate::{
-    ReadingKind, Recording, Sample, UpdateClock,
+    ReadingKind, Recording, Sample, SamplerCost, UpdateClock,
     attribution::{clock_of, seconds},
 };
 use serde::{Deserialize, Serialize};
@@ -204,6 +204,17 @@ pub struct Perturbation {
     pub p95: Change,
     /// Energy of a unit of work above rest, by the device's own counter; absent without one.
     pub energy: Option<Change>,
+    /// Share of a core that the sampler took; absent where nobody measured it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub core: Option<f64>,
+}
+
+impl Change {
+    /// Whether it stays below `limit` on either side, two standard errors included: `None` where they reach over it.
+    pub fn below(self, limit: f64) -> Option<bool> {
+        let (size, error) = (self.share.abs(), 2.0 * self.error);
+        if size + error < limit { Some(true) } else { (size - error >= limit).then_some(false) }
+    }
 }
 
 /// T7 from pairs of trains, with the sampler and without, of a device that draws `rest_w` at rest. `None` for fewer than
@@ -224,6 +235,7 @@ pub fn perturbation(polled: &[&Done], unpolled: &[&Done], rest_w: Option<f64>) -
         p50: change(&|d| slice_time(d, 0.5))?,
         p95: change(&|d| slice_time(d, 0.95))?,
         energy: change(&energy),
+        core: polled.iter().filter_map(|d| d.sampler).reduce(SamplerCost::and).map(SamplerCost::share),
     })
 }
 
@@ -262,4 +274,44 @@ pub(super) fn moments(values: &[f64]) -> Option<(f64, f64)> {
 #[expect(clippy::cast_precision_loss, reason = "a count of readings")]
 fn count(n: usize) -> f64 {
     n as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calibrate::{Counted, Plan, Step, Test};
+    use phase_core::Timestamp;
+
+    /// Six trains of `arm`: slices of 5 ms with `work(slice)` pieces in train `k`, and `joules(k)` in all.
+    fn arm(arm: Test, work: &dyn Fn(u32) -> u64, joules: &dyn Fn(u32) -> f64, core: Option<u64>) -> Vec<Done> {
+        let steps: Vec<Step> = Plan::perturbation().steps.into_iter().filter(|s| s.test == arm).collect();
+        let at = |k: u32| Timestamp::from_nanos(5_000_000 * u64::from(k));
+        let train = |(k, step): (u32, Step)| {
+            let busy = (0..step.count).map(|i| Busy { start: at(i), end: at(i + 1), work: work(i) }).collect();
+            let mut done = Done::new(step, busy);
+            done.counted = Some(Counted { seconds: 1.9, joules: joules(k) });
+            done.sampler = core.map(|cpu_ns| SamplerCost::new(cpu_ns, 1_000_000_000));
+            done
+        };
+        (0..).zip(steps).map(train).collect()
+    }
+
+    #[test]
+    fn a_change_of_a_percent_is_told_from_none() {
+        let plain = arm(Test::Unpolled, &|_| 200, &|_| 1000.0, None);
+        let found =
+            |polled: &[Done]| perturbation(&polled.iter().collect::<Vec<_>>(), &plain.iter().collect::<Vec<_>>(), Some(100.0)).unwrap();
+        let none = found(&arm(Test::Paced, &|_| 200, &|_| 1000.0, Some(4_000_000)));
+        let all = |p: Perturbation| [p.work, p.p50, p.p95, p.energy.unwrap()].map(|c| c.below(0.01));
+        assert_eq!((all(none), none.core), ([Some(true); 4], Some(0.004)));
+        // One slice in ten is slower by 5%: the tail is, the middle is not, and half a percent of the work is lost.
+        let slow = found(&arm(Test::Polled, &|i| if i % 10 == 0 { 190 } else { 200 }, &|_| 1000.0, Some(500_000_000)));
+        assert_eq!(all(slow), [Some(true), Some(true), Some(false), Some(true)]);
+        assert!((slow.p95.share - 200.0 / 190.0 + 1.0).abs() < 1e-9 && slow.core == Some(0.5), "{slow:?}");
+        // 2% more energy in every train is seen; 2% that come and go are not decided on.
+        let more = found(&arm(Test::Polled, &|_| 200, &|_| 1018.8, None));
+        assert!(more.energy.unwrap().below(0.01) == Some(false) && more.core.is_none(), "{more:?}");
+        let noisy = found(&arm(Test::Polled, &|_| 200, &|k| if k.is_multiple_of(2) { 1040.0 } else { 980.0 }, None));
+        assert_eq!(noisy.energy.unwrap().below(0.01), None, "{noisy:?}");
+    }
 }

@@ -17,7 +17,8 @@ const DRAWN: [(&str, &str, &str); 3] = [
 ];
 
 /// Every isolated pulse of `busy_s` as each sensor saw it: across when it began between two updates of the counter, up its
-/// energy for the work it did, over the counter's mean. `None` where the counter saw none. Colours follow the viewer's.
+/// energy for the work it did, over the counter's mean. `None` where the counter saw none. Colours follow the viewer's,
+/// on a ground of their own: a page may be dark where its reader's preference is not.
 pub fn shots_svg(report: &CalibrationReport, busy_s: f64) -> Option<String> {
     let table = |field: &str| -> Option<&ShotTable> {
         let source = report.sources.iter().find(|s| s.source.field == field)?;
@@ -32,9 +33,10 @@ pub fn shots_svg(report: &CalibrationReport, busy_s: f64) -> Option<String> {
     let _ = write!(
         svg,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"13\">\n<style>\n\
-         text{{fill:#1f2328}} .g{{stroke:#8888;stroke-width:1;fill:none}} .a{{fill:#0a58ca;stroke:#0a58ca}} .b{{fill:none;stroke:#b35900;stroke-width:2}} \
-         .c{{fill:none;stroke:#a1260d;stroke-width:2}}\n@media (prefers-color-scheme:dark){{text{{fill:#e6edf3}} .a{{fill:#6cb0ff;stroke:#6cb0ff}} \
-         .b{{stroke:#ffb057}} .c{{stroke:#ff8a75}}}}\n</style>\n"
+         text{{fill:#1f2328}} .p{{fill:#fff}} .g{{stroke:#8888;stroke-width:1;fill:none}} .a{{fill:#0a58ca;stroke:#0a58ca}} .b{{fill:none;stroke:#b35900;stroke-width:2}} \
+         .c{{fill:none;stroke:#a1260d;stroke-width:2}}\n@media (prefers-color-scheme:dark){{text{{fill:#e6edf3}} .p{{fill:#0d1117}} .a{{fill:#6cb0ff;stroke:#6cb0ff}} \
+         .b{{stroke:#ffb057}} .c{{stroke:#ff8a75}}}}\n</style>\n\
+         <rect class=\"p\" width=\"{width}\" height=\"{height}\" rx=\"6\"/>\n"
     );
     let y = |share: f64| TOP + HIGH * (1.0 - share.clamp(0.0, MOST) / MOST);
     let _ = writeln!(

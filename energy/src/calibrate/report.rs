@@ -7,6 +7,7 @@ use super::{
     curve::Changes,
     run::{Done, Part, periods},
     shots::shots,
+    sweep::{SweepTable, sweep},
 };
 use crate::{Estimate, METHOD_VERSION, ReadingKind, Recording, SensorCalibration, SensorKind, SourceId};
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,9 @@ pub struct SourceReport {
     pub slow_w: Option<f64>,
     /// T8, one for each length of pulse.
     pub shots: Vec<ShotTable>,
+    /// Energy over the number of replays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sweep: Option<SweepTable>,
     /// T6: shortest window within 1%, seconds.
     pub within_1_percent_s: Option<f64>,
     /// T6: shortest window within 10%, seconds.
@@ -73,8 +77,11 @@ pub struct CalibrationReport {
     pub taken_unix_s: u64,
     /// One a source.
     pub sources: Vec<SourceReport>,
-    /// T7.
+    /// T7, with every source read at every poll.
     pub perturbation: Option<Perturbation>,
+    /// T7, at the default pace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paced: Option<Perturbation>,
 }
 
 /// A spread up to this is none: repeats of one shift differ by as much.
@@ -101,8 +108,9 @@ pub fn analyse(measurements: &Measurements, limit_w: Option<f64>, taken_unix_s: 
     let of = |test: Test| -> Vec<&Done> { perturbation.iter().filter(|d| d.step.test == test).collect() };
     let counter = sources.iter().find(|s: &&SourceReport| s.reading == ReadingKind::Counter);
     let rest_w = counter.and_then(|s| s.step).map(|s| s.levels_w[0]);
-    let perturbation = analysis::perturbation(&of(Test::Polled), &of(Test::Unpolled), rest_w);
-    CalibrationReport { load: load.clone(), limit_w, taken_unix_s, sources, perturbation }
+    let over = |arm| analysis::perturbation(&of(arm), &of(Test::Unpolled), rest_w);
+    let (perturbation, paced) = (over(Test::Polled), over(Test::Paced));
+    CalibrationReport { load: load.clone(), limit_w, taken_unix_s, sources, perturbation, paced }
 }
 
 fn source(recording: &Recording, period: Option<Period>, steps: &[Done], extremes: Option<[f64; 2]>, taken_unix_s: u64) -> SourceReport {
@@ -125,6 +133,7 @@ fn source(recording: &Recording, period: Option<Period>, steps: &[Done], extreme
         phases: phases(recording, steps),
         slow_w,
         shots: of(Test::Shot).filter_map(|d| shots(samples, kind, d)).collect(),
+        sweep: sweep(samples, kind, &of(Test::Sweep).collect::<Vec<_>>()),
         within_1_percent_s: shortest(0.01),
         within_10_percent_s: shortest(0.10),
         failed: recording.failed,
@@ -379,13 +388,19 @@ mod tests {
         assert_eq!(counter.levels_w.len(), 3);
         let shots = &counter.shots[0];
         assert!(shots.error < 0.05 && (shots.mean_j / (0.05 * (FULL_W - IDLE_W)) - 1.0).abs() < 0.03, "{shots:?}");
+        let sweep = counter.sweep.as_ref().unwrap();
+        assert!(sweep.trains.len() == 9 && sweep.bend() < 0.02 && sweep.through_nothing(), "{sweep:?}");
+        // 1000 pieces a pulse.
+        assert!((sweep.slope_j / (0.05e-3 * (FULL_W - IDLE_W)) - 1.0).abs() < 0.02, "{sweep:?}");
         // A sensor that looks for a quarter of the time misses pulses.
         assert!(found.sources[1].shots[0].extremes[0] < 0.5);
         for [level, w] in &counter.levels_w {
             assert!((w / (IDLE_W + level * (FULL_W - IDLE_W)) - 1.0).abs() < 0.02, "{level}: {w}");
         }
         assert!((counter.slow_w.unwrap() / 385.0 - 1.0).abs() < 0.03);
-        assert!(found.perturbation.unwrap().work.share.abs() < 1e-6);
+        for arm in [found.perturbation, found.paced] {
+            assert!(arm.unwrap().work.share.abs() < 1e-6 && arm.unwrap().core.is_none());
+        }
     }
 
     #[test]

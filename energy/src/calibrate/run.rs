@@ -1,10 +1,10 @@
 //! Doing what the plan says.
 
 use super::{
-    Busy, Extent, Load, LoadError, Plan, Pulses, Step,
+    Busy, Extent, Load, LoadError, Plan, Pulses, Step, Test,
     analysis::{Period, period},
 };
-use crate::{Condition, ReadingKind, Recording, Sampler, SamplerError, SamplerPlan, Source};
+use crate::{Condition, ReadingKind, Recording, Sampler, SamplerCost, SamplerError, SamplerPlan, Source};
 use phase_core::{Clock, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
@@ -30,6 +30,9 @@ pub struct Done {
     /// T7: what the device's counter gained over it, rest included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counted: Option<Counted>,
+    /// T7: what the sampler took of a core meanwhile, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampler: Option<SamplerCost>,
 }
 
 /// What a counter gained from one of its updates to another.
@@ -48,7 +51,7 @@ pub struct Counted {
 pub struct Measurements {
     /// What the load was.
     pub load: String,
-    /// T1, then T2 to T6.
+    /// T1, then T2 to T6, T8 and the sweep.
     pub parts: Vec<Part>,
     /// T7: its steps; what was read meanwhile is of no interest.
     pub perturbation: Vec<Done>,
@@ -86,7 +89,7 @@ impl Measurements {
 impl Done {
     /// A step and its pulses.
     pub const fn new(step: Step, busy: Vec<Busy>) -> Self {
-        Self { step, busy, counted: None }
+        Self { step, busy, counted: None, sampler: None }
     }
 }
 
@@ -131,13 +134,16 @@ pub fn calibrate(
     let mut done = Vec::new();
     for step in &perturbation.steps {
         let one = std::slice::from_ref(step);
-        let sampler = match step.test {
-            super::Test::Polled => {
-                let (sources, conditions) = sources();
-                Some(Sampler::start(Arc::clone(clock), sources, conditions, plan)?)
-            }
+        let pace = match step.test {
+            Test::Polled => Some(plan),
+            Test::Paced => Some(SamplerPlan::default().with_capacity(plan.capacity)),
             _ => None,
         };
+        let start = |plan| {
+            let (sources, conditions) = sources();
+            Sampler::start(Arc::clone(clock), sources, conditions, plan)
+        };
+        let sampler = pace.map(start).transpose()?;
         let before = counter.as_mut().and_then(|c| update(&**clock, &mut **c));
         let mut steps = run_steps(&**clock, load, one, MARGIN)?;
         std::thread::sleep(MARGIN);
@@ -146,10 +152,11 @@ pub fn calibrate(
             let counted = Counted { seconds: to.since(from).as_secs_f64(), joules: (last - first) / 1e3 };
             steps.iter_mut().for_each(|d| d.counted = Some(counted));
         }
-        done.append(&mut steps);
         if let Some(sampler) = sampler {
-            sampler.stop()?;
+            let cost = sampler.stop()?.first().and_then(|r| r.lateness.cost);
+            steps.iter_mut().for_each(|d| d.sampler = cost);
         }
+        done.append(&mut steps);
     }
     Ok(Measurements { load: load.name().to_owned(), parts: vec![first, rest], perturbation: done })
 }
@@ -217,7 +224,6 @@ const MARGIN: Duration = Duration::from_millis(300);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::calibrate::Test;
     use phase_core::ManualClock;
 
     /// A load on a clock that it moves itself.

@@ -2,6 +2,7 @@
 
 use super::{Busy, Done, analysis::moments, curve::Changes};
 use crate::{ReadingKind, Sample, attribution::seconds};
+use phase_core::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// What a source says of one pulse.
@@ -71,9 +72,14 @@ impl Shot {
 }
 
 fn shot(changes: &Changes, kind: ReadingKind, busy: &Busy, origin: u64) -> Option<(Shot, f64)> {
-    let (start, end) = (seconds(busy.start.as_nanos(), origin), seconds(busy.end.as_nanos(), origin));
-    let (from, to) = (start - BEFORE_S, end + AFTER_S);
-    let rest_w = 0.5 * (changes.mean_w(kind, from - REST_S, from)? + changes.mean_w(kind, to, to + REST_S)?);
-    let joules = (changes.mean_w(kind, from, to)? - rest_w) * (to - from);
+    let (joules, rest_w) = above_rest(changes, kind, [busy.start, busy.end], origin)?;
+    let start = seconds(busy.start.as_nanos(), origin);
     Some((Shot { after_update: changes.share(start)?, joules, work: busy.work }, rest_w))
+}
+
+/// Energy above rest of work from `start` to `end`, joules, and the power at rest on either side, watts.
+pub(super) fn above_rest(changes: &Changes, kind: ReadingKind, [start, end]: [Timestamp; 2], origin: u64) -> Option<(f64, f64)> {
+    let (from, to) = (seconds(start.as_nanos(), origin) - BEFORE_S, seconds(end.as_nanos(), origin) + AFTER_S);
+    let rest_w = 0.5 * (changes.mean_w(kind, from - REST_S, from)? + changes.mean_w(kind, to, to + REST_S)?);
+    Some(((changes.mean_w(kind, from, to)? - rest_w) * (to - from), rest_w))
 }

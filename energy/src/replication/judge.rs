@@ -175,7 +175,7 @@ fn guarded(shots: &[GuardedWindow], sensor: &SensorModel, rest: &Baseline) -> Re
 }
 
 /// Two-sided 95% quantile of Student's t with `df` degrees of freedom: exact to the third digit up to 10, then within 1%.
-fn t95(df: usize) -> f64 {
+pub(super) fn t95(df: usize) -> f64 {
     const EXACT: [f64; 10] = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
     match df {
         0 => f64::INFINITY,

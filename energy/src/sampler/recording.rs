@@ -1,3 +1,4 @@
+use super::SamplerCost;
 use crate::{
     AttributionError, Gate, Perimeter, ReadError, ReadingKind, Sample, SensorCalibration, Series, SourceId,
     file::{SampleFile, SampleHeader},
@@ -17,8 +18,11 @@ pub struct Lateness {
     pub worst_ns: u64,
     /// Deadlines that had passed before they could be served.
     pub missed: u64,
-    /// Time spent in reads, nanoseconds: what the sampler costs.
+    /// Time spent in reads, nanoseconds, whether the processor worked or waited.
     pub busy_ns: u64,
+    /// What the sampling thread took of a core; absent without a thread of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<SamplerCost>,
 }
 
 impl Lateness {

@@ -1,4 +1,4 @@
-use super::{Condition, Poller, Recording, SamplerPlan, SystemWall};
+use super::{Condition, CostMeter, Poller, Recording, SamplerPlan, SystemWall};
 use crate::Source;
 use phase_core::Clock;
 use std::{
@@ -53,6 +53,7 @@ impl Sampler {
         let attends = Arc::clone(&attentive);
         let mut poller = Poller::new(Arc::clone(&clock), Arc::new(SystemWall), sources, conditions, plan);
         let work = move || {
+            let cost = CostMeter::start(&*clock);
             while !stopped.load(Ordering::Relaxed) {
                 poller.attend(attends.load(Ordering::Relaxed));
                 // A wake-up before the deadline is a request to stop, or none at all.
@@ -63,7 +64,10 @@ impl Sampler {
                     thread::park_timeout(left);
                 }
             }
-            poller.finish()
+            let cost = cost.stop(&*clock);
+            let mut recordings = poller.finish();
+            recordings.iter_mut().for_each(|r| r.lateness.cost = Some(cost));
+            recordings
         };
         let thread = thread::Builder::new().name("phase-energy".to_owned()).spawn(work).map_err(SamplerError::Thread)?;
         Ok(Self { stop, attentive, thread: Some(thread) })

@@ -1,6 +1,7 @@
 //! GPU boards through NVIDIA's management library, loaded when it is asked for.
 
 mod field;
+mod users;
 
 pub use field::BoardField;
 
@@ -10,6 +11,7 @@ use nvml_wrapper::{Device, Nvml, enum_wrappers::device::TemperatureSensor, error
 use nvml_wrapper_sys::bindings::nvmlDevice_t;
 use phase_core::NoData;
 use std::{ffi::OsStr, fmt, sync::Arc};
+use users::{Users, shared};
 
 /// Why a board can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -156,9 +158,11 @@ impl Board {
         Ok(Box::new(source))
     }
 
-    /// A watch over who else uses the board, where `processes` compute processes are expected.
-    pub fn condition(&self, processes: u32) -> BoardCondition {
-        BoardCondition { limit_mw: self.device().enforced_power_limit().ok(), board: self.clone(), processes }
+    /// A watch over who else uses the board. Where the driver tells of this process by the number that the process knows itself
+    /// by, any other one is somebody else, whether this one has a context yet or not; where it does not (a container's own
+    /// numbers), more than `processes` of them are.
+    pub fn condition(&self, processes: usize) -> BoardCondition {
+        BoardCondition { limit_mw: self.device().enforced_power_limit().ok(), board: self.clone(), processes, users: Users::new() }
     }
 
     fn wrong(&self, what: &'static str, source: Library) -> NvmlError {
@@ -191,8 +195,9 @@ impl BoardState {
 #[derive(Debug)]
 pub struct BoardCondition {
     board: Board,
-    processes: u32,
+    processes: usize,
     limit_mw: Option<u32>,
+    users: Users,
 }
 
 impl Condition for BoardCondition {
@@ -202,8 +207,8 @@ impl Condition for BoardCondition {
         if device.mig_mode().is_ok_and(|mode| mode.current != 0) {
             return Some(NoData::Mig);
         }
-        match device.running_compute_processes_count() {
-            Ok(n) if n > self.processes => return Some(NoData::DeviceShared),
+        match self.users.ask(&self.board) {
+            Ok(seen) if shared(std::process::id(), seen, self.processes) => return Some(NoData::DeviceShared),
             Err(Library::GpuLost) => return Some(NoData::BoundaryChanged),
             _ => {}
         }

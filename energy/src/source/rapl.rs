@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-/// One package's counter. It wraps at the zone's range; a wrap is recognised and taken out as long as the zone is read more
+/// One package's counter, of Intel's processors or AMD's. It wraps at the zone's range; a wrap is recognised and taken out as long as the zone is read more
 /// often than it wraps (about once a minute at full load).
 ///
 /// A package's energy is that of all processes on it.
@@ -26,6 +26,12 @@ pub struct Rapl {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RaplError {
+    /// The kernel shows no package.
+    #[error("{}: no processor package with an energy counter (usual in virtual machines)", path.display())]
+    None {
+        /// Where packages would be.
+        path: PathBuf,
+    },
     /// A file of the zone can't be opened or read.
     #[error("{}: {source}", path.display())]
     File {
@@ -33,6 +39,12 @@ pub enum RaplError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// The operating system lets nobody but its owner read the counter.
+    #[error("{}: permission denied: Linux lets only root read it; `chmod a+r` it (as root, until the next start), or run as root", path.display())]
+    Denied {
+        /// The file.
+        path: PathBuf,
     },
     /// A file of the zone holds no number.
     #[error("{}: `{text}` is not a number of microjoules", path.display())]
@@ -57,23 +69,40 @@ impl Rapl {
         let range = text("max_energy_range_uj")?;
         let range = range.parse().map_err(|_| RaplError::Number { path: folder.join("max_energy_range_uj"), text: range })?;
         let path = folder.join("energy_uj");
-        let counter = fs::File::open(&path).map_err(|source| RaplError::File { path, source })?;
+        let counter = fs::File::open(&path).map_err(|source| match source.kind() {
+            io::ErrorKind::PermissionDenied => RaplError::Denied { path },
+            _ => RaplError::File { path, source },
+        })?;
         let id = SourceId::new(text("name")?, "intel-rapl", "energy_uj", Perimeter::CpuPackage);
         Ok(Self { id, counter, range, before: None, wrapped: 0 })
     }
 
-    /// Opens every package under `sysfs` (`/sys`), in order; the first that can't be opened is the error.
+    /// Opens every package under `sysfs` (`/sys`), in order; the first that can't be opened is the error. The zone of the
+    /// platform (`psys`) stands beside the packages and has their energy in its own: it is none of them.
     ///
     /// # Errors
-    /// As [`open`](Self::open); a machine without powercap gives the missing folder.
+    /// As [`open`](Self::open); [`RaplError::None`] without powercap, or without a package in it.
     pub fn packages(sysfs: &Path) -> Result<Vec<Self>, RaplError> {
         let folder = sysfs.join("class/powercap");
-        let entries = fs::read_dir(&folder).map_err(|source| RaplError::File { path: folder.clone(), source })?;
+        let entries = fs::read_dir(&folder).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => RaplError::None { path: folder.clone() },
+            _ => RaplError::File { path: folder.clone(), source },
+        })?;
         let is_package =
             |name: &str| name.strip_prefix("intel-rapl:").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
         let mut zones: Vec<_> = entries.flatten().filter(|e| is_package(&e.file_name().to_string_lossy())).map(|e| e.path()).collect();
-        zones.sort();
-        zones.iter().map(|zone| Self::open(zone)).collect()
+        // `intel-rapl:10` comes after `intel-rapl:2`.
+        zones.sort_by_key(|zone| (zone.as_os_str().len(), zone.clone()));
+        let of_package = |zone: &PathBuf| {
+            let path = zone.join("name");
+            match fs::read_to_string(&path) {
+                Ok(name) if name.starts_with("package-") => Some(Self::open(zone)),
+                Ok(_) => None,
+                Err(source) => Some(Err(RaplError::File { path, source })),
+            }
+        };
+        let packages = zones.iter().filter_map(of_package).collect::<Result<Vec<_>, _>>()?;
+        if packages.is_empty() { Err(RaplError::None { path: folder }) } else { Ok(packages) }
     }
 }
 
@@ -135,9 +164,12 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let root = tempfile::tempdir().unwrap();
-        assert!(Rapl::packages(root.path()).unwrap_err().to_string().contains("class/powercap"));
+        let none = Rapl::packages(root.path()).unwrap_err().to_string();
+        assert!(none.contains("class/powercap: no processor package"), "{none}");
         let zone = root.path().join("class/powercap/intel-rapl:0");
         fs::create_dir_all(&zone).unwrap();
+        assert!(Rapl::packages(root.path()).unwrap_err().to_string().contains("intel-rapl:0/name"));
+        fs::write(zone.join("name"), "package-0").unwrap();
         fs::write(zone.join("max_energy_range_uj"), "many").unwrap();
         assert!(Rapl::packages(root.path()).unwrap_err().to_string().contains("`many` is not a number"));
     }
@@ -151,6 +183,8 @@ mod tests {
             ("intel-rapl:0:0", "core", "4"),
             ("intel-rapl:0:1", "dram", "3"),
             ("intel-rapl:1", "package-1", "20"),
+            ("intel-rapl:2", "psys", "90"),
+            ("intel-rapl:10", "package-2", "30"),
             ("intel-rapl-mmio:0", "package-0", "11"),
             ("dtpm", "dtpm", "0"),
         ];
@@ -168,7 +202,7 @@ mod tests {
     fn packages_are_counted_once_each_and_their_parts_not_again() {
         let root = machine();
         let mut packages = Rapl::packages(root.path()).unwrap();
-        assert_eq!(packages.iter().map(|p| p.id().device.as_str()).collect::<Vec<_>>(), ["package-0", "package-1"]);
+        assert_eq!(packages.iter().map(|p| p.id().device.as_str()).collect::<Vec<_>>(), ["package-0", "package-1", "package-2"]);
         let file = |zone: &str| root.path().join("class/powercap").join(zone).join("energy_uj");
         let mut read = |k: usize| {
             let mut found = None;
@@ -195,8 +229,11 @@ mod tests {
         let denied = fs::File::open(&counter).err().map(|e| e.kind());
         // Root is denied nothing.
         match Rapl::packages(root.path()) {
-            Ok(packages) => assert_eq!((packages.len(), denied), (2, None)),
-            Err(e) => assert!(denied == Some(io::ErrorKind::PermissionDenied) && e.to_string().contains("intel-rapl:1/energy_uj"), "{e}"),
+            Ok(packages) => assert_eq!((packages.len(), denied), (3, None)),
+            Err(e) => {
+                assert!(matches!(e, RaplError::Denied { .. }) && denied == Some(io::ErrorKind::PermissionDenied), "{e}");
+                assert!(e.to_string().contains("intel-rapl:1/energy_uj: permission denied") && e.to_string().contains("chmod"), "{e}");
+            }
         }
         fs::remove_file(&counter).unwrap();
         let error = Rapl::packages(root.path()).unwrap_err().to_string();

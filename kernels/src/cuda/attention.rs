@@ -122,10 +122,11 @@ impl Kernels {
             return Err(CudaError::Shape { what: "splits", found: op.splits, expected: MOST_SPLITS });
         }
         let (group, chunks) = grouping(op.heads / kv_heads);
-        let blocks = [narrow("splits", op.splits)?, narrow("kv_heads", kv_heads * chunks)?, narrow("batch", batch)?];
+        let (kind, splits) = if self.clusters() { ("cluster", CLUSTER) } else { ("decode", op.splits) };
+        let blocks = [narrow("splits", splits)?, narrow("kv_heads", kv_heads * chunks)?, narrow("batch", batch)?];
         let grid = Grid { blocks, threads: 256, shared_bytes: 0 };
         // SAFETY: the regions hold what the dimensions say, as checked above; the rest is the caller's promise.
-        unsafe { self.launch(&format!("attention_decode_{head_dim}_{group}_{}", self.format().as_str()), &grid, &args) }
+        unsafe { self.launch(&format!("attention_{kind}_{head_dim}_{group}_{}", self.format().as_str()), &grid, &args) }
     }
 
     /// Whether [`attention_prefill`](Self::attention_prefill) has heads of this size in this format.
@@ -215,6 +216,9 @@ fn window(window: Option<usize>) -> Result<u32, CudaError> {
         None => Ok(0),
     }
 }
+
+/// Blocks of a cluster, as the kernels are compiled.
+const CLUSTER: usize = 8;
 
 /// Shares whose weights a block can add up.
 const MOST_SPLITS: usize = 64;

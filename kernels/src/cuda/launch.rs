@@ -21,6 +21,7 @@ pub struct Kernels {
     format: Format,
     processors: u32,
     overlap: bool,
+    clusters: Cell<bool>,
 }
 
 struct Function {
@@ -62,6 +63,7 @@ impl Kernels {
             format,
             processors: u32::try_from(processors).unwrap_or(1).max(1),
             overlap: true,
+            clusters: Cell::new(false),
         };
         for image in IMAGES {
             // SAFETY: the image is a complete fat binary, made by this crate's build script.
@@ -108,6 +110,16 @@ impl Kernels {
     /// Whether a kernel may begin before the one in front of it has ended (it waits for its results). The default is yes.
     pub const fn set_overlap(&mut self, overlap: bool) {
         self.overlap = overlap;
+    }
+
+    /// Whether the blocks that share a head in [`attention_decode`](Self::attention_decode) are a cluster of eight, which put their
+    /// results together in shared memory, whatever `splits` says. The default is no: it has not been measured.
+    pub fn set_clusters(&self, clusters: bool) {
+        self.clusters.set(clusters);
+    }
+
+    pub(super) fn clusters(&self) -> bool {
+        self.clusters.get()
     }
 
     /// Launches of each kernel so far, in the order of their names; those captured into a graph count once.
@@ -176,7 +188,7 @@ fn names(format: Format) -> Vec<(usize, String)> {
     let format_name = format.as_str();
     let mut names: Vec<(usize, String)> = Vec::new();
     for (head_dim, group) in [64, 128].into_iter().flat_map(|head_dim| [1, 2, 4, 8].map(|group| (head_dim, group))) {
-        names.push((0, format!("attention_decode_{head_dim}_{group}_{format_name}")));
+        names.extend(["decode", "cluster"].map(|kind| (0, format!("attention_{kind}_{head_dim}_{group}_{format_name}"))));
     }
     if format != Format::F32 {
         names.extend([64, 128].map(|head_dim| (1, format!("attention_prefill_{head_dim}_{format_name}"))));

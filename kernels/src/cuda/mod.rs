@@ -22,6 +22,7 @@
 
 mod args;
 mod attention;
+mod capture;
 mod error;
 mod facts;
 mod launch;
@@ -33,6 +34,7 @@ mod rows;
 pub use self::{
     args::{Activation, Format, NormKind, Step},
     attention::{AttentionDecode, AttentionGeneral, AttentionPrefill, FLASH_HEAD_DIMS},
+    capture::{Guarded, alone, node_types, together},
     error::{CudaError, classify},
     facts::{DeviceFact, device_facts, device_uuid},
     launch::Kernels,

@@ -83,3 +83,17 @@ fn parked_workers_are_woken_and_stopped() {
         });
     }
 }
+
+#[test]
+fn all_threads_gather_or_none_is_waited_for_for_ever() {
+    let team = team(4);
+    // Whether four threads find cores at once is the machine's affair; that they come back is ours.
+    for _ in 0..20 {
+        team.gather();
+    }
+    let calls = AtomicUsize::new(0);
+    team.run(8, |_| _ = calls.fetch_add(1, Relaxed));
+    assert_eq!(calls.into_inner(), 8);
+    // The team is busy with this very region, so that only its caller can come.
+    team.run(2, |task| assert!(task > 0 || !team.gather()));
+}

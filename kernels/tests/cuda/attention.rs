@@ -75,96 +75,140 @@ impl Case {
     }
 }
 
+/// Query heads, and key and value heads.
+const GROUPS: [(usize, usize); 7] = [(2, 2), (4, 2), (9, 3), (8, 2), (7, 1), (8, 1), (11, 1)];
+
+/// Batch, position of the new token, window: first and last positions of shares, and of windows.
+const CONTEXTS: [(usize, usize, Option<usize>); 13] = [
+    (1, 0, None),
+    (2, 5, None),
+    (1, 31, None),
+    (1, 32, None),
+    (1, 63, Some(1)),
+    (2, 64, Some(64)),
+    (3, 64, Some(20)),
+    (1, 255, None),
+    (2, 256, None),
+    (1, 511, Some(512)),
+    (1, 700, None),
+    (1, 2500, Some(1000)),
+    (1, 2500, Some(2501)),
+];
+
 #[test]
 fn decode() {
-    for format in FORMATS {
-        let Some(bench) = Bench::new(format) else { return };
-        for head_dim in FLASH_HEAD_DIMS {
-            for (heads, kv_heads) in [(2, 2), (4, 2), (9, 3), (8, 2), (7, 1), (8, 1), (11, 1)] {
-                for (batch, position, window) in
-                    [(1, 0, None), (2, 5, None), (1, 31, None), (3, 64, Some(20)), (1, 700, None), (1, 2500, Some(1000))]
+    each(&FORMATS, |bench| check_decode(bench, &GROUPS, &CONTEXTS));
+}
+
+pub(super) fn check_decode(bench: &Bench, groups: &[(usize, usize)], contexts: &[(usize, usize, Option<usize>)]) {
+    let format = bench.format();
+    for head_dim in FLASH_HEAD_DIMS {
+        for &(heads, kv_heads) in groups {
+            for &(batch, position, window) in contexts {
+                let case = Case::new(bench, batch, heads, kv_heads, head_dim, position, 1, window);
+                let (q, cache) = (bench.f32s(&case.q), bench.narrow(&case.cache));
+                let tickets = bench.u32s(&vec![0; batch * heads]);
+                let step = bench.step(Step {
+                    cache: cache.region().address(),
+                    capacity: u32::try_from(case.place.capacity).unwrap(),
+                    position: u32::try_from(position).unwrap(),
+                    ..Step::default()
+                });
+                let fill = bench.kernels.splits(batch, heads, kv_heads);
+                for (splits, narrow, clusters) in
+                    [(1, false, false), (fill, true, false), (64, false, false), (fill, false, true), (1, true, true)]
                 {
-                    let case = Case::new(&bench, batch, heads, kv_heads, head_dim, position, 1, window);
-                    let (q, cache) = (bench.f32s(&case.q), bench.narrow(&case.cache));
-                    let tickets = bench.u32s(&vec![0; batch * heads]);
-                    let step = bench.step(Step {
-                        cache: cache.region().address(),
-                        capacity: u32::try_from(case.place.capacity).unwrap(),
-                        position: u32::try_from(position).unwrap(),
-                        ..Step::default()
-                    });
-                    for (splits, narrow) in [(1, false), (bench.kernels.splits(batch, heads, kv_heads), true), (64, false)] {
-                        let out = bench.poison(case.q.len() * if narrow { format.size_bytes() } else { 4 });
-                        let partial = bench.poison(Kernels::partial_bytes(batch, heads, head_dim, splits));
-                        let op = AttentionDecode {
-                            q: q.region(),
-                            out: out.region(),
-                            narrow,
-                            partial: partial.region(),
-                            tickets: tickets.region(),
-                            place: Place { step: narrow.then_some(step.region()), cache: cache.region(), ..case.place },
-                            heads,
-                            window,
-                            scale: case.scale(),
-                            splits,
-                        };
-                        // SAFETY: the memory lives to the end of the block, which reads the result.
-                        unsafe { bench.kernels.attention_decode(&op) }.unwrap();
-                        let (got, tolerance) =
-                            if narrow { (bench.read_narrow(&out), epsilon(format)) } else { (bench.read_f32s(&out), 0.0) };
-                        assert_near(&format!("{} splits {splits}", case.name("decode", format)), &got, &case.want(), tolerance + 1e-5);
-                    }
-                    assert!(bench.read_u32s(&tickets).iter().all(|ticket| *ticket == 0), "tickets are left as they were found");
+                    bench.kernels.set_clusters(clusters);
+                    let out = bench.poison(case.q.len() * if narrow { format.size_bytes() } else { 4 });
+                    let partial = bench.poison(Kernels::partial_bytes(batch, heads, head_dim, splits));
+                    let op = AttentionDecode {
+                        q: q.region(),
+                        out: out.region(),
+                        narrow,
+                        partial: partial.region(),
+                        tickets: tickets.region(),
+                        place: Place { step: narrow.then_some(step.region()), cache: cache.region(), ..case.place },
+                        heads,
+                        window,
+                        scale: case.scale(),
+                        splits,
+                    };
+                    // SAFETY: the memory lives to the end of the block, which reads the result.
+                    unsafe { bench.kernels.attention_decode(&op) }.unwrap();
+                    let (got, tolerance) = if narrow { (bench.read_narrow(&out), epsilon(format)) } else { (bench.read_f32s(&out), 0.0) };
+                    assert_near(
+                        &format!("{} splits {splits} clusters {clusters}", case.name("decode", format)),
+                        &got,
+                        &case.want(),
+                        tolerance + 1e-5,
+                    );
                 }
+                bench.kernels.set_clusters(false);
+                assert!(bench.read_u32s(&tickets).iter().all(|ticket| *ticket == 0), "tickets are left as they were found");
             }
         }
     }
 }
 
+/// Batch, query heads, key and value heads, start, length, window.
+pub(super) type Prompt = (usize, usize, usize, usize, usize, Option<usize>);
+
+/// Whole and broken tiles of queries and of keys, windows within and beyond a tile.
+const PROMPTS: [Prompt; 11] = [
+    (1, 4, 2, 0, 1, None),
+    (2, 2, 1, 0, 17, None),
+    (1, 3, 1, 37, 130, None),
+    (1, 2, 1, 63, 65, Some(1)),
+    (1, 2, 1, 64, 128, Some(64)),
+    (2, 2, 2, 1, 129, Some(65)),
+    (2, 2, 2, 5, 300, Some(40)),
+    (1, 2, 1, 100, 260, Some(129)),
+    (1, 8, 2, 0, 512, None),
+    (1, 1, 1, 511, 2, None),
+    (3, 1, 1, 0, 192, Some(193)),
+];
+
 #[test]
 fn prefill() {
-    for format in [Format::F16, Format::Bf16] {
-        let Some(bench) = Bench::new(format) else { return };
-        for head_dim in FLASH_HEAD_DIMS {
-            for (batch, heads, kv_heads, start, len, window) in [
-                (1, 4, 2, 0, 1, None),
-                (2, 2, 1, 0, 17, None),
-                (1, 3, 1, 37, 130, None),
-                (2, 2, 2, 5, 300, Some(40)),
-                (1, 2, 1, 100, 260, Some(129)),
-                (1, 8, 2, 0, 512, None),
-            ] {
-                let case = Case::new(&bench, batch, heads, kv_heads, head_dim, start, len, window);
-                let (q, cache, out) = (bench.narrow(&case.q), bench.narrow(&case.cache), bench.poison(case.q.len() * 2));
-                let place = Place { cache: cache.region(), ..case.place };
-                let op = AttentionPrefill { q: q.region(), out: out.region(), place, len, heads, window, scale: case.scale() };
-                // SAFETY: the memory lives to the end of the block, which reads the result.
-                unsafe { bench.kernels.attention_prefill(&op) }.unwrap();
-                // Weights and the result are rounded to the format.
-                assert_near(&case.name("prefill", format), &bench.read_narrow(&out), &case.want(), 2.0 * epsilon(format));
-            }
+    each(&[Format::F16, Format::Bf16], |bench| check_prefill(bench, &PROMPTS));
+}
+
+pub(super) fn check_prefill(bench: &Bench, prompts: &[Prompt]) {
+    let format = bench.format();
+    for head_dim in FLASH_HEAD_DIMS {
+        for &(batch, heads, kv_heads, start, len, window) in prompts {
+            let case = Case::new(bench, batch, heads, kv_heads, head_dim, start, len, window);
+            let (q, cache, out) = (bench.narrow(&case.q), bench.narrow(&case.cache), bench.poison(case.q.len() * 2));
+            let place = Place { cache: cache.region(), ..case.place };
+            let op = AttentionPrefill { q: q.region(), out: out.region(), place, len, heads, window, scale: case.scale() };
+            // SAFETY: the memory lives to the end of the block, which reads the result.
+            unsafe { bench.kernels.attention_prefill(&op) }.unwrap();
+            // Weights and the result are rounded to the format.
+            assert_near(&case.name("prefill", format), &bench.read_narrow(&out), &case.want(), 2.0 * epsilon(format));
         }
     }
 }
 
 #[test]
 fn general() {
-    for format in FORMATS {
-        let Some(bench) = Bench::new(format) else { return };
-        for (batch, heads, kv_heads, head_dim, start, len, window) in
-            [(1, 2, 1, 16, 0, 1, None), (2, 4, 2, 80, 3, 9, None), (1, 3, 3, 256, 10, 50, Some(7)), (1, 4, 1, 64, 100, 33, None)]
-        {
-            let case = Case::new(&bench, batch, heads, kv_heads, head_dim, start, len, window);
-            let (q, cache) = (bench.f32s(&case.q), bench.narrow(&case.cache));
-            for narrow in [false, true] {
-                let out = bench.poison(case.q.len() * if narrow { format.size_bytes() } else { 4 });
-                let place = Place { cache: cache.region(), ..case.place };
-                let op = AttentionGeneral { q: q.region(), out: out.region(), narrow, place, len, heads, window, scale: case.scale() };
-                // SAFETY: the memory lives to the end of the block, which reads the result.
-                unsafe { bench.kernels.attention_general(&op) }.unwrap();
-                let (got, tolerance) = if narrow { (bench.read_narrow(&out), epsilon(format)) } else { (bench.read_f32s(&out), 0.0) };
-                assert_near(&case.name("general", format), &got, &case.want(), tolerance + 1e-5);
-            }
+    each(&FORMATS, check_general);
+}
+
+pub(super) fn check_general(bench: &Bench) {
+    let format = bench.format();
+    for (batch, heads, kv_heads, head_dim, start, len, window) in
+        [(1, 2, 1, 16, 0, 1, None), (2, 4, 2, 80, 3, 9, None), (1, 3, 3, 256, 10, 50, Some(7)), (1, 4, 1, 64, 100, 33, None)]
+    {
+        let case = Case::new(bench, batch, heads, kv_heads, head_dim, start, len, window);
+        let (q, cache) = (bench.f32s(&case.q), bench.narrow(&case.cache));
+        for narrow in [false, true] {
+            let out = bench.poison(case.q.len() * if narrow { format.size_bytes() } else { 4 });
+            let place = Place { cache: cache.region(), ..case.place };
+            let op = AttentionGeneral { q: q.region(), out: out.region(), narrow, place, len, heads, window, scale: case.scale() };
+            // SAFETY: the memory lives to the end of the block, which reads the result.
+            unsafe { bench.kernels.attention_general(&op) }.unwrap();
+            let (got, tolerance) = if narrow { (bench.read_narrow(&out), epsilon(format)) } else { (bench.read_f32s(&out), 0.0) };
+            assert_near(&case.name("general", format), &got, &case.want(), tolerance + 1e-5);
         }
     }
 }

@@ -1,9 +1,13 @@
 //! Every kernel against plain arithmetic in f64, on a device. Without one the tests say so and pass, unless
 //! `PHASE_TEST_CUDA` says that there is one.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a failure ends the test")]
+
 mod attention;
+mod large;
 mod matvec;
 mod rows;
+mod small;
 
 use std::sync::Arc;
 
@@ -13,6 +17,14 @@ use half::{bf16, f16};
 use phase_kernels::cuda::{self, Format, Kernels, Place, Region, Step};
 
 const FORMATS: [Format; 3] = [Format::F32, Format::F16, Format::Bf16];
+
+/// Checks the kernels of each format, where there is a device.
+fn each(formats: &[Format], check: impl Fn(&Bench)) {
+    for format in formats {
+        let Some(bench) = Bench::new(*format) else { return };
+        check(&bench);
+    }
+}
 
 /// A device and the kernels of one format.
 struct Bench {
@@ -77,6 +89,13 @@ impl Bench {
     /// Bytes that are NaN in every format: what is not written is seen.
     fn poison(&self, bytes: usize) -> Memory {
         self.bytes(&vec![0xff; bytes])
+    }
+
+    /// Memory of zeros, made there.
+    fn zeros(&self, bytes: usize) -> Memory {
+        let slice = self.stream.alloc_zeros::<u8>(bytes).expect("memory");
+        let region = Region::new(slice.device_ptr(&self.stream).0, bytes);
+        Memory(slice, region)
     }
 
     fn step(&self, step: Step) -> Memory {

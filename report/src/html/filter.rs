@@ -1,6 +1,6 @@
 //! How values become text and markup. Whatever comes from a file is escaped here or by the engine.
 
-use crate::figure::{count, digits, percent};
+use crate::figure::{between, count, digits, percent, plural};
 use minijinja::{Environment, Value};
 use std::fmt::Write as _;
 
@@ -9,9 +9,12 @@ pub(super) fn register(environment: &mut Environment<'_>) {
     environment.add_filter("percent", |v: f64| percent(v));
     environment.add_filter("count", |v: u64| count(v));
     environment.add_filter("fig", fig);
+    environment.add_filter("provenance", |v: &Value| number(v, "value").map(|n| figure_words(v, n)).unwrap_or_default());
+    environment.add_filter("ticks", |v: &str| Value::from_safe_string(ticks(v)));
     environment.add_filter("bounded", bounded);
     environment.add_filter("ratio", ratio);
     environment.add_filter("speed", speed);
+    environment.add_filter("over", |v: &Value| number(v, "ratio").map(|r| interval_of(v, r)).unwrap_or_default());
     environment.add_filter("strip", strip);
     environment.add_filter("width", |share: f64| format!("{:.2}", (share * 100.0).clamp(0.0, 100.0)));
 }
@@ -53,7 +56,7 @@ fn provenance(value: &Value) -> String {
             let _ = write!(out, " at {}", percent(confidence));
         }
     } else {
-        out.push_str("no interval");
+        out.push_str("without an interval");
     }
     let whole = |name| value.get_attr(name).ok().and_then(|v| u64::try_from(v).ok()).unwrap_or(0);
     let _ = write!(out, " \u{b7} n = {}", count(whole("n")));
@@ -74,36 +77,64 @@ fn provenance(value: &Value) -> String {
 /// A figure: its value, and everything else on demand.
 fn fig(value: &Value) -> Value {
     let Some(number) = number(value, "value") else { return Value::from_safe_string("<span class=none>\u{2013}</span>".to_owned()) };
-    told(&digits(number), &format!("{} {} {}", digits(number), text(value, "unit"), provenance(value)))
+    told(&digits(number), &figure_words(value, number))
 }
 
-/// A share with bounds: a row of fractions.
-fn bounded(value: &Value) -> Value {
+fn figure_words(value: &Value, number: f64) -> String {
+    format!("{} {} {}", digits(number), text(value, "unit"), provenance(value))
+}
+
+/// Markdown's two marks in a sentence: `code` and *stress*.
+fn ticks(text: &str) -> String {
+    let code = escape(text).split('`').enumerate().fold(String::new(), |out, (at, part)| {
+        out + match (at, at % 2) {
+            (0, _) => "",
+            (_, 1) => "<code>",
+            _ => "</code>",
+        } + part
+    });
+    code.split('*').enumerate().fold(String::new(), |out, (at, part)| {
+        out + match (at, at % 2) {
+            (0, _) => "",
+            (_, 1) => "<em>",
+            _ => "</em>",
+        } + part
+    })
+}
+
+/// A number with bounds, and `origin` on demand.
+fn bounded(value: &Value, origin: &str) -> Value {
     let parts = ["value", "low", "high"].map(|name| number(value, name));
     let [Some(v), Some(low), Some(high)] = parts else { return Value::from("-") };
-    told(&digits(v), &format!("{} [{}, {}]", digits(v), digits(low), digits(high)))
+    told(&digits(v), &format!("{} \u{b7} {origin}", between([v, low, high])))
 }
 
-/// A time ratio, with its interval on demand.
-fn ratio(value: &Value) -> Value {
+/// A time ratio, with its interval and `origin` on demand.
+fn ratio(value: &Value, origin: Option<&str>) -> Value {
     let Some(r) = number(value, "ratio") else { return Value::from_safe_string("<span class=none>\u{2013}</span>".to_owned()) };
-    told(&format!("{r:.3}"), &ratio_words(value, r))
+    told(&format!("{r:.3}"), &ratio_words(value, r, origin))
 }
 
 /// The same as a speed.
-fn speed(value: &Value) -> Value {
+fn speed(value: &Value, origin: Option<&str>) -> Value {
     let Some(r) = number(value, "ratio") else { return Value::from_safe_string("<span class=none>\u{2013}</span>".to_owned()) };
-    told(&format!("{:.2}\u{d7}", 1.0 / r), &ratio_words(value, r))
+    told(&format!("{:.2}\u{d7}", 1.0 / r), &ratio_words(value, r, origin))
 }
 
-fn ratio_words(value: &Value, r: f64) -> String {
+fn interval_of(value: &Value, r: f64) -> String {
     let end = |name| number(value, name).unwrap_or(f64::NAN);
-    let blocks = value.get_attr("blocks").ok().and_then(|v| u64::try_from(v).ok()).unwrap_or(0);
+    format!("time ratio {r:.3} [{:.3}, {:.3}]", end("low"), end("high"))
+}
+
+fn ratio_words(value: &Value, r: f64, origin: Option<&str>) -> String {
+    let end = |name| number(value, name).unwrap_or(f64::NAN);
+    let blocks = value.get_attr("blocks").ok().and_then(|v| usize::try_from(v).ok()).unwrap_or(0);
     format!(
-        "time ratio {r:.3} [{:.3}, {:.3}] at {} over {blocks} common blocks; below 1 is faster",
-        end("low"),
-        end("high"),
-        percent(end("confidence"))
+        "{} at {}, below 1 is faster \u{b7} n = {blocks} {}{}",
+        interval_of(value, r),
+        percent(end("confidence")),
+        plural(blocks, "block"),
+        origin.map_or_else(String::new, |o| format!(" \u{b7} {o}"))
     )
 }
 
@@ -133,7 +164,7 @@ mod tests {
     fn markup_from_a_file_stays_text() {
         let figure = context! { value => 1.5, unit => "<script>", n => 3, blocks => 1, boundary => "\"x\"" };
         let shown = fig(&figure).to_string();
-        assert!(shown.contains("1.50 &lt;script&gt; no interval \u{b7} n = 3 in 1 block \u{b7} boundary &quot;x&quot;"), "{shown}");
+        assert!(shown.contains("1.50 &lt;script&gt; without an interval \u{b7} n = 3 in 1 block \u{b7} boundary &quot;x&quot;"), "{shown}");
         assert!(!shown.contains("<script>"));
     }
 

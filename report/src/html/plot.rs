@@ -1,7 +1,11 @@
 //! One plot as inline SVG whose colours follow the page: the library draws in marker colours, which become CSS variables.
 
+use super::axis::{Axis, Wish, tick};
 use crate::ReportError;
-use plotters::{coord::ranged1d::ValueFormatter, prelude::*};
+use plotters::{
+    prelude::*,
+    style::text_anchor::{HPos, Pos, VPos},
+};
 use std::fmt::Write as _;
 
 /// Marker colours. None is drawn by itself.
@@ -11,8 +15,9 @@ const ROOF: RGBColor = RGBColor(3, 3, 3);
 /// Colours of competitors that the style sheet knows.
 pub(super) const SERIES: u8 = 6;
 
-const WIDTH: u32 = 460;
-const HEIGHT: u32 = 280;
+/// Width and height of a panel, and of a plot that stands alone: letters are as large in both.
+const PANEL: (u32, u32) = (460, 280);
+const ALONE: (u32, u32) = (680, 380);
 /// Points of one series that are drawn at most.
 const MOST: usize = 120;
 
@@ -39,7 +44,11 @@ pub(super) struct Series {
 
 /// A line that is no data: a ceiling, a boundary.
 #[derive(Clone, Debug)]
-pub(super) struct Rule(pub(super) Vec<(f64, f64)>);
+pub(super) struct Rule {
+    pub(super) line: Vec<(f64, f64)>,
+    /// Words that end above a place of it.
+    pub(super) words: Vec<((f64, f64), String)>,
+}
 
 /// What is drawn.
 #[derive(Clone, Debug, Default)]
@@ -48,8 +57,14 @@ pub(super) struct Plot {
     pub(super) x: &'static str,
     pub(super) log_x: bool,
     pub(super) log_y: bool,
+    /// Whole numbers are what x counts.
+    pub(super) whole_x: bool,
+    /// It has no panels beside it.
+    pub(super) alone: bool,
     pub(super) series: Vec<Series>,
     pub(super) rules: Vec<Rule>,
+    /// Labels that x should have.
+    pub(super) x_at: Vec<f64>,
     /// Labels of the x axis where numbers would say nothing.
     pub(super) x_words: Vec<String>,
 }
@@ -62,41 +77,31 @@ impl Plot {
             return Ok(String::new());
         }
         let ends = |p: &Point| [Some(p.y), p.low, p.high].into_iter().flatten().collect::<Vec<_>>();
-        let roofs = || self.rules.iter().flat_map(|r| &r.0);
-        let xs = || points().map(|p| p.x).chain(roofs().map(|r| r.0));
-        let ys = || points().flat_map(ends).chain(roofs().map(|r| r.1));
-        // A logarithmic axis without a power of ten on it would have no label.
-        let (log_x, log_y) = (self.log_x && has_decade(range(xs(), true, false)), self.log_y && has_decade(range(ys(), true, false)));
-        let (x, y) = (range(xs(), log_x, false), range(ys(), log_y, !log_y));
+        let roofs = || self.rules.iter().flat_map(|r| &r.line);
+        let xs = points().map(|p| p.x).chain(roofs().map(|r| r.0));
+        let ys = points().flat_map(ends).chain(roofs().map(|r| r.1));
+        let x = Axis::of(xs, Wish { log: self.log_x, whole: self.whole_x, at: &self.x_at, ..Wish::default() });
+        let y = Axis::of(ys, Wish { log: self.log_y, from_zero: !self.log_y, ..Wish::default() });
         let mut svg = String::new();
         let mut hits = String::new();
-        {
-            let area = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT)).into_drawing_area();
-            let mut builder = ChartBuilder::on(&area);
-            builder.margin(8).margin_right(14).x_label_area_size(42).y_label_area_size(48);
-            let drawn = match (log_x, log_y) {
-                (false, false) => builder.build_cartesian_2d(x.0..x.1, y.0..y.1).map_err(wrong).and_then(|c| self.draw(c, &mut hits)),
-                (true, false) => {
-                    builder.build_cartesian_2d((x.0..x.1).log_scale(), y.0..y.1).map_err(wrong).and_then(|c| self.draw(c, &mut hits))
-                }
-                (false, true) => {
-                    builder.build_cartesian_2d(x.0..x.1, (y.0..y.1).log_scale()).map_err(wrong).and_then(|c| self.draw(c, &mut hits))
-                }
-                (true, true) => builder
-                    .build_cartesian_2d((x.0..x.1).log_scale(), (y.0..y.1).log_scale())
-                    .map_err(wrong)
-                    .and_then(|c| self.draw(c, &mut hits)),
-            };
-            drawn.and_then(|()| area.present().map_err(wrong)).map_err(|why| ReportError::Plot { what: self.name, why })?;
-        }
+        let drawn = self.onto(&mut svg, &mut hits, x, y);
+        drawn.map_err(|why| ReportError::Plot { what: self.name, why })?;
         Ok(self.themed(&svg, &hits))
     }
 
-    fn draw<X, Y>(&self, mut chart: ChartContext<'_, SVGBackend<'_>, Cartesian2d<X, Y>>, hits: &mut String) -> Result<(), String>
-    where
-        X: Ranged<ValueType = f64> + ValueFormatter<f64>,
-        Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
-    {
+    const fn size(&self) -> (u32, u32) {
+        if self.alone { ALONE } else { PANEL }
+    }
+
+    fn onto(&self, svg: &mut String, hits: &mut String, x: Axis, y: Axis) -> Result<(), String> {
+        let area = SVGBackend::with_string(svg, self.size()).into_drawing_area();
+        let mut builder = ChartBuilder::on(&area);
+        builder.margin(8).margin_right(14).x_label_area_size(42).y_label_area_size(54);
+        builder.build_cartesian_2d(x, y).map_err(wrong).and_then(|chart| self.draw(chart, hits))?;
+        area.present().map_err(wrong)
+    }
+
+    fn draw(&self, mut chart: ChartContext<'_, SVGBackend<'_>, Cartesian2d<Axis, Axis>>, hits: &mut String) -> Result<(), String> {
         let text = ("sans-serif", 17).into_font().color(&INK);
         let words = |v: &f64| self.word(*v);
         chart
@@ -113,8 +118,12 @@ impl Plot {
             .y_label_formatter(&|v| tick(*v))
             .draw()
             .map_err(wrong)?;
-        for Rule(line) in &self.rules {
+        let said = ("sans-serif", 15).into_font().color(&ROOF).pos(Pos::new(HPos::Right, VPos::Bottom));
+        for Rule { line, words } in &self.rules {
             chart.draw_series(LineSeries::new(line.iter().copied(), ROOF.stroke_width(2))).map_err(wrong)?;
+            let above =
+                |((x, y), words): &((f64, f64), String)| EmptyElement::at((*x, *y)) + Text::new(words.clone(), (-4, -4), said.clone());
+            chart.draw_series(words.iter().map(above)).map_err(wrong)?;
         }
         for series in &self.series {
             let colour = RGBColor(10 + u8::try_from(series.place % usize::from(SERIES)).unwrap_or(0), 0, 0);
@@ -160,7 +169,8 @@ impl Plot {
         for place in 0..SERIES {
             out = out.replace(&format!("#{:02X}0000", 10 + place), &format!("var(--s{place})"));
         }
-        out = out.replace(&format!("width=\"{WIDTH}\" height=\"{HEIGHT}\""), &format!("role=\"img\" aria-label=\"{}\"", self.name));
+        let (width, height) = self.size();
+        out = out.replace(&format!("width=\"{width}\" height=\"{height}\""), &format!("role=\"img\" aria-label=\"{}\"", self.name));
         out = out.replace(" font-family=\"sans-serif\"", "").replace("opacity=\"1\" ", "");
         let kept: Vec<_> = out.lines().map(str::trim).collect();
         kept.join("").replace("</svg>", &format!("{hits}</svg>"))
@@ -178,36 +188,6 @@ fn thinned(points: &[Point]) -> Vec<&Point> {
     points.iter().enumerate().filter(|(at, _)| at.is_multiple_of(step) || *at == last).map(|(_, p)| p).collect()
 }
 
-fn range(values: impl Iterator<Item = f64>, log: bool, from_zero: bool) -> (f64, f64) {
-    let finite = values.filter(|v| v.is_finite() && (!log || *v > 0.0));
-    let (low, high) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
-    if low > high {
-        return (1.0, 10.0);
-    }
-    if log {
-        return (low / 1.25, high * 1.25);
-    }
-    let margin = if high > low { (high - low) * 0.06 } else { high.abs().max(1.0) * 0.1 };
-    (if from_zero { 0.0 } else { low - margin }, high + margin)
-}
-
-fn has_decade((low, high): (f64, f64)) -> bool {
-    low > 0.0 && low.log10().ceil() <= high.log10()
-}
-
-/// An axis label: no more digits than it needs.
-fn tick(value: f64) -> String {
-    let text = match value.abs() {
-        0.0 => return "0".to_owned(),
-        m if m >= 10_000.0 => return format!("{:.0}k", value / 1000.0),
-        m if m >= 10.0 => format!("{value:.0}"),
-        m if m >= 1.0 => format!("{value:.1}"),
-        m if m >= 0.1 => format!("{value:.2}"),
-        _ => format!("{value:.4}"),
-    };
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,9 +196,19 @@ mod tests {
     fn every_axis_has_labels() {
         let point = |x: f64| Point { x, y: 20.0 + x, low: None, high: None, told: String::new() };
         let series = vec![Series { place: 0, joined: true, open: false, points: vec![point(128.0), point(512.0)] }];
-        let svg = Plot { name: "test", x: "x", log_x: true, log_y: true, series, ..Plot::default() }.svg().unwrap();
-        assert!(svg.contains("200") && svg.contains("400"), "{svg}");
-        assert_eq!([(9.0, 11.0), (11.0, 90.0), (0.5, 200.0)].map(has_decade), [true, false, true]);
+        let svg =
+            Plot { name: "test", x: "x", log_x: true, log_y: true, x_at: vec![128.0, 512.0], series, ..Plot::default() }.svg().unwrap();
+        let labels: Vec<_> = svg.split("</text>").filter_map(|t| t.rsplit('>').next()).map(str::trim).collect();
+        assert!(["128", "512", "200", "500"].iter().all(|l| labels.contains(l)), "{labels:?}");
+    }
+
+    #[test]
+    fn a_ceiling_says_how_high_it_is() {
+        let points = vec![Point { x: 1.0, y: 1.0, low: None, high: None, told: String::new() }];
+        let rules = vec![Rule { line: vec![(1.0, 10.0), (100.0, 10.0)], words: vec![((100.0, 10.0), "10 GFLOP/s".to_owned())] }];
+        let series = vec![Series { place: 0, joined: false, open: false, points }];
+        let svg = Plot { name: "test", x: "x", alone: true, rules, series, ..Plot::default() }.svg().unwrap();
+        assert!(svg.contains("10 GFLOP/s") && svg.contains("viewBox=\"0 0 680 380\""), "{svg}");
     }
 
     #[test]
@@ -236,6 +226,5 @@ mod tests {
     #[test]
     fn nothing_to_draw_is_no_plot() {
         assert_eq!(Plot::default().svg().unwrap(), "");
-        assert_eq!([0.0, 12_000.0, 15.0, 1.5, 0.25].map(tick), ["0", "12k", "15", "1.5", "0.25"]);
     }
 }

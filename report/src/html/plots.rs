@@ -1,6 +1,9 @@
 //! Which plots a page has.
 
-use super::plot::{Plot, Point, Rule, Series};
+use super::{
+    origin::Origin,
+    plot::{Plot, Point, Rule, Series},
+};
 use crate::{
     CellRow, History, Report, ReportError,
     figure::{digits, real_size},
@@ -13,10 +16,10 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Batches that get a panel of their own.
 const PANELS: usize = 6;
 
-pub(super) fn of(report: &Report) -> Result<Value, ReportError> {
+pub(super) fn of(report: &Report, origin: &Origin<'_>) -> Result<Value, ReportError> {
     let mut times = times(report, Phase::Prefill)?;
     times.extend(self::times(report, Phase::Decode)?);
-    Ok(context! { times, curves => curves(report)?, roofline => roofline(report)? })
+    Ok(context! { times, curves => curves(report, origin)?, roofline => roofline(report)? })
 }
 
 fn place(report: &Report, arm: &str) -> usize {
@@ -38,6 +41,7 @@ fn times(report: &Report, phase: Phase) -> Result<Vec<Value>, ReportError> {
             lines.entry(place(report, &row.arm)).or_default().extend(point(row, phase));
         }
         let mut series = Vec::new();
+        let lengths: Vec<_> = lines.values().flatten().map(|p| p.x).collect();
         for (place, mut points) in lines {
             points.sort_by(|a, b| a.x.total_cmp(&b.x));
             // Side by side, so that intervals of one length do not hide each other.
@@ -51,7 +55,9 @@ fn times(report: &Report, phase: Phase) -> Result<Vec<Value>, ReportError> {
             Phase::Prefill => ("prefill time over prompt length", "tokens", "ms a call"),
             _ => ("decode time over context", "context", "ms a step"),
         };
-        let plot = Plot { name, x, log_x: true, log_y: phase == Phase::Prefill, series, ..Plot::default() };
+        // The lengths that were measured; contexts of decode are medians over steps.
+        let x_at = if phase == Phase::Prefill { lengths } else { Vec::new() };
+        let plot = Plot { name, x, log_x: true, log_y: phase == Phase::Prefill, series, x_at, ..Plot::default() };
         let title = format!("{}, batch {batch}: {unit}", if phase == Phase::Prefill { "Prefill" } else { "Decode" });
         panels.extend(panel(title, plot.svg()?));
     }
@@ -65,7 +71,7 @@ fn point(row: &CellRow, phase: Phase) -> Option<Point> {
     Some(Point { x: real_size(x.max(1)), y: median.value, low: median.low, high: median.high, told })
 }
 
-fn curves(report: &Report) -> Result<Vec<Value>, ReportError> {
+fn curves(report: &Report, origin: &Origin<'_>) -> Result<Vec<Value>, ReportError> {
     let mut kinds: Vec<_> = report.cold.curves.iter().map(|c| (!c.cold, c.phase)).collect();
     kinds.dedup();
     let mut panels = Vec::new();
@@ -75,15 +81,18 @@ fn curves(report: &Report) -> Result<Vec<Value>, ReportError> {
         let series: Vec<_> = own
             .map(|curve| {
                 cell.clone_from(&curve.cell);
-                let told =
-                    |k: usize, ms: f64| format!("{}: call {k} of {phase}, {} ms, n = {} in {}", curve.arm, digits(ms), curve.n, curve.cell);
+                let rests = format!("n = {} in {} \u{b7} {}", curve.n, curve.cell, origin.of_arms([curve.arm.as_str()]));
+                let told = |k: usize, ms: f64| format!("{}: call {k} of {phase}, {} ms \u{b7} {rests}", curve.arm, digits(ms));
                 let points =
                     (1..).zip(&curve.ms).map(|(k, ms)| Point { x: real_size(k), y: *ms, low: None, high: None, told: told(k, *ms) });
                 Series { place: place(report, &curve.arm), joined: true, open: false, points: points.collect() }
             })
             .collect();
         let start = if warm { "warm-up in the runner" } else { "fresh process" };
-        let plot = Plot { name: "time of the first calls", x: "call", series, ..Plot::default() };
+        // A first call may take a thousand times what the others take.
+        let ys = || series.iter().flat_map(|s: &Series| &s.points).map(|p| p.y).filter(|y| *y > 0.0);
+        let log_y = ys().fold(0.0, f64::max) > 20.0 * ys().fold(f64::INFINITY, f64::min);
+        let plot = Plot { name: "time of the first calls", x: "call", whole_x: true, log_y, series, ..Plot::default() };
         panels.extend(panel(format!("{start}, {phase}: ms ({cell})"), plot.svg()?));
     }
     Ok(panels)
@@ -95,7 +104,9 @@ fn roofline(report: &Report) -> Result<Option<Value>, ReportError> {
     for p in &section.points {
         let share = p.share.map(|s| format!(", {:.0} % of the ceiling", s * 100.0)).unwrap_or_default();
         let told = format!("{}, {}, {}: {}{share}", p.arm, p.phase, p.label, p.gigaflops_per_s.provenance());
-        let point = Point { x: p.intensity, y: p.gigaflops_per_s.value, low: p.gigaflops_per_s.low, high: p.gigaflops_per_s.high, told };
+        // Side by side, as the times are.
+        let x = p.intensity * (1.0 + 0.05 * real_size(place(report, &p.arm)));
+        let point = Point { x, y: p.gigaflops_per_s.value, low: p.gigaflops_per_s.low, high: p.gigaflops_per_s.high, told };
         groups.entry((place(report, &p.arm), p.phase == Phase::Decode)).or_default().push(point);
     }
     let series = groups.into_iter().map(|((place, open), points)| Series { place, joined: false, open, points }).collect();
@@ -103,13 +114,21 @@ fn roofline(report: &Report) -> Result<Option<Value>, ReportError> {
         let xs = || section.points.iter().map(|p| p.intensity);
         let ridge = roof.gigaflops_per_s / roof.gigabytes_per_s;
         let (low, high) = (xs().fold(ridge, f64::min) / 1.2, xs().fold(ridge, f64::max) * 1.2);
-        Rule(vec![(low, low * roof.gigabytes_per_s), (ridge, roof.gigaflops_per_s), (high, roof.gigaflops_per_s)])
+        let (bandwidth, compute) = (roof.gigabytes_per_s, roof.gigaflops_per_s);
+        // The slope's words stand in the middle of it, where nothing can be: points lie below.
+        let middle = (low * ridge).sqrt();
+        let words = vec![
+            ((high, compute), format!("{} GFLOP/s", digits(compute))),
+            ((middle, middle * bandwidth), format!("{} GB/s", digits(bandwidth))),
+        ];
+        Rule { line: vec![(low, low * bandwidth), (ridge, compute), (high, compute)], words }
     });
     let plot = Plot {
         name: "achieved rate over arithmetic intensity",
         x: "operations a byte",
         log_x: true,
         log_y: true,
+        alone: true,
         series,
         rules: rules.collect(),
         ..Plot::default()
@@ -126,7 +145,7 @@ pub(super) fn history(history: &History) -> Result<Option<Value>, ReportError> {
         // A line across a change of boundary would say that its two ends are one series.
         if p.gap.is_some() {
             series.push(Series { place: 0, joined: true, open: false, points: std::mem::take(&mut points) });
-            rules.push(Rule(vec![(real_size(at) - 0.5, 0.0), (real_size(at) - 0.5, most)]));
+            rules.push(Rule { line: vec![(real_size(at) - 0.5, 0.0), (real_size(at) - 0.5, most)], words: Vec::new() });
         }
         let told = format!("{}: {}", p.run_id, p.median.provenance());
         points.push(Point { x: real_size(at), y: p.median.value, low: p.median.low, high: p.median.high, told });
@@ -137,6 +156,8 @@ pub(super) fn history(history: &History) -> Result<Option<Value>, ReportError> {
     let one_day = history.points.windows(2).all(|pair| day(&pair[0]) == day(&pair[1]));
     let part = if one_day { 11..16 } else { 5..10 };
     let x_words = history.points.iter().map(|p| p.created.get(part.clone()).unwrap_or_default().to_owned()).collect();
-    let plot = Plot { name: "one cell over many runs", x: "run", series, rules, x_words, ..Plot::default() };
+    let x_at = (0..history.points.len()).map(real_size).collect();
+    let plot =
+        Plot { name: "one cell over many runs", x: "run", whole_x: true, alone: true, series, rules, x_words, x_at, ..Plot::default() };
     Ok(panel("Median with its interval, ms".to_owned(), plot.svg()?))
 }

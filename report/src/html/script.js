@@ -10,8 +10,8 @@
   root.classList.add('js');
   const show = (e) => { const at = e.target.closest && e.target.closest('[data-t]'); told.textContent = at ? at.dataset.t : ''; };
   for (const kind of ['pointerover', 'focusin', 'click']) doc.addEventListener(kind, show);
-  // Paper has no folds.
-  addEventListener('beforeprint', () => doc.querySelectorAll('details').forEach((d) => { d.open = true; }));
+  // Paper has no folds, but the card stays on one page: the section on the boundary has its fields again.
+  addEventListener('beforeprint', () => doc.querySelectorAll('details').forEach((d) => { d.open = !d.closest('.triggers'); }));
   const unfold = () => { const at = location.hash && doc.getElementById(location.hash.slice(1)); const fold = at && at.closest('details'); if (fold) fold.open = true; };
   addEventListener('hashchange', unfold); unfold();
 })();

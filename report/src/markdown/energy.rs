@@ -1,41 +1,33 @@
 //! What a run that was asked for energy found, in tables.
 
-use crate::table::{Table, Titled};
+use crate::{
+    figure::{between, bucket},
+    table::Table,
+};
 use phase_core::{Energy, Phase};
+use phase_energy::BaselineKind;
 use phase_scenario::{EnergyCell, EnergyPlan, EnergySummary, middle_and_bounds};
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
-/// What the decision card says about energy.
+/// What the decision card says about energy; the numbers are in the section on it.
 pub(crate) fn card_line(plan: &EnergyPlan, summary: &EnergySummary) -> String {
     if let Some(reason) = plan.reason {
         return format!("`no_data`: {reason}");
     }
-    let parts: Vec<_> = summary
-        .requests
-        .iter()
-        .map(|r| match (&r.energy, r.tokens_per_joule) {
-            (Energy::NoData { reason }, _) => format!("{} {}: `no_data`, {reason}", r.backend, r.cell),
-            (energy, rate) => {
-                let rate = rate.map_or_else(String::new, |t| format!(", {} tokens/J", short(t)));
-                format!("{} {}: {} J a request, {}{rate}", r.backend, r.cell, joules(energy), energy.status())
-            }
-        })
-        .collect();
-    format!("it decides only where intervals do not overlap; {}", parts.join("; "))
+    let known = summary.requests.iter().filter(|r| r.energy.bounds().is_some()).count();
+    format!("{known} of {} known; it decides only where intervals do not overlap", summary.requests.len())
 }
 
-/// The same tables for a page; none where no sensor could be read.
-pub(crate) fn tables(plan: &EnergyPlan, summary: &EnergySummary) -> Vec<Titled> {
-    if plan.reason.is_some() {
-        return Vec::new();
-    }
-    let all = [
-        (calls(summary, Phase::Prefill), "Prefill, a call"),
-        (calls(summary, Phase::Decode), "Decode, a step"),
-        (requests(summary), "Requests"),
-        (rests(summary), "At rest"),
-    ];
-    all.into_iter().filter(|(table, _)| !table.is_empty()).map(|(table, title)| table.titled(title)).collect()
+/// Which sensors were read, and what kind they are.
+pub(crate) fn sensors(plan: &EnergyPlan) -> String {
+    plan.sensors.iter().map(|s| format!("{} ({})", s.id, s.calibration.kind)).collect::<Vec<_>>().join("; ")
+}
+
+/// What the statuses mean.
+pub(crate) const fn rule_of() -> &'static str {
+    "One call is reported `measured` only where its sensor covers every single one; else the mean over windows of replays, warm and back \
+     to back, with its interval (`macro_window`); else `no_data` with the reason. Energies are of the device alone: no host, fan or power \
+     supply. *Active* is what is above the device at rest with its models resident."
 }
 
 /// The tables: calls, requests, power at rest.
@@ -43,14 +35,7 @@ pub(crate) fn measured(out: &mut String, plan: &EnergyPlan, summary: &EnergySumm
     if let Some(reason) = plan.reason {
         let _ = writeln!(out, "`no_data` ({reason}) for every cell.\n");
     } else {
-        let sensors: Vec<_> = plan.sensors.iter().map(|s| format!("{} ({})", s.id, s.calibration.kind)).collect();
-        let _ = writeln!(
-            out,
-            "Sensors: {}. One call is reported `measured` only where its sensor covers every single one; else the mean over windows of \
-             replays, warm and back to back, with its interval (`macro_window`); else `no_data` with the reason. Energies are of the device \
-             alone: no host, fan or power supply. *Active* is what is above the device at rest with its models resident.\n",
-            sensors.join("; ")
-        );
+        let _ = writeln!(out, "Sensors: {}. {}\n", sensors(plan), rule_of());
     }
     plan.notes.iter().for_each(|note| {
         let _ = writeln!(out, "- {note}");
@@ -66,8 +51,12 @@ pub(crate) fn measured(out: &mut String, plan: &EnergyPlan, summary: &EnergySumm
                 let _ = writeln!(out, "### {name}\n\n{table}");
             }
         }
-        let _ = writeln!(out, "### Requests\n\n{}", requests(summary));
-        let _ = writeln!(out, "### At rest\n\n{}", rests(summary));
+        for (name, table) in [("Requests", requests(summary)), ("At rest", rests(summary))].iter().filter(|(_, t)| !t.is_empty()) {
+            let _ = writeln!(out, "### {name}\n\n{table}");
+        }
+        if let Some(text) = sampler(summary) {
+            let _ = writeln!(out, "{text}\n");
+        }
     }
     for cell in &summary.cells {
         for note in &cell.notes {
@@ -76,12 +65,20 @@ pub(crate) fn measured(out: &mut String, plan: &EnergyPlan, summary: &EnergySumm
     }
 }
 
+/// What the sampler took of a core; nothing where it had no thread of its own, or nobody measured it.
+pub(crate) fn sampler(summary: &EnergySummary) -> Option<String> {
+    let cost = summary.sampler?;
+    let (percent, seconds) = (100.0 * cost.share(), Duration::from_nanos(cost.wall_ns).as_secs_f64());
+    Some(format!(
+        "The sampler took {percent:.2} % of a core over {seconds:.0} s of windows and rests, reading every source at every poll; nothing was \
+         sampled while phases were timed."
+    ))
+}
+
 fn calls(summary: &EnergySummary, phase: Phase) -> Table {
     let mut table = Table::new(&[
+        "bucket",
         "backend",
-        "batch",
-        "new",
-        "context",
         "status",
         "J",
         "J/token",
@@ -94,20 +91,18 @@ fn calls(summary: &EnergySummary, phase: Phase) -> Table {
     ]);
     for cell in summary.cells.iter().filter(|c| c.phase == phase) {
         let none = || "-".to_owned();
-        let rate = |r: Option<[f64; 3]>| r.map_or_else(none, short);
+        let rate = |r: Option<[f64; 3]>| r.map_or_else(none, between);
         let active = cell.basis.as_ref().and_then(|b| b.active.as_ref());
         table.row([
+            bucket(phase, cell.shape),
             cell.backend.to_string(),
-            cell.shape.batch.to_string(),
-            cell.shape.new_tokens.to_string(),
-            cell.shape.context.to_string(),
             status(&cell.energy),
             joules(&cell.energy),
             rate(cell.joules_per_token),
             rate(cell.tokens_per_joule),
-            active.map_or_else(none, |a| short([a.joules, a.low, a.high])),
+            active.map_or_else(none, |a| between([a.joules, a.low, a.high])),
             windows(cell),
-            alone(cell),
+            one_call_alone(cell),
             cell.over_blocks.map_or_else(none, |r| format!("{r:.2}")),
             cell.cross_check.map_or_else(none, |r| format!("{r:.3}")),
         ]);
@@ -118,7 +113,7 @@ fn calls(summary: &EnergySummary, phase: Phase) -> Table {
 fn requests(summary: &EnergySummary) -> Table {
     let mut table = Table::new(&["cell", "backend", "new tokens", "status", "J/request", "J/token", "tokens/J"]);
     for r in &summary.requests {
-        let rate = |r: Option<[f64; 3]>| r.map_or_else(|| "-".to_owned(), short);
+        let rate = |r: Option<[f64; 3]>| r.map_or_else(|| "-".to_owned(), between);
         table.row([
             r.cell.clone(),
             r.backend.to_string(),
@@ -136,9 +131,8 @@ fn rests(summary: &EnergySummary) -> Table {
     let mut table = Table::new(&["state", "device", "sensor", "sitting", "W", "+-"]);
     for rest in &summary.rests {
         let none = || "no_data".to_owned();
-        let kind = serde_json::to_value(rest.rest).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
         table.row([
-            kind,
+            resting(rest.rest),
             rest.device.clone(),
             rest.field.clone(),
             rest.sitting.to_string(),
@@ -149,15 +143,20 @@ fn rests(summary: &EnergySummary) -> Table {
     table
 }
 
-fn status(energy: &Energy) -> String {
+/// A state of rest, by the word it has in files.
+pub(crate) fn resting(rest: BaselineKind) -> String {
+    serde_json::to_value(rest).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+pub(crate) fn status(energy: &Energy) -> String {
     energy.reason().map_or_else(|| energy.status().to_owned(), |reason| format!("no_data: {reason}"))
 }
 
-fn joules(energy: &Energy) -> String {
-    middle_and_bounds(energy).map_or_else(|| "-".to_owned(), short)
+pub(crate) fn joules(energy: &Energy) -> String {
+    middle_and_bounds(energy).map_or_else(|| "-".to_owned(), between)
 }
 
-fn windows(cell: &EnergyCell) -> String {
+pub(crate) fn windows(cell: &EnergyCell) -> String {
     match &cell.window {
         Energy::MacroWindow { replays, windows, .. } => format!("{windows} of {replays}"),
         other => status(other),
@@ -165,7 +164,7 @@ fn windows(cell: &EnergyCell) -> String {
 }
 
 /// What is known of single calls.
-fn alone(cell: &EnergyCell) -> String {
+pub(crate) fn one_call_alone(cell: &EnergyCell) -> String {
     cell.single.as_ref().map_or_else(
         || "-".to_owned(),
         |s| match s.reason {
@@ -173,16 +172,4 @@ fn alone(cell: &EnergyCell) -> String {
             Some(reason) => format!("no_data: {reason} ({} of {} known)", s.measured + s.interpolated, s.calls),
         },
     )
-}
-
-/// Middle and bounds to three digits or so.
-fn short([middle, low, high]: [f64; 3]) -> String {
-    let scale = middle.abs();
-    let digits = match scale {
-        s if s >= 100.0 => 1,
-        s if s >= 1.0 => 3,
-        s if s >= 0.01 => 5,
-        _ => 8,
-    };
-    format!("{middle:.digits$} [{low:.digits$}, {high:.digits$}]")
 }

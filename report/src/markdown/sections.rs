@@ -2,7 +2,7 @@
 
 use super::{STEADY, bounds, dash, number, phase_title, share};
 use crate::{
-    figure::{digits, percent},
+    figure::{Figure, between, digits, percent},
     report::{Report, Source},
     table::Table,
 };
@@ -24,6 +24,7 @@ pub(super) fn matrix(report: &Report) -> String {
             "high ms",
             "conf.",
             "p95 ms",
+            "p99 ms",
             "n",
             "blocks",
             "failed",
@@ -40,7 +41,8 @@ pub(super) fn matrix(report: &Report) -> String {
                 low,
                 high,
                 median.and_then(|m| m.confidence).map_or_else(dash, percent),
-                number(row.p95.as_ref()),
+                tail(row.p95.as_ref()),
+                tail(row.p99.as_ref()),
                 median.map_or(0, |m| m.n).to_string(),
                 median.map_or(0, |m| m.blocks).to_string(),
                 row.failures.to_string(),
@@ -52,14 +54,68 @@ pub(super) fn matrix(report: &Report) -> String {
             let _ = write!(out, "\n### {}\n\n{table}", phase_title(phase));
         }
     }
+    let mut others = Table::new(&[
+        "phase",
+        "bucket",
+        "backend",
+        "regime",
+        "median ms",
+        "low ms",
+        "high ms",
+        "conf.",
+        "p95 ms",
+        "p99 ms",
+        "n",
+        "blocks",
+        "boundary",
+    ]);
+    for row in report.cells.iter().filter(|r| r.regime != STEADY) {
+        let median = row.median.as_ref();
+        let [low, high] = bounds(median);
+        others.row([
+            row.phase.to_string(),
+            row.bucket.clone(),
+            row.arm.clone(),
+            row.regime.as_str().to_owned(),
+            number(median),
+            low,
+            high,
+            median.and_then(|m| m.confidence).map_or_else(dash, percent),
+            tail(row.p95.as_ref()),
+            tail(row.p99.as_ref()),
+            median.map_or(0, |m| m.n).to_string(),
+            median.map_or(0, |m| m.blocks).to_string(),
+            median.map_or_else(dash, |m| m.boundary.clone()),
+        ]);
+    }
+    if !others.is_empty() {
+        let _ = write!(out, "\n### Other regimes: cold and warm-up\n\n{others}");
+    }
     out
+}
+
+/// A percentile, and where it lies at most.
+fn tail(figure: Option<&Figure>) -> String {
+    match figure.map(|f| (f.value, f.high)) {
+        Some((value, Some(high))) => format!("{}, at most {}", digits(value), digits(high)),
+        Some((value, None)) => digits(value),
+        None => dash(),
+    }
+}
+
+/// A number with its ends, where it has them.
+fn spread(figure: &Figure) -> String {
+    match (figure.low, figure.high) {
+        (Some(low), Some(high)) => between([figure.value, low, high]),
+        _ => digits(figure.value),
+    }
 }
 
 pub(super) fn winners(report: &Report) -> String {
     let mut table = Table::new(&["phase", "bucket", "winner", "order, time over the first one's"]);
     for bucket in report.buckets.iter().filter(|b| b.places.len() > 1) {
         let places: Vec<_> =
-            bucket.places.iter().map(|p| p.ratio.as_ref().map_or_else(|| p.arm.clone(), |r| format!("{} {}", p.arm, r.text()))).collect();
+            bucket.places.iter().map(|p| p.ratio.as_ref().map_or_else(|| p.arm.clone(), |r| format!("{} {}", p.arm, r.full()))).collect();
         table.row([
             bucket.phase.to_string(),
             bucket.label.clone(),
@@ -71,6 +127,12 @@ pub(super) fn winners(report: &Report) -> String {
         return String::new();
     }
     let mut out = format!("## Winners and inversions\n\n{table}\n");
+    let mut duels = Table::new(&["phase", "pair", "faster", "slower", "same", "undecided"]);
+    for d in &report.duels {
+        let counts = [d.faster, d.slower, d.equivalent, d.ambiguous].map(|n| n.to_string());
+        duels.row([d.phase.to_string(), format!("{} against {}", d.ours, d.theirs)].into_iter().chain(counts));
+    }
+    let _ = writeln!(out, "Pairs, by the number of buckets:\n\n{duels}");
     if report.inversions.is_empty() {
         out.push_str("No pair turns round: whoever is faster somewhere is slower nowhere.\n");
     }
@@ -89,9 +151,10 @@ pub(super) fn winners(report: &Report) -> String {
 }
 
 pub(super) fn fractions(report: &Report) -> String {
-    let mut table = Table::new(&["request", "backend", "decode fraction", "low", "high", "n"]);
+    let mut table = Table::new(&["request", "backend", "decode fraction", "low", "high", "n", "boundary"]);
     for row in &report.fractions {
-        table.row([row.cell.clone(), row.arm.clone(), percent(row.decode_fraction), share(row.low), share(row.high), row.n.to_string()]);
+        let ends = [percent(row.decode_fraction), share(row.low), share(row.high)];
+        table.row([row.cell.clone(), row.arm.clone()].into_iter().chain(ends).chain([row.n.to_string(), row.boundary.clone()]));
     }
     if table.is_empty() {
         String::new()
@@ -102,26 +165,34 @@ pub(super) fn fractions(report: &Report) -> String {
 
 pub(super) fn cold(report: &Report) -> String {
     let mut out = "## Cold start\n\nFresh processes; the model's files are as a rule in the page cache.\n\n".to_owned();
-    let mut loads = Table::new(&["backend", "process", "loads", "load median ms", "min ms", "max ms", "whole process ms"]);
+    let mut loads = Table::new(&["backend", "process", "loads", "load median ms", "min ms", "max ms", "whole process ms", "boundary"]);
     for row in &report.cold.loads {
         let [low, high] = bounds(Some(&row.load));
         let process = if row.process == LoadProcess::Fresh { "fresh" } else { "runner" };
         let whole = row.process_ms.map_or_else(dash, digits);
-        loads.row([row.arm.clone(), process.to_owned(), row.load.n.to_string(), digits(row.load.value), low, high, whole]);
+        loads.row([
+            row.arm.clone(),
+            process.to_owned(),
+            row.load.n.to_string(),
+            digits(row.load.value),
+            low,
+            high,
+            whole,
+            row.load.boundary.clone(),
+        ]);
     }
     if !loads.is_empty() {
         let _ = writeln!(out, "{loads}");
     }
-    let mut first = Table::new(&["phase", "bucket", "backend", "cold ms", "steady ms", "cold/steady", "n", "warm pool"]);
+    let mut first = Table::new(&["phase", "bucket", "backend", "cold", "steady", "cold/steady", "warm pool"]);
     for row in &report.cold.first_calls {
         first.row([
             row.phase.to_string(),
             row.label.clone(),
             row.arm.clone(),
-            digits(row.cold.value),
-            number(row.steady.as_ref()),
+            row.cold.provenance(),
+            row.steady.as_ref().map_or_else(dash, Figure::provenance),
             row.ratio.map_or_else(dash, digits),
-            row.cold.n.to_string(),
             if row.warm_pool { "required" } else { "-" }.to_owned(),
         ]);
     }
@@ -130,21 +201,35 @@ pub(super) fn cold(report: &Report) -> String {
     } else {
         let _ = write!(out, "First calls:\n\n{first}");
     }
+    let mut curves = Table::new(&["start", "phase", "request", "backend", "n", "ms of call 1, 2, 3, ..."]);
+    for c in &report.cold.curves {
+        let start = if c.cold { "fresh process" } else { "warm-up in the runner" };
+        let ms = c.ms.iter().map(|ms| digits(*ms)).collect::<Vec<_>>().join(", ");
+        curves.row([start.to_owned(), c.phase.to_string(), c.cell.clone(), c.arm.clone(), c.n.to_string(), ms]);
+    }
+    if !curves.is_empty() {
+        let _ = write!(out, "\nHow calls settle:\n\n{curves}");
+    }
     out
 }
 
 pub(super) fn roofline(report: &Report) -> String {
     let section = &report.roofline;
-    let mut table = Table::new(&["phase", "bucket", "backend", "GB/s", "GFLOP/s", "flops a byte", "of ceiling"]);
+    let mut table =
+        Table::new(&["phase", "bucket", "backend", "GB/s", "GFLOP/s", "flops a byte", "of ceiling", "conf.", "n", "blocks", "boundary"]);
     for point in &section.points {
         table.row([
             point.phase.to_string(),
             point.label.clone(),
             point.arm.clone(),
-            digits(point.gigabytes_per_s.value),
-            digits(point.gigaflops_per_s.value),
+            spread(&point.gigabytes_per_s),
+            spread(&point.gigaflops_per_s),
             digits(point.intensity),
             share(point.share),
+            share(point.gigaflops_per_s.confidence),
+            point.gigaflops_per_s.n.to_string(),
+            point.gigaflops_per_s.blocks.to_string(),
+            point.gigaflops_per_s.boundary.clone(),
         ]);
     }
     if table.is_empty() {
@@ -158,14 +243,17 @@ pub(super) fn roofline(report: &Report) -> String {
 }
 
 pub(super) fn parts(report: &Report) -> String {
-    let mut table = Table::new(&["part", "seconds", "share"]);
+    let header: Vec<_> = ["part", "seconds", "share"].into_iter().chain(report.arms.iter().map(String::as_str)).collect();
+    let mut table = Table::new(&header);
     for row in &report.parts {
-        table.row([row.part.words().to_owned(), digits(row.seconds), row.share_text()]);
+        let known = [row.part.words().to_owned(), digits(row.seconds), row.share_text()];
+        let arms = report.arms.iter().enumerate().map(|(at, _)| row.by_arm_s.get(at).map_or_else(dash, |s| digits(*s)));
+        table.row(known.into_iter().chain(arms));
     }
     if table.is_empty() {
         String::new()
     } else {
-        format!("## Time by part\n\nOf the wall time of all blocks; the parts add up to it.\n\n{table}")
+        format!("## Time by part\n\nOf the wall time of all {} blocks; the parts add up to it.\n\n{table}", report.parts[0].blocks)
     }
 }
 
@@ -180,8 +268,10 @@ pub(super) fn energy(report: &Report) -> String {
         out.push('\n');
         super::energy::measured(&mut out, plan, summary);
     }
+    // Where a plan measured them, the tables above have them with what they rest on.
+    let told = section.measured.as_ref().is_some_and(|(plan, _)| plan.reason.is_none());
     let mut rows = Table::new(&["phase", "bucket", "backend", "status", "J a call", "low", "high", "J a token", "n"]);
-    for row in &section.rows {
+    for row in section.rows.iter().filter(|_| !told) {
         rows.row([
             row.phase.to_string(),
             row.label.clone(),
@@ -239,8 +329,8 @@ pub(super) fn agreement(report: &Report) -> String {
         table.row([
             row.arm.clone(),
             verdict.to_owned(),
-            row.max_abs_diff.map_or_else(dash, |d| format!("{d:.2e}")),
-            row.tolerance.map_or_else(dash, |d| d.to_string()),
+            row.max_abs_diff.map_or_else(dash, digits),
+            row.tolerance.map_or_else(dash, digits),
             row.rows.to_string(),
             row.tokens_different.to_string(),
             row.near_ties.to_string(),

@@ -1,7 +1,7 @@
 //! From sittings to energies: pure, so that whoever reads a run comes to the same numbers.
 
 use super::{
-    ArmRest, EnergyCell, EnergyPlan, EnergyRequest, EnergySensorEntry, EnergySitting, EnergySummary, ReplayedWindow, SingleShots,
+    ArmRest, EnergyCell, EnergyPlan, EnergyRequest, EnergySensorEntry, EnergySitting, EnergySummary, LeftOut, ReplayedWindow, SingleShots,
     SittingKind,
     planned::{Call, calls, covering, octaves},
     sit::LEAST_WINDOWS,
@@ -9,7 +9,9 @@ use super::{
 };
 use crate::{Manifest, ScenarioError, WorkloadKind, dir::MANIFEST};
 use phase_core::{Arm, Energy, Joules, MacroMethod, NoData, Phase, Shape, Timestamp};
-use phase_energy::{Baseline, BaselineKind, Cursor, Gate, JouleRange, ReplayWindow, Seen, Series, VALID_DAYS, cross_check, verdict};
+use phase_energy::{
+    Baseline, BaselineKind, Cursor, Gate, JouleRange, ReplayWindow, SamplerCost, Seen, Series, VALID_DAYS, cross_check, verdict,
+};
 use phase_policy::{
     ActiveJoules, CellKey, EnergyBasis, EnergySensor, RegimeClass, ScenarioMatrix, add_energies, repeat_energy, reported_energy,
 };
@@ -78,8 +80,11 @@ impl<'a> Heard<'a> {
             return nothing(NoData::NotRecorded, Some(error.clone()));
         }
         if windows.len() < LEAST_WINDOWS as usize && self.sitting.out_of_time {
-            let note = format!("{} of its windows were made when the run's time ended", windows.len());
-            return nothing(NoData::NotRecorded, Some(note));
+            let made: Vec<&&ReplayedWindow> = windows.iter().chain(&drifted).collect();
+            let took_s = made.iter().map(|w| w.plan.discard_s + end(w).since(start(w)).as_secs_f64()).sum::<f64>();
+            let more_s = took_s / real(made.len().max(1)) * real(LEAST_WINDOWS as usize - windows.len());
+            let note = format!("{} of its windows were made when the run's time ended; {more_s:.0} s more were needed", windows.len());
+            return nothing(NoData::Budget, Some(note));
         }
         if windows.len() < LEAST_WINDOWS as usize && !drifted.is_empty() {
             return nothing(NoData::ThermalDrift, Some(format!("{} of its windows drifted", drifted.len())));
@@ -222,7 +227,8 @@ pub(crate) fn energies(
 ) -> Result<Option<EnergySummary>, ScenarioError> {
     let Some(plan) = &manifest.energy else { return Ok(None) };
     let heard = sittings.iter().map(|s| Heard::new(s, plan)).collect::<Result<Vec<_>, _>>()?;
-    let mut summary = EnergySummary { rests: rests(&heard), ..EnergySummary::default() };
+    let sampler = sittings.iter().filter_map(|s| s.recordings.first()?.lateness.cost).reduce(SamplerCost::and);
+    let mut summary = EnergySummary { rests: rests(&heard), sampler, ..EnergySummary::default() };
     for arm in &manifest.plan.backends {
         for call in calls(&manifest.plan) {
             summary.cells.push(cell(&heard, plan, manifest, matrix, arm, call));
@@ -297,8 +303,18 @@ fn cell(heard: &[Heard<'_>], plan: &EnergyPlan, manifest: &Manifest, matrix: Opt
         let reason = plan.reason.unwrap_or(if sensors.is_empty() { NoData::NoSource } else { NoData::NotRecorded });
         made.energy = Energy::NoData { reason };
         made.window = made.energy.clone();
-        if !sensors.is_empty() && heard.iter().any(|h| of_call(&h) && h.sitting.out_of_time) {
-            made.notes.push("no time was left for it in the run's budget".to_owned());
+        let left_out = |h: &Heard<'_>| h.sitting.left_out.iter().rfind(|l| l.backend == *arm).cloned();
+        match heard.iter().filter(of_call).filter_map(left_out).next_back().filter(|_| !sensors.is_empty()) {
+            Some(LeftOut { needs_s, left_s, .. }) => {
+                made.energy = Energy::NoData { reason: NoData::Budget };
+                made.window = made.energy.clone();
+                made.notes.push(format!("its replays take {needs_s:.0} s at least; {left_s:.0} s were left of the run's time"));
+            }
+            // As runs said it before they named the seconds.
+            None if !sensors.is_empty() && heard.iter().any(|h| of_call(&h) && h.sitting.out_of_time) => {
+                made.notes.push("no time was left for it in the run's budget".to_owned());
+            }
+            None => {}
         }
         return made;
     };

@@ -5,7 +5,6 @@ use crate::{Plan, ScenarioError, WorkloadKind};
 use phase_core::{Fact, Layer, NoData, Phase, StackInfo};
 use phase_energy::{Perimeter, ReadingKind, SensorCalibration, SensorKind, SourceId};
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
 
 /// How well, and at what price.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,7 +24,7 @@ pub struct EnergyOptions {
     /// Time after work before a device is taken to be quiet, seconds; the same kind of work before a window that does not
     /// count takes as long.
     pub settle_s: f64,
-    /// The run ends about so many seconds after it began: windows become shorter for it, each call is sat for once, and calls
+    /// The run ends about so many seconds after it began: windows become shorter for it, phases take turns, and calls
     /// that no time is left for have no energy. `None` takes as long as it takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_s: Option<f64>,
@@ -51,15 +50,6 @@ impl EnergyOptions {
         self.settle_s *= seconds / self.window_s;
         self.window_s = seconds;
         Ok(self)
-    }
-
-    /// How long the sittings of `plan` take at least, with every one of its backends covered by a sensor.
-    pub fn estimate(&self, plan: &Plan) -> Duration {
-        #[expect(clippy::cast_precision_loss, reason = "a handful of backends and calls")]
-        let (calls, backends) = (calls(plan).len() as f64, plan.backends.len() as f64);
-        let each = 3.0 * self.settle_s + f64::from(self.windows.max(5)) * (self.window_s + self.settle_s);
-        let all = calls * (backends * each + 2.0 * (self.settle_s + self.rest_s));
-        Duration::from_secs_f64(self.budget_s.map_or(all, |budget_s| all.min(budget_s)))
     }
 
     /// The options for a run that ends about `seconds` after it began.

@@ -2,7 +2,7 @@
 
 use super::{
     DeviceState, EnergyOptions, EnergySensorEntry, EnergySitting, Meter, MeterError, ReplayedWindow, Rest, SittingFailure, SittingKind,
-    budget::Fit, planned::Call, replay::Replayer, stored::SittingCall,
+    planned::Call, replay::Replayer, stored::SittingCall,
 };
 use crate::{
     Plan,
@@ -70,7 +70,7 @@ impl Sitter<'_> {
     pub(super) fn rest(&mut self, mut sitting: EnergySitting) -> EnergySitting {
         let result = self.start().and_then(|()| {
             self.quiet(&mut sitting);
-            self.meter.rest(self.tail());
+            self.meter.rest(Duration::from_secs_f64(self.slow().tail_s));
             self.meter.stop()
         });
         match result {
@@ -109,7 +109,7 @@ impl Sitter<'_> {
         let ended = self.rounds(&mut sitting, &mut seats, stable, &mut random, cancel);
         if ended.is_ok() {
             self.quiet(&mut sitting);
-            self.meter.rest(self.tail());
+            self.meter.rest(Duration::from_secs_f64(self.slow().tail_s));
         }
         match self.meter.stop() {
             Ok(recordings) => sitting.recordings = recordings,
@@ -135,7 +135,8 @@ impl Sitter<'_> {
             let mut gone = Vec::new();
             // Windows in place of others are made only where everything after them still fits.
             let planned = round < self.options.windows.max(LEAST_WINDOWS);
-            let after_s = if planned { 0.0 } else { self.settling_s() + self.rest_s() };
+            let slow = self.slow();
+            let after_s = if planned { 0.0 } else { slow.settling_s + slow.rest_s };
             if !order.is_empty() && !self.has_time_for(longest_round.as_secs_f64() + after_s) {
                 sitting.out_of_time = seats.iter().any(|seat| !full(seat));
                 break;
@@ -160,16 +161,6 @@ impl Sitter<'_> {
     /// Whether `seconds` are left before the sitting has to be over.
     fn has_time_for(&self, seconds: f64) -> bool {
         self.until.is_none_or(|until| until.since(self.clock.now()).as_secs_f64() >= seconds)
-    }
-
-    /// What a sitting of `guests` for one call has to be fitted around.
-    pub(super) fn fit(&self, guests: &[Guest], sittings: usize, later: usize) -> Fit {
-        let of = |guest: &Guest| (&self.models[guest.sensor], self.sensors[guest.sensor].calibration.rise_ns.unwrap_or(0.0) * 1e-9);
-        let settle_s = self.options.settle_s;
-        let discard_s = guests.iter().map(|g| 3.0 * of(g).1).fold(settle_s, f64::max);
-        let least_s = guests.iter().map(|g| MacroPlan::least_window_s(of(g).0)).fold(0.0, f64::max);
-        let quiet_s = self.settling_s() + self.rest_s() + self.tail().as_secs_f64();
-        Fit { guests: guests.len(), sittings, later, discard_s, quiet_s, least_s }
     }
 
     /// Work that does not count, then one window.
@@ -263,7 +254,7 @@ impl Sitter<'_> {
         let model = &self.models[guest.sensor];
         let EnergyOptions { accuracy, window_s, windows, settle_s, .. } = self.options;
         let mean_w = f64::midpoint(model.power().min_w(), model.power().max_w());
-        let rise_s = self.sensors[guest.sensor].calibration.rise_ns.unwrap_or(0.0) * 1e-9;
+        let rise_s = rise_s(&self.sensors[guest.sensor]);
         let plan = MacroPlan::in_windows_of(model, replay_s, mean_w, accuracy, rise_s, settle_s, window_s)?;
         let mut plan = plan.with_windows(windows);
         plan.replays = guest.replays.unwrap_or(plan.replays).max(1);
@@ -282,29 +273,43 @@ impl Sitter<'_> {
 
     /// Settles, then notes a quiet time.
     fn quiet(&mut self, sitting: &mut EnergySitting) {
-        self.meter.rest(Duration::from_secs_f64(self.settling_s()));
+        let slow = self.slow();
+        self.meter.rest(Duration::from_secs_f64(slow.settling_s));
         let start_ns = self.clock.now().as_nanos();
-        self.meter.rest(Duration::from_secs_f64(self.rest_s()));
+        self.meter.rest(Duration::from_secs_f64(slow.rest_s));
         sitting.rests.push(Rest { start_ns, end_ns: self.clock.now().as_nanos() });
     }
 
-    fn settling_s(&self) -> f64 {
-        self.options.settle_s.max(self.slowest(|m| m.window_s() + m.lag_s()))
+    fn slow(&self) -> Slow {
+        Slow::of(&self.options, &self.models)
     }
+}
 
+/// Times that the slowest sensor asks for, seconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slow {
+    /// Until a device is quiet.
+    pub(super) settling_s: f64,
     /// As many updates as make a mean, in every sensor.
-    fn rest_s(&self) -> f64 {
-        self.options.rest_s.max(10.0 * self.slowest(|m| m.update_s().max(m.window_s())))
-    }
+    pub(super) rest_s: f64,
+    /// Until updates have come that are about all that was.
+    pub(super) tail_s: f64,
+}
 
-    /// Time until updates have come that are about all that was.
-    fn tail(&self) -> Duration {
-        Duration::from_secs_f64(self.slowest(|m| m.lag_s() + 3.0 * m.update_s()))
+impl Slow {
+    pub(super) fn of(options: &EnergyOptions, models: &[SensorModel]) -> Self {
+        let slowest = |time: &dyn Fn(&SensorModel) -> f64| models.iter().map(time).fold(0.0, f64::max);
+        Self {
+            settling_s: options.settle_s.max(slowest(&|m| m.window_s() + m.lag_s())),
+            rest_s: options.rest_s.max(10.0 * slowest(&|m| m.update_s().max(m.window_s()))),
+            tail_s: slowest(&|m| m.lag_s() + 3.0 * m.update_s()),
+        }
     }
+}
 
-    fn slowest(&self, time: impl Fn(&SensorModel) -> f64) -> f64 {
-        self.models.iter().map(time).fold(0.0, f64::max)
-    }
+/// How long a step of power takes to show, seconds.
+pub(super) fn rise_s(sensor: &EnergySensorEntry) -> f64 {
+    sensor.calibration.rise_ns.unwrap_or(0.0) * 1e-9
 }
 
 /// Windows of `arm` that count: those in which the device became warmer or slower don't.

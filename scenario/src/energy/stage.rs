@@ -1,14 +1,16 @@
 //! The runner's part: which sittings are held, when, and what is made of their verdicts.
 
 use super::{
-    EnergyOptions, EnergyPlan, EnergySetup, EnergySitting, Meter,
+    EnergyOptions, EnergyPlan, EnergySetup, EnergySitting, LeftOut, Meter,
+    agenda::{Waiting, agenda, need, pass_s, turns},
+    budget::{Need, allot},
     judge::Heard,
     planned::{Call, calls, covering},
     sit::{Cancelled, Guest, Sitter, replays_of, rest_of},
     stored::{held, sittings},
     summary::middle_and_bounds,
 };
-use crate::{Observer, Plan, Progress, Residency, Runner, ScenarioError, cold::nanos};
+use crate::{Observer, Plan, Progress, Residency, Runner, ScenarioError, cold::nanos, results::read_records};
 use phase_core::{Arm, Clock as _, Energy, NoData, Timestamp};
 use phase_energy::{BaselineKind, SensorKind, SensorModel, more_replays};
 use std::{
@@ -24,6 +26,8 @@ pub(crate) struct Metering<'a> {
     unwritten: Option<EnergySitting>,
     /// When the last sitting has to be over, where the run has a budget.
     deadline: Option<Timestamp>,
+    /// The longest that a model was loaded for a sitting of its own, seconds.
+    load_s: f64,
 }
 
 /// Most times as many replays as before.
@@ -45,7 +49,7 @@ impl<'a> Runner<'a> {
                 }
                 let models = sensors.iter().map(|s| s.calibration.model()).collect::<Result<_, _>>();
                 let models = models.map_err(|e| ScenarioError::plan(e.to_string()))?;
-                self.metering = Some(Metering { meter, models, unwritten: None, deadline: self.deadline(&options) });
+                self.metering = Some(Metering { meter, models, unwritten: None, deadline: self.deadline(&options), load_s: 0.0 });
                 (sensors, None, notes)
             }
         };
@@ -58,9 +62,7 @@ impl<'a> Runner<'a> {
 
     /// The budget's end, less what comes after the last sitting: the power without models, and files.
     fn deadline(&self, options: &EnergyOptions) -> Option<Timestamp> {
-        let EnergyOptions { budget_s, settle_s, rest_s, .. } = *options;
-        let left = Duration::from_secs_f64((budget_s? - 2.0 * settle_s - rest_s).max(0.0));
-        Some(Timestamp::from_nanos(self.clock.now().as_nanos().saturating_add(nanos(left))))
+        Some(Timestamp::from_nanos(self.clock.now().as_nanos().saturating_add(nanos(options.for_replays()?))))
     }
 
     /// Whether this run was started with sensors that this process was not given: its energy will not be recorded.
@@ -91,98 +93,162 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    /// Holds every sitting that is left. `false` when cancelled.
+    /// Holds every sitting that is left: each call in its turn, then, in what is left of a budget, those once more whose
+    /// verdicts are too wide. `false` when cancelled.
     pub(crate) fn sit(&mut self, observer: &mut dyn Observer, cancel: &AtomicBool) -> Result<bool, ScenarioError> {
         let Some(mut metering) = self.metering.take() else { return Ok(true) };
         if let Some(mut sitting) = metering.unwritten.take() {
             sitting.run_id.clone_from(&self.manifest.run_id);
             sitting.store(&mut self.dir)?;
         }
-        let plan = self.plan().clone();
-        let all = calls(&plan);
-        for (done, call) in all.iter().enumerate() {
-            observer.progress(&Progress::Energy { call: &call.id(), done, total: all.len() });
-            if !self.sit_for(&mut metering, (&plan, *call, all.len() - done - 1), observer, cancel)? {
-                self.metering = Some(metering);
-                return Ok(false);
-            }
-        }
+        let done = self.sit_through(&mut metering, observer, cancel);
         self.metering = Some(metering);
-        Ok(true)
+        done
     }
 
-    fn sit_for(
+    fn sit_through(
         &mut self,
         metering: &mut Metering<'a>,
-        (plan, call, later): (&Plan, Call, usize),
         observer: &mut dyn Observer,
         cancel: &AtomicBool,
     ) -> Result<bool, ScenarioError> {
-        let mut guests = self.guests(call)?;
-        let Some(options) = self.fitted(metering, plan, &guests, later) else {
-            self.out_of_time(call)?;
-            return Ok(true);
+        let Some(options) = self.manifest.energy.as_ref().map(|e| e.options) else { return Ok(true) };
+        let plan = self.plan().clone();
+        let waiting = self.waiting(metering, &plan, options)?;
+        let left_s = self.left_s(metering);
+        observer.progress(&Progress::EnergyAgenda { replays: &agenda(&options, &waiting, left_s), left_s });
+        let total = waiting.len();
+        for done in 0..total {
+            let now = &waiting[done];
+            observer.progress(&Progress::Energy { call: &now.call.id(), done, total });
+            let needs: Vec<_> = waiting[done..].iter().map(|w| w.need.clone()).collect();
+            let left_s = self.left_s(metering);
+            let Some(share) = allot(&needs, &options, left_s).into_iter().next() else { continue };
+            let (sits, out) = now.guests.split_at(share.guests);
+            if let Some(left_s) = left_s.filter(|_| !out.is_empty()) {
+                self.leave_out(now.call, out, &share.lacks_s, left_s)?;
+            }
+            // Within a budget nothing is done twice before everything was done once.
+            let attempts = if left_s.is_some() { 0..1 } else { 0..options.attempts.max(1) };
+            let mut guests = sits.to_vec();
+            for attempt in attempts {
+                let options = fitted(options, share.window_s, &metering.models, left_s.is_some());
+                match self.attempt(metering, (&plan, now.call, attempt), (options, guests), observer, cancel)? {
+                    Some(again) => guests = again.into_iter().map(|(guest, _)| guest).collect(),
+                    None => return Ok(false),
+                }
+            }
+        }
+        if metering.deadline.is_some() { self.refine(metering, (&plan, options, &waiting), observer, cancel) } else { Ok(true) }
+    }
+
+    /// One attempt of `guests` at `call`: those whose verdict another one would help, and how wide it is. `None` when
+    /// cancelled.
+    fn attempt(
+        &mut self,
+        metering: &mut Metering<'a>,
+        (plan, call, attempt): (&Plan, Call, u32),
+        (options, guests): (EnergyOptions, Vec<Guest>),
+        observer: &mut dyn Observer,
+        cancel: &AtomicBool,
+    ) -> Result<Option<Vec<(Guest, f64)>>, ScenarioError> {
+        let groups: Vec<Vec<Guest>> = match plan.residency {
+            Residency::All => vec![guests],
+            Residency::One => guests.into_iter().map(|g| vec![g]).collect(),
         };
-        // Within a budget nothing is done twice: what is left is for the other calls.
-        let attempts = if options.budget_s.is_some() { 1 } else { options.attempts.max(1) };
-        for attempt in 0..attempts {
-            let groups: Vec<Vec<Guest>> = match plan.residency {
-                Residency::All => vec![guests.clone()],
-                Residency::One => guests.iter().map(|g| vec![g.clone()]).collect(),
-            };
-            guests.clear();
-            for group in groups.into_iter().filter(|g| !g.is_empty()) {
-                if cancel.load(Ordering::Relaxed) {
-                    return Ok(false);
-                }
-                if plan.residency == Residency::One {
-                    self.stable.drop_all();
-                    self.load(group[0].at, None, observer)?;
-                    // No block is left that the load could be recorded in.
-                    self.pending.clear();
-                }
-                let number = held(self.dir.path())?;
-                let sitting = self.new_sitting(number, replays_of(call, attempt));
-                let mut stable = std::mem::replace(&mut self.stable, crate::stable::Stable::new(0));
-                let sat = self.sitter(metering, |sitter| {
-                    sitter.options = options;
-                    sitter.replays(sitting, (plan, call), &group, &mut stable, cancel)
-                });
-                self.stable = stable;
-                match sat {
-                    None | Some(Err(Cancelled)) => return Ok(false),
-                    Some(Ok(sitting)) => {
-                        self.failures += sitting.failures.len();
-                        sitting.store(&mut self.dir)?;
-                        guests.extend(self.again(&sitting, &group)?);
-                    }
+        let mut again = Vec::new();
+        for group in groups.into_iter().filter(|g| !g.is_empty()) {
+            if cancel.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            if plan.residency == Residency::One {
+                self.stable.drop_all();
+                let begun = self.clock.now();
+                self.load(group[0].at, None, observer)?;
+                metering.load_s = metering.load_s.max(self.clock.now().since(begun).as_secs_f64());
+                // No block is left that the load could be recorded in.
+                self.pending.clear();
+            }
+            let number = held(self.dir.path())?;
+            let sitting = self.new_sitting(number, replays_of(call, attempt));
+            let mut stable = std::mem::replace(&mut self.stable, crate::stable::Stable::new(0));
+            let sat = self.sitter(metering, |sitter| {
+                sitter.options = options;
+                sitter.replays(sitting, (plan, call), &group, &mut stable, cancel)
+            });
+            self.stable = stable;
+            match sat {
+                None | Some(Err(Cancelled)) => return Ok(None),
+                Some(Ok(sitting)) => {
+                    self.failures += sitting.failures.len();
+                    sitting.store(&mut self.dir)?;
+                    again.extend(self.again(&sitting, &group)?);
                 }
             }
         }
         if plan.residency == Residency::One {
             self.stable.drop_all();
         }
+        Ok(Some(again))
+    }
+
+    /// What waits for its turn: calls, who replays them, and what that takes by the times of the blocks.
+    fn waiting(&self, metering: &Metering<'a>, plan: &Plan, options: EnergyOptions) -> Result<Vec<Waiting>, ScenarioError> {
+        let records = read_records(self.dir.path(), &self.manifest.run_id)?;
+        let sensors = self.manifest.energy.as_ref().map_or(&[][..], |e| &e.sensors);
+        let waits = |call: Call| {
+            let guests = self.guests(call)?;
+            let pass_s = |guest: &Guest| pass_s(&records, &guest.arm, call);
+            let need = need(&options, plan, (sensors, &metering.models), &guests, pass_s, metering.load_s);
+            Ok(Waiting { call, guests, need })
+        };
+        turns(calls(plan)).into_iter().map(waits).collect()
+    }
+
+    /// Seconds of the budget that are left for sittings; `None` without one.
+    fn left_s(&self, metering: &Metering<'a>) -> Option<f64> {
+        Some(metering.deadline?.since(self.clock.now()).as_secs_f64())
+    }
+
+    /// In what is left of a budget: verdicts that are spoilt or too wide once more, the worst first, while they fit.
+    fn refine(
+        &mut self,
+        metering: &mut Metering<'a>,
+        (plan, options, waiting): (&Plan, EnergyOptions, &[Waiting]),
+        observer: &mut dyn Observer,
+        cancel: &AtomicBool,
+    ) -> Result<bool, ScenarioError> {
+        for attempt in 1..options.attempts.max(1) {
+            let mut worst = Vec::new();
+            let sittings = self.sittings()?;
+            for (at, w) in waiting.iter().enumerate() {
+                let last = |s: &&EnergySitting| s.replayed() == Some((w.call, attempt - 1)) && !s.windows.is_empty();
+                for sitting in sittings.iter().filter(last) {
+                    let again = self.again(sitting, &self.covered())?;
+                    worst.extend(again.into_iter().map(|(guest, width)| (width, at, guest, sitting)));
+                }
+            }
+            worst.sort_by(|a, b| b.0.total_cmp(&a.0));
+            for (_, at, guest, sitting) in worst {
+                let left_s = self.left_s(metering).unwrap_or(0.0);
+                let Waiting { call, need, .. } = &waiting[at];
+                let Some(guest) = affordable(&options, need, &guest, sitting, left_s) else { continue };
+                observer.progress(&Progress::Energy { call: &call.id(), done: waiting.len(), total: waiting.len() });
+                if self.attempt(metering, (plan, *call, attempt), (options, vec![guest]), observer, cancel)?.is_none() {
+                    return Ok(false);
+                }
+            }
+        }
         Ok(true)
     }
 
-    /// The options with windows that fit the budget; `None` where no time is left.
-    fn fitted(&self, metering: &mut Metering<'a>, plan: &Plan, guests: &[Guest], later: usize) -> Option<EnergyOptions> {
-        let options = self.manifest.energy.as_ref()?.options;
-        let Some(deadline) = metering.deadline.filter(|_| !guests.is_empty()) else { return Some(options) };
-        let left = deadline.since(self.clock.now());
-        let sittings = if plan.residency == Residency::One { guests.len() } else { 1 };
-        let fit = self.sitter(metering, |sitter| sitter.fit(guests, sittings, later))?;
-        let window_s = fit.window_s(&options, left)?;
-        // A window that has to be short can't be planned for more than its edges allow.
-        let edge = metering.models.iter().map(SensorModel::update_s).fold(0.0, f64::max) / window_s;
-        Some(EnergyOptions { window_s, accuracy: options.accuracy.max(edge.min(0.5)), ..options })
-    }
-
-    /// Says of `call` that no time was left for it.
-    fn out_of_time(&mut self, call: Call) -> Result<(), ScenarioError> {
+    /// Says of `guests` that the time was not enough for their replays of `call`.
+    fn leave_out(&mut self, call: Call, guests: &[Guest], needs_s: &[f64], left_s: f64) -> Result<(), ScenarioError> {
         let number = held(self.dir.path())?;
         let mut sitting = self.new_sitting(number, replays_of(call, 0));
         sitting.out_of_time = true;
+        let out = guests.iter().zip(needs_s);
+        sitting.left_out = out.map(|(guest, needs_s)| LeftOut { backend: guest.arm.clone(), needs_s: *needs_s, left_s }).collect();
         sitting.store(&mut self.dir)
     }
 
@@ -193,19 +259,24 @@ impl<'a> Runner<'a> {
             let here = before.iter().filter(|s| s.replayed().is_some_and(|(c, _)| c == call));
             here.flat_map(|s| s.windows.iter().map(|w| &w.backend).chain(s.failures.iter().map(|f| &f.backend))).any(|b| b == arm)
         };
+        Ok(self.covered().into_iter().filter(|guest| !sat(&guest.arm)).collect())
+    }
+
+    /// The backends whose device a sensor covers.
+    fn covered(&self) -> Vec<Guest> {
         let sensors = self.manifest.energy.as_ref().map_or(&[][..], |e| &e.sensors);
         let guest = |(at, entry): (usize, &crate::BackendEntry)| {
             let boundary = self.manifest.boundaries.get(entry.boundary.as_ref()?)?;
             let sensor = *covering(sensors, &boundary.stack).first()?;
-            let arm = entry.backend.clone();
-            (!sat(&arm)).then_some(Guest { at, arm, sensor, replays: None, dither_s: None })
+            Some(Guest { at, arm: entry.backend.clone(), sensor, replays: None, dither_s: None })
         };
         let entries = self.plan().backends.iter().enumerate().filter_map(|(at, arm)| Some((at, self.manifest.backend(arm)?)));
-        Ok(entries.filter_map(guest).collect())
+        entries.filter_map(guest).collect()
     }
 
-    /// Those of `group` whose verdict more replays, or the same once more, would help.
-    fn again(&self, sitting: &EnergySitting, group: &[Guest]) -> Result<Vec<Guest>, ScenarioError> {
+    /// Those of `group` whose verdict more replays, or the same once more, would help; and how wide it is, infinite where
+    /// there is none.
+    fn again(&self, sitting: &EnergySitting, group: &[Guest]) -> Result<Vec<(Guest, f64)>, ScenarioError> {
         let Some(plan) = &self.manifest.energy else { return Ok(Vec::new()) };
         let heard = Heard::new(sitting, plan)?;
         let next = |guest: &Guest| {
@@ -217,17 +288,19 @@ impl<'a> Runner<'a> {
             let goal = plan.options.accuracy.max(1.25 * found.floor) - found.floor;
             let more = |share: f64| more_replays(replays, share - found.floor, goal).map(|n| n.min(MOST_TIMES * replays));
             let sensor = &plan.sensors[guest.sensor].calibration;
+            let spoilt = |guest: Guest| Some((guest, f64::INFINITY));
             match &found.window {
                 Energy::NoData { reason: NoData::TooUncertain | NoData::TooFewUpdates } => {
-                    Some(Guest { replays: more(f64::INFINITY), ..guest.clone() })
+                    spoilt(Guest { replays: more(f64::INFINITY), ..guest.clone() })
                 }
-                Energy::NoData { reason: NoData::ThermalDrift } => Some(Guest { replays: Some(replays), ..guest.clone() }),
+                Energy::NoData { reason: NoData::ThermalDrift } => spoilt(Guest { replays: Some(replays), ..guest.clone() }),
                 Energy::NoData { reason: NoData::SensorLocked } if sensor.kind == SensorKind::PartTime => {
-                    Some(Guest { replays: Some(replays), dither_s: Some(sensor.update_ns * 1e-9), ..guest.clone() })
+                    spoilt(Guest { replays: Some(replays), dither_s: Some(sensor.update_ns * 1e-9), ..guest.clone() })
                 }
                 known => {
                     let [mid, low, high] = middle_and_bounds(known)?;
-                    Some(Guest { replays: Some(more((high - low) / 2.0 / mid)?), ..guest.clone() })
+                    let width = (high - low) / 2.0 / mid;
+                    Some((Guest { replays: Some(more(width)?), ..guest.clone() }, width))
                 }
             }
         };
@@ -255,4 +328,30 @@ impl<'a> Runner<'a> {
         };
         Some(with(&mut sitter))
     }
+}
+
+/// The options with windows of `window_s`. A window that has to be short can't be planned for more than its edges allow.
+fn fitted(options: EnergyOptions, window_s: f64, models: &[SensorModel], budget: bool) -> EnergyOptions {
+    if !budget {
+        return options;
+    }
+    let edge = models.iter().map(SensorModel::update_s).fold(0.0, f64::max) / window_s;
+    EnergyOptions { window_s, accuracy: options.accuracy.max(edge.min(0.5)), ..options }
+}
+
+/// `guest` with as many replays of its next attempt as `left_s` allows, after those of `sitting`. `None` where that would be
+/// no better.
+fn affordable(options: &EnergyOptions, need: &Need, guest: &Guest, sitting: &EnergySitting, left_s: f64) -> Option<Guest> {
+    let window = sitting.windows.iter().find(|w| w.backend == guest.arm)?;
+    let (before, wanted) = (window.plan.replays, guest.replays.unwrap_or(window.plan.replays));
+    let length_s = Duration::from_nanos(window.ends_ns.last()? - window.starts_ns.first()?).as_secs_f64();
+    let replay_s = length_s / f64::from(before);
+    // Replays that were spoilt are made again; of the others it takes more.
+    let least = if wanted > before { before + before / 4 + 1 } else { before };
+    let lengths = [f64::from(least) * replay_s, f64::from(wanted.max(least)) * replay_s];
+    let alone = Need { pass_s: vec![0.0], ..need.clone() };
+    let window_s = alone.longest_s(options, 1, left_s, lengths)?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between two counts")]
+    let replays = ((window_s / replay_s) as u32).clamp(least, wanted.max(least));
+    Some(Guest { replays: Some(replays), ..guest.clone() })
 }

@@ -93,6 +93,19 @@ pub struct SittingFailure {
     pub message: String,
 }
 
+/// A backend whose replays the run's time was not enough for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct LeftOut {
+    /// Who.
+    pub backend: Arm,
+    /// What its replays would have taken by themselves, in the shortest windows, seconds.
+    pub needs_s: f64,
+    /// What was left of the run's time for this call and those after it, seconds.
+    pub left_s: f64,
+}
+
 /// One sitting.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -119,6 +132,9 @@ pub struct EnergySitting {
     /// The run's time ended before all windows were made, or before the first.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub out_of_time: bool,
+    /// Backends that the run's time was not enough for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
     /// What the sensors said, in the plan's order. The readings are in files of their own.
     pub recordings: Vec<Recording>,
 }
@@ -146,6 +162,7 @@ impl EnergySitting {
             failures: Vec::new(),
             meter_error: None,
             out_of_time: false,
+            left_out: Vec::new(),
             recordings: Vec::new(),
         }
     }

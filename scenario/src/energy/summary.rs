@@ -2,7 +2,7 @@
 
 use crate::{ScenarioError, files::json_text};
 use phase_core::{Arm, Energy, NoData, Phase, Shape};
-use phase_energy::BaselineKind;
+use phase_energy::{BaselineKind, SamplerCost};
 use phase_policy::{CellKey, EnergyBasis};
 use serde::{Deserialize, Serialize};
 
@@ -114,6 +114,9 @@ pub struct EnergySummary {
     pub cells: Vec<EnergyCell>,
     /// Energies of requests.
     pub requests: Vec<EnergyRequest>,
+    /// What the sampler took of a core in all sittings, where it had a thread of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampler: Option<SamplerCost>,
 }
 
 /// `energy.json`.

@@ -1,6 +1,7 @@
 //! Whole runs on simulated backends and a clock held by hand.
 
 mod bytes;
+mod ceilings;
 mod cold;
 mod damage;
 mod energy;

@@ -22,6 +22,9 @@ pub const FEATURES: &str = "phase-cli/cuda";
 /// Integration tests that run on a GPU: all whose name begins so.
 const TESTS: &str = "cuda*";
 
+/// Examples that time kernels there.
+const EXAMPLES: [&str; 2] = ["cuda_bandwidth", "candle_cuda_speed"];
+
 /// What tests read, and what measures beside us, relative to the workspace's root.
 const SOURCES: [&str; 4] = ["model/tests/golden", "benches/peers/drivers", "energy/tools", "LICENSE-MIT"];
 
@@ -38,7 +41,9 @@ pub fn build(out: &Path) -> Result<()> {
     println!("==> model and ONNX Runtime with its CUDA provider");
     let (model, runtime) = (obtain(&MODEL)?, obtain(&CUDA_RUNTIME)?);
     let features = ["--release", "--workspace", "--features", FEATURES];
-    step("build the programs", cargo(&["build"]).args(features).args(["--bin", "phase", "--bin", "xtask"]).envs(toolkit.environment()))?;
+    let examples = EXAMPLES.iter().flat_map(|example| ["--example", example]);
+    let programs = ["--bin", "phase", "--bin", "xtask"].into_iter().chain(examples);
+    step("build the programs", cargo(&["build"]).args(features).args(programs).envs(toolkit.environment()))?;
     println!("\n==> build the tests that run on a GPU");
     let mut tests = cargo(&["test"]);
     tests.args(features).args(["--no-run", "--test", TESTS, "--message-format", "json"]).envs(toolkit.environment());
@@ -66,6 +71,9 @@ fn stage(tree: &Path, built: &Path, model: &Path, runtime: &Path, tests: &[(Stri
         folder(&tree.join(part))?;
     }
     strip(&built.join("phase"), &tree.join("bin/phase"))?;
+    for example in EXAMPLES {
+        strip(&built.join("examples").join(example), &tree.join("bin").join(example))?;
+    }
     for (name, program) in tests {
         strip(program, &tree.join("tests").join(name))?;
     }

@@ -13,16 +13,60 @@ const TAIL: usize = 25;
 
 /// A program to run.
 pub struct Job {
-    pub command: Command,
-    /// Where its standard output goes; left out, into the log with the rest.
-    pub answer: Option<PathBuf>,
-    /// The longest it may take by itself.
-    pub limit: Duration,
-    /// An option that takes the seconds it may take in all, and how much earlier than it is ended it has to be done.
-    pub budget: Option<(&'static str, Duration)>,
+    command: Command,
+    answer: Option<PathBuf>,
+    limit: Duration,
+    budget: Option<Budget>,
+}
+
+/// A program's own share of the time that is left.
+#[derive(Clone, Copy)]
+pub struct Budget {
+    /// The option that takes the seconds.
+    pub option: &'static str,
+    /// How much earlier than it is ended it has to be done.
+    pub reserve: Duration,
+    /// Which share of the time that is left it gets: so many parts of so many.
+    pub parts: (u32, u32),
+}
+
+impl Budget {
+    fn seconds(&self, limit: Duration, left: Duration) -> u64 {
+        let (mine, all) = self.parts;
+        // Of all the time in the world a part is as much.
+        let share = if left > Duration::from_secs(u64::from(u32::MAX)) { left } else { left * mine / all.max(1) };
+        limit.min(share).saturating_sub(self.reserve).as_secs().max(1)
+    }
 }
 
 impl Job {
+    /// A program that may take `seconds` at most, with its output in the log.
+    pub fn new(command: Command, seconds: u64) -> Self {
+        Self { command, answer: None, limit: Duration::from_secs(seconds), budget: None }
+    }
+
+    /// Its standard output goes to a file of its own.
+    pub fn answering(self, file: PathBuf) -> Self {
+        Self { answer: Some(file), ..self }
+    }
+
+    /// It is told of the time it may take.
+    pub fn budgeted(self, budget: Budget) -> Self {
+        Self { budget: Some(budget), ..self }
+    }
+
+    /// What it is told.
+    #[cfg(test)]
+    pub fn budget(&self) -> Option<Budget> {
+        self.budget
+    }
+
+    /// What it is started with.
+    #[cfg(test)]
+    pub fn arguments(&self) -> Vec<String> {
+        std::iter::once(self.command.get_program()).chain(self.command.get_args()).map(|a| a.to_string_lossy().into_owned()).collect()
+    }
+
     /// Runs it with its output in `log`, for as long as its own limit and `left` allow.
     pub fn run(mut self, log: &Path, left: Duration) -> Result<()> {
         let create = |path: &Path| File::create(path).map_err(|e| format!("{}: {e}", path.display()));
@@ -32,9 +76,8 @@ impl Job {
             None => errors.try_clone().map_err(|e| format!("{}: {e}", log.display()))?,
         };
         let limit = self.limit.min(left);
-        if let Some((option, reserve)) = self.budget {
-            let seconds = limit.saturating_sub(reserve).as_secs().max(1);
-            self.command.args([option.to_owned(), seconds.to_string()]);
+        if let Some(budget) = self.budget {
+            self.command.args([budget.option.to_owned(), budget.seconds(limit, left).to_string()]);
         }
         let program = self.command.get_program().display().to_string();
         let mut child = own_group(self.command.stdout(answer).stderr(errors)).spawn().map_err(|e| format!("can't start {program}: {e}"))?;
@@ -92,19 +135,21 @@ mod tests {
     fn job(script: &str) -> Job {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        Job { command, answer: None, limit: Duration::from_secs(60), budget: None }
+        Job::new(command, 60)
     }
 
     #[test]
     fn a_budget_is_what_is_left_less_the_reserve() {
         let log = std::env::temp_dir().join(format!("phase-job-budget-{}", std::process::id()));
-        let told = |left| {
+        let told_of = |left, parts| {
             // What follows a script is $0, $1 and so on.
-            let job = Job { budget: Some(("--within", Duration::from_secs(20))), ..job("echo $0 $1") };
-            job.run(&log, Duration::from_secs(left)).unwrap();
+            let budget = Budget { option: "--within", reserve: Duration::from_secs(20), parts };
+            job("echo $0 $1").budgeted(budget).run(&log, Duration::from_secs(left)).unwrap();
             fs::read_to_string(&log).unwrap()
         };
+        let told = |left| told_of(left, (1, 1));
         assert_eq!(told(50), "--within 30\n");
+        assert_eq!((told_of(60, (2, 3)), told_of(60, (1, 3))), ("--within 20\n".to_owned(), "--within 1\n".to_owned()));
         assert_eq!(told(600), "--within 40\n", "its own limit is the smaller");
         assert_eq!(told(10), "--within 1\n");
         fs::remove_file(&log).unwrap();

@@ -9,6 +9,7 @@ mod parity;
 mod plan;
 mod run;
 mod toolkit;
+mod watched;
 mod wheels;
 
 pub use build::FEATURES;
@@ -25,7 +26,7 @@ cargo xtask gpu COMMAND
                  build with CUDA, and pack what a bare GPU machine needs into DIR/1, DIR/2 and so on, 48 MiB each
   run --from PACKAGE --out RESULTS [OPTION...]
                  on the GPU machine, as PACKAGE/xtask gpu run: unpack, check digests, prove and measure
-      --only LIST       of conformance,parity,matrix,bench,sanitizer,energy [default: all but the last two]
+      --only LIST       of conformance,parity,matrix,bench,peers,sanitizer,energy,kernels [default: the first five]
       --models LIST     of smollm2,llama-3.2-1b,llama-3.1-8b [default: all; smollm2 on a CPU]
       --backends LIST   of ort,candle,burn [default: all]
       --effort EFFORT   of the matrix on a GPU: full or short [default: full]
@@ -69,7 +70,7 @@ fn run_options(arguments: &[&str]) -> Result<run::Options> {
     Ok(run::Options {
         out: path(&mut given, "out")?,
         work: given.remove("work").map_or_else(|| from.join("work"), PathBuf::from),
-        only: list(&mut given, "only", &plan::GROUPS, &plan::GROUPS[..4])?,
+        only: list(&mut given, "only", &plan::GROUPS, &plan::GROUPS[..5])?,
         models: list(&mut given, "models", &plan::MODELS, models)?,
         backends: list(&mut given, "backends", &BACKENDS, &BACKENDS)?,
         effort: list(&mut given, "effort", &["full", "short"], &["full"])?.concat(),
@@ -79,7 +80,6 @@ fn run_options(arguments: &[&str]) -> Result<run::Options> {
     })
 }
 
-/// The last has no CUDA yet.
 const BACKENDS: [&str; 3] = ["ort", "candle", "burn"];
 
 /// `--name value` pairs, each name one of `known` and given once.

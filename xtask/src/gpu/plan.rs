@@ -1,20 +1,23 @@
 //! Which steps a run has, in order.
 
+mod energy;
+mod measure;
+
 use super::{
     job::Job,
     parity::Comparison,
     run::{Options, Place, Work},
+    watched,
 };
 use crate::run::{Result, folder};
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
 };
 
-/// The groups `--only` picks from; all but the last two are the default.
-pub const GROUPS: [&str; 6] = ["conformance", "parity", "matrix", "bench", "sanitizer", "energy"];
+/// The groups `--only` picks from; all but the last three are the default.
+pub const GROUPS: [&str; 8] = ["conformance", "parity", "matrix", "bench", "peers", "sanitizer", "energy", "kernels"];
 
 /// The models `--models` picks from: the one in the package, and shapes whose weights are made on the spot.
 pub const MODELS: [&str; 3] = ["smollm2", "llama-3.2-1b", "llama-3.1-8b"];
@@ -46,7 +49,7 @@ pub fn steps(options: &Options, place: &Place, out: &Path, work: &Path) -> Resul
     if plan.wants("parity") && plan.models("smollm2") {
         steps.extend(plan.parity()?);
     }
-    if ["matrix", "bench", "energy"].iter().any(|group| plan.wants(group)) {
+    if ["matrix", "bench", "peers", "energy", "kernels"].iter().any(|group| plan.wants(group)) {
         steps.extend(MODELS[1..].iter().filter(|name| plan.models(name)).filter_map(|name| plan.make(name)));
     }
     if plan.wants("matrix") {
@@ -54,11 +57,19 @@ pub fn steps(options: &Options, place: &Place, out: &Path, work: &Path) -> Resul
     }
     if plan.wants("bench") {
         steps.push(plan.ceilings());
-        steps.extend(MODELS.iter().filter(|name| plan.models(name)).flat_map(|name| plan.bench(name)));
+        steps.extend(MODELS.iter().filter(|name| plan.models(name)).map(|name| plan.bench(name)));
     }
-    if plan.wants("energy") && plan.on_gpu() {
-        steps.push(plan.calibrate());
-        steps.extend(MODELS.iter().filter(|name| plan.models(name)).flat_map(|name| plan.energy(name)));
+    if plan.wants("peers") && plan.on_gpu() && plan.models(measure::PEERED) {
+        steps.extend(plan.peers());
+    }
+    if plan.wants("kernels") && plan.on_gpu() {
+        steps.extend(MODELS[1..].iter().filter(|name| plan.models(name)).flat_map(|name| plan.kernels(name)));
+    }
+    if plan.wants("energy") {
+        steps.extend(plan.calibrate()?);
+        let runs: Vec<_> = MODELS.iter().filter(|name| plan.models(name)).flat_map(|name| plan.energy_runs(name)).collect();
+        let waiting = |at: usize| runs[at..].iter().map(|(_, backends)| backends.len()).sum::<usize>();
+        steps.extend(runs.iter().enumerate().flat_map(|(at, (model, backends))| plan.energy(model, backends, waiting(at))));
     }
     Ok(steps)
 }
@@ -103,10 +114,15 @@ impl Plan<'_> {
     }
 
     fn program(&self, arguments: &[&str], seconds: u64) -> Job {
-        let mut command = Command::new(self.place.tree.join("bin/phase"));
+        self.packed("phase", arguments, seconds)
+    }
+
+    /// A program of the package.
+    fn packed(&self, name: &str, arguments: &[&str], seconds: u64) -> Job {
+        let mut command = Command::new(self.place.tree.join("bin").join(name));
         command.args(arguments).current_dir(self.out);
         self.environment(&mut command);
-        Job { command, answer: None, limit: Duration::from_secs(seconds), budget: None }
+        Job::new(command, seconds)
     }
 
     fn phase(&self, group: &'static str, name: String, arguments: &[&str], seconds: u64) -> Step {
@@ -125,31 +141,32 @@ impl Plan<'_> {
     fn conformance(&self) -> Result<Vec<Step>> {
         let step = |program: PathBuf| {
             let mut command = Command::new(&program);
-            // One device: tests beside each other would only wait for it, and share its memory.
-            command.args(["--test-threads", "1"]).current_dir(self.out);
-            self.environment(&mut command);
             let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            Step {
-                group: "conformance",
-                name,
-                work: Work::job(Job { command, answer: None, limit: Duration::from_secs(300), budget: None }),
-            }
+            // Tests beside each other wait for one device and share its memory; burn's also compile, on the processor.
+            let threads = if name.starts_with("backend-burn-") { "8" } else { "2" };
+            command.args(["--test-threads", threads]).current_dir(self.out);
+            self.environment(&mut command);
+            Step { group: "conformance", name, work: Work::job(Job::new(command, 300)) }
         };
         Ok(self.tests()?.into_iter().map(step).collect())
     }
 
-    /// The kernels' tests, watched for accesses out of bounds and for races. The CUDA toolkit brings the watcher.
+    /// The kernels' small tests, watched for accesses out of bounds and for races. The CUDA toolkit brings the watcher.
     fn sanitizer(&self) -> Result<Vec<Step>> {
-        let name = |program: &Path| program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let kernels: Vec<_> = self.tests()?.into_iter().filter(|program| name(program).starts_with("kernels-")).collect();
-        let step = |tool: &'static str, program: &Path| {
+        let programs = self.tests()?;
+        let named = |name: &str| programs.iter().find(|program| program.file_name().is_some_and(|n| n.to_string_lossy() == name));
+        let step = |tool: &'static str, name: &'static str| {
+            let program = named(name).ok_or_else(|| format!("the package has no test program {name}"))?;
             let mut command = Command::new("compute-sanitizer");
-            command.args(["--tool", tool, "--error-exitcode", "1"]).arg(program).args(["--test-threads", "1"]).current_dir(self.out);
-            self.environment(&mut command);
-            let job = Job { command, answer: None, limit: Duration::from_secs(600), budget: None };
-            Step { group: "sanitizer", name: format!("{tool} {}", name(program)), work: Work::job(job) }
+            command.args(["--tool", tool, "--error-exitcode", "1"]).arg(program).args([watched::TESTS, "--test-threads", "1"]);
+            self.environment(command.current_dir(self.out));
+            Ok(Step {
+                group: "sanitizer",
+                name: format!("{tool} {name}"),
+                work: Work::Watch(Box::new(Job::new(command, watched::SECONDS))),
+            })
         };
-        Ok(["memcheck", "racecheck"].iter().flat_map(|tool| kernels.iter().map(|program| step(tool, program))).collect())
+        watched::RUNS.into_iter().map(|(tool, name)| step(tool, name)).collect()
     }
 
     fn parity(&self) -> Result<Vec<Step>> {
@@ -158,7 +175,7 @@ impl Plan<'_> {
         let scores = |name: &str, device: &str, backend: &str, dtype: &str| {
             let arguments =
                 ["--device", device, "logits", "--backend", backend, "--dtype", dtype, "--tokens", TOKENS, "--then", THEN, "--json"];
-            let job = Job { answer: Some(file(name)), ..self.program(&arguments, 180) };
+            let job = self.program(&arguments, 180).answering(file(name));
             Step { group: "parity", name: format!("scores {name}"), work: Work::job(job) }
         };
         let mut steps = vec![scores("reference", "cpu", "candle", "f32")];
@@ -191,143 +208,98 @@ impl Plan<'_> {
             300,
         ))
     }
+}
 
-    /// All scenario sets, then what is made of them.
-    fn matrix(&self, model: &str) -> Vec<Step> {
-        let path = self.model(model);
-        let (path, backends) = (path.to_string_lossy(), self.options.backends.join(","));
-        let run = format!("matrix-{model}");
-        let (policy, report) = (format!("{run}.policy.json"), self.out.join(format!("{run}.md")));
-        let (scale, effort) = if self.on_gpu() { ("gpu", self.options.effort.as_str()) } else { ("cpu", "short") };
-        let step = |name: &str, arguments: &[&str], seconds| self.phase("matrix", format!("{name} {model}"), arguments, seconds);
-        let measure = [
-            "--device",
-            &self.options.device,
-            "bench",
-            "--model",
-            &path,
-            "--dtype",
-            self.dtype(),
-            "--backends",
-            &backends,
-            "--scenarios",
-            "S0,S1,S2,S3",
-            "--scale",
-            scale,
-            "--effort",
-            effort,
-            "--out",
-            &run,
-        ];
-        let report = Job { answer: Some(report), ..self.program(&["report", &run], 60) };
-        let page = format!("{run}.html");
-        vec![
-            step("measure", &measure, 3600),
-            step("validate", &["validate", &run], 60),
-            step("policy", &["policy", &run, "--out", &policy], 60),
-            step("page", &["report", &run, "--html", &page], 60),
-            Step { group: "matrix", name: format!("report {model}"), work: Work::job(report) },
-        ]
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::write;
+    use std::time::Duration;
 
-    /// What the device can do at most, as every run measures it again before its first block.
-    fn ceilings(&self) -> Step {
-        let arguments = ["--device", &self.options.device, "ceilings", "--out", "ceilings.json"];
-        self.phase("bench", "ceilings".to_owned(), &arguments, 120)
-    }
-
-    /// Prefill and decode by themselves, ours and then a peer's.
-    fn bench(&self, model: &str) -> Vec<Step> {
-        let path = self.model(model);
-        let (path, backends) = (path.to_string_lossy(), self.options.backends.join(","));
-        let run = format!("bench-{model}");
-        // All arms hold their weights at once: of a large model, one mode of each runtime is what a device has room for.
-        let large = model == "llama-3.1-8b";
-        let (prompts, new, depth, batches) = match (self.on_gpu(), large) {
-            (true, false) => ("512,2048", "128", "512", "1,8,64"),
-            (true, true) => ("512,2048", "128", "512", "1,8"),
-            (false, _) => ("128", "16", "128", "1"),
+    /// Names and command lines of the steps of `only`, for `models` on a GPU.
+    fn planned(only: &[&str], models: &[&str]) -> Vec<(String, Vec<String>)> {
+        let tree = std::env::temp_dir().join(format!("phase-plan-{}-{}", std::process::id(), only.join("-")));
+        folder(&tree.join("tests")).unwrap();
+        for name in ["backend-burn-cuda", "backend-burn-cuda_lost", "backend-candle-cuda", "kernels-cuda"] {
+            write(&tree.join("tests").join(name), "").unwrap();
+        }
+        let strings = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let options = Options {
+            from: tree.clone(),
+            out: tree.join("out"),
+            work: tree.join("work"),
+            only: strings(only),
+            models: strings(models),
+            backends: strings(&["ort", "candle", "burn"]),
+            effort: "short".to_owned(),
+            device: "cuda".to_owned(),
+            limit: Duration::MAX,
         };
-        let modes: &[&str] = if large { &["--modes", "compiled"] } else { &[] };
-        let measure = [
-            "--device",
-            &self.options.device,
-            "bench",
-            "--model",
-            &path,
-            "--dtype",
-            self.dtype(),
-            "--backends",
-            &backends,
-            "-p",
-            prompts,
-            "-n",
-            new,
-            "-d",
-            depth,
-            "-b",
-            batches,
-            "--out",
-            &run,
-        ];
-        let mut steps = Vec::new();
-        if self.on_gpu() {
-            steps.push(self.driver("ceilings", model, "ceilings_cuda.py", &[]));
-        }
-        steps.push(self.phase("bench", format!("phase {model}"), &[&measure[..], modes].concat(), 1800));
-        // The peer reads Hugging Face folders.
-        if self.on_gpu() && model != "smollm2" {
-            let arguments = |mode, prompts| [&*path, "--mode", mode, "-p", prompts, "-n", new, "-D", depth, "-r", "5"];
-            steps.push(self.driver("transformers-eager", model, "hf_cuda.py", &arguments("eager", prompts)));
-            steps.push(self.driver("transformers-compiled", model, "hf_cuda.py", &arguments("compiled", "")));
-            let (package, library) = (self.place.tree.join("peers"), &self.place.library);
-            let kept = self.work.join(format!("genai-{model}"));
-            let own = [("--package", &package), ("--library", library), ("--keep", &kept)];
-            let own: Vec<_> = own.iter().flat_map(|(name, path)| [(*name).into(), path.to_string_lossy()]).collect();
-            let own: Vec<&str> = own.iter().map(|text: &std::borrow::Cow<'_, str>| &**text).collect();
-            for mode in ["graph", "plain"] {
-                steps.push(self.driver(&format!("genai-{mode}"), model, "genai_cuda.py", &[&arguments(mode, prompts)[..], &own].concat()));
-            }
-        }
-        steps
+        let place = Place {
+            model: "smollm2.gguf".into(),
+            library: "lib/libonnxruntime.so".into(),
+            cache: "cache".into(),
+            logs: "logs".into(),
+            tree: tree.clone(),
+        };
+        let steps = steps(&options, &place, Path::new("out"), Path::new("work")).unwrap();
+        fs::remove_dir_all(&tree).unwrap();
+        let command = |step: Step| match step.work {
+            Work::Run(job) | Work::Watch(job) => (format!("{}: {}", step.group, step.name), job.arguments()),
+            Work::Compare(_) | Work::Show(..) => (format!("{}: {}", step.group, step.name), Vec::new()),
+        };
+        steps.into_iter().map(command).collect()
     }
 
-    /// What the device's sensors are worth; energies rest on it.
-    fn calibrate(&self) -> Step {
-        let load = format!("python3 {}", self.place.tree.join("sources/energy/tools/load_torch.py").display());
-        let device = self.options.device.strip_prefix("cuda:").unwrap_or("0");
-        let arguments = ["energy", "calibrate", "--short", "--gpu", device, "--load-command", &load, "--out", "calibration"];
-        self.phase("energy", "calibrate".to_owned(), &arguments, 360)
+    fn line(steps: &[(String, Vec<String>)], name: &str) -> String {
+        steps.iter().find(|(step, _)| step == name).unwrap_or_else(|| panic!("{name} in {steps:?}")).1[1..].join(" ")
     }
 
-    /// Joules a prompt and a token. Takes what time is left, and is sealed in any case; a minute is for what comes after.
-    fn energy(&self, model: &str) -> Vec<Step> {
-        let (path, backends, run) = (self.model(model), self.options.backends.join(","), format!("energy-{model}"));
-        let path = path.to_string_lossy();
-        let device = ["--device", &self.options.device, "bench", "--model", &path, "--dtype", self.dtype(), "--backends", &backends];
-        let cells = ["--modes", "compiled", "-p", "512,2048", "-n", "64", "-d", "512", "-r", "5", "--out", &run];
-        let energy = ["--energy", "--energy-calibration", "calibration"];
-        let job = self.program(&[&device[..], &cells, &energy].concat(), 900);
-        let measure = Job { budget: Some(("--energy-budget", Duration::from_secs(45))), ..job };
-        let report = Job { answer: Some(self.out.join(format!("{run}.md"))), ..self.program(&["report", &run], 60) };
-        vec![
-            Step { group: "energy", name: format!("measure {run}"), work: Work::job(measure) },
-            self.phase("energy", format!("validate {run}"), &["validate", &run], 60),
-            Step { group: "energy", name: format!("report {run}"), work: Work::job(report) },
-            Step { group: "energy", name: format!("joules {run}"), work: Work::Show(self.out.join(format!("{run}.md")), "Energy") },
-        ]
+    #[test]
+    fn models_are_benched_at_the_sizes_asked_of_them() {
+        let steps = planned(&["bench"], &MODELS);
+        let names: Vec<_> = steps.iter().map(|(name, _)| name.as_str()).collect();
+        let made = ["models: make llama-3.2-1b", "models: make llama-3.1-8b"];
+        let benched = ["bench: ceilings", "bench: phase smollm2", "bench: phase llama-3.2-1b", "bench: phase llama-3.1-8b"];
+        assert_eq!(names, [&["machine: doctor"][..], &made, &benched].concat());
+        assert!(line(&steps, "bench: phase smollm2").ends_with("-p 512 -n 128 -d 512 -b 1 --out bench-smollm2"));
+        assert!(line(&steps, "bench: phase llama-3.2-1b").ends_with("-p 512,2048 -n 128 -d 512 -b 1,8,64 --out bench-llama-3.2-1b"));
+        let large = line(&steps, "bench: phase llama-3.1-8b");
+        assert!(large.ends_with("-p 2048 -n 128 -d 512 -b 1,8 --out bench-llama-3.1-8b --modes compiled"), "{large}");
     }
 
-    /// A peer, whose lines of JSON are kept.
-    fn driver(&self, name: &str, model: &str, driver: &str, arguments: &[&str]) -> Step {
-        let mut command = Command::new("python3");
-        command.arg(self.place.tree.join("sources/benches/peers/drivers").join(driver)).args(arguments).env("HF_HUB_OFFLINE", "1");
-        self.environment(command.current_dir(self.out));
-        let answer = Some(self.out.join(format!("peers-{model}-{name}.jsonl")));
-        Step {
-            group: "bench",
-            name: format!("{name} {model}"),
-            work: Work::job(Job { command, answer, limit: Duration::from_secs(300), budget: None }),
+    #[test]
+    fn peers_have_the_weights_and_sizes_of_the_bench() {
+        let steps = planned(&["bench", "peers"], &["llama-3.2-1b"]);
+        let peers = steps.iter().filter(|(name, _)| name.starts_with("peers: ")).map(|(_, line)| line.join(" "));
+        let ours = line(&steps, "bench: phase llama-3.2-1b");
+        for line in peers.filter(|line| !line.contains("ceilings")) {
+            assert!(ours.contains("--model work/models/llama-3.2-1b") && line.contains("work/models/llama-3.2-1b --mode "), "{line}");
+            assert!(line.contains(" -n 128 -D 512 -r 5"), "{line}");
         }
+        let graph = line(&steps, "peers: genai-graph");
+        let plain = line(&steps, "peers: genai-plain");
+        assert_eq!(graph.replace("--mode graph", "--mode plain"), plain, "the second finds the first's graph");
+        assert!(planned(&["peers"], &["smollm2"]).iter().all(|(name, _)| !name.starts_with("peers")));
+    }
+
+    #[test]
+    fn kernels_are_timed_by_shape() {
+        let steps = planned(&["kernels"], &["llama-3.2-1b", "llama-3.1-8b"]);
+        assert_eq!(line(&steps, "kernels: steps llama-3.2-1b"), "1b 512");
+        assert_eq!(line(&steps, "kernels: steps llama-3.1-8b"), "8b 512");
+        assert_eq!(line(&steps, "kernels: products llama-3.2-1b"), "work/models/llama-3.2-1b bf16 512 64 0,32,0,32");
+        assert!(planned(&["kernels"], &["smollm2"]).len() == 1);
+    }
+
+    #[test]
+    fn small_tests_are_watched() {
+        let steps = planned(&["sanitizer"], &["smollm2"]);
+        assert_eq!(steps.len(), 1 + watched::RUNS.len());
+        let race = line(&steps, "sanitizer: racecheck backend-burn-cuda");
+        assert!(
+            race.starts_with("--tool racecheck --error-exitcode 1 ") && race.ends_with("backend-burn-cuda small:: --test-threads 1"),
+            "{race}"
+        );
     }
 }

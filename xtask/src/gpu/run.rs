@@ -2,7 +2,7 @@
 //!
 //! Everything is written under one folder. A step that fails does not stop the next ones.
 
-use super::{job::Job, pack, parity, plan};
+use super::{job::Job, pack, parity, plan, watched};
 use crate::run::{Result, folder, output, read, write};
 use std::{
     fs,
@@ -97,6 +97,8 @@ pub fn run(options: &Options) -> Result<()> {
 /// What a step does.
 pub enum Work {
     Run(Box<Job>),
+    /// Run tests under compute-sanitizer.
+    Watch(Box<Job>),
     Compare(parity::Comparison),
     /// Print a section of a Markdown file.
     Show(PathBuf, &'static str),
@@ -112,8 +114,10 @@ fn carry_out(work: Work, place: &Place, left: Duration, name: &str) -> Result<St
     if left.is_zero() {
         return Err("not run: no time left".to_owned());
     }
+    let log = place.logs.join(format!("{}.txt", name.replace([' ', '/'], "-")));
     match work {
-        Work::Run(job) => job.run(&place.logs.join(format!("{}.txt", name.replace([' ', '/'], "-"))), left).map(|()| String::new()),
+        Work::Run(job) => job.run(&log, left).map(|()| String::new()),
+        Work::Watch(job) => job.run(&log, left).and_then(|()| watched::verdict(&read(&log)?)),
         Work::Compare(comparison) => comparison.verdict(),
         Work::Show(file, heading) => {
             let text = read(&file)?;

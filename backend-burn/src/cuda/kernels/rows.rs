@@ -299,7 +299,11 @@ pub(crate) fn pick(
                 }
                 block += 32u32;
             }
-            let (_, token) = plane_best(score, token);
+            let (_, mut token) = plane_best(score, token);
+            // No score beats a row of NaN, and the next step looks the token up.
+            if token == 0xffff_ffffu32 {
+                token = 0u32;
+            }
             if UNIT_POS_PLANE == 0 {
                 control[(4 + sequence) as usize] = token;
                 picked[(index * batch + sequence) as usize] = token;

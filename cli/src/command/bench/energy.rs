@@ -9,7 +9,9 @@ use phase_energy::{
     Board, BoardField, Condition, NvmlLibrary, Perimeter, Rapl, ReadError, Reading, ReadingKind, Sample, SensorCalibration, Source,
     SourceId, Stamped, SystemWall, Wall, file,
 };
-use phase_scenario::{DeviceState, EnergyOptions, EnergySensorEntry, EnergySetup, Runner, SampledMeter, best_sensors, match_calibrations};
+use phase_scenario::{
+    DeviceState, EnergyOptions, EnergySensorEntry, EnergySetup, Plan, Runner, SampledMeter, best_sensors, match_calibrations,
+};
 use std::{path::Path, sync::Arc, time::Duration};
 
 /// Tells `runner` how energy is measured, where it was asked for.
@@ -21,18 +23,8 @@ pub(super) fn with_energy<'a>(runner: Runner<'a>, arguments: &argument::Bench) -
         }
         return Ok(runner);
     }
-    let usage = |e: phase_scenario::ScenarioError| Failure::Usage(e.to_string());
-    let options = EnergyOptions::default();
-    let options = options.with_accuracy(arguments.energy_accuracy).and_then(|o| o.with_window_s(arguments.energy_window));
-    let options = match arguments.energy_budget {
-        Some(seconds) => options.and_then(|o| o.with_budget_s(seconds)),
-        None => options,
-    };
-    let options = options.map_err(usage)?;
-    let setup = match &arguments.energy_source {
-        Some(file) => recorded(file, &calibrations(arguments)?)?,
-        None => sensors(arguments)?,
-    };
+    let options = options(arguments)?;
+    let setup = setup(arguments)?;
     match &setup {
         EnergySetup::Absent { reason, notes } => {
             note(&format!("energy: no_data ({reason}) for every cell"));
@@ -41,13 +33,48 @@ pub(super) fn with_energy<'a>(runner: Runner<'a>, arguments: &argument::Bench) -
         EnergySetup::Present { sensors, notes, .. } => {
             sensors.iter().for_each(|s| note(&format!("energy: {}, {}", s.id, s.calibration.kind)));
             notes.iter().for_each(|n| note(&format!("  {n}")));
-            let minutes = options.estimate(runner.plan()).as_secs_f64() / 60.0;
-            let more = if options.budget_s.is_some() { "at most" } else { "at least" };
-            note(&format!("  replays take {more} {minutes:.1} min"));
+            note(&agenda(&options, runner.plan(), sensors));
         }
         _ => {}
     }
     runner.with_energy(setup, options).map_err(|e| Failure::Check(e.to_string()))
+}
+
+fn options(arguments: &argument::BenchEnergy) -> Result<EnergyOptions, Failure> {
+    let options = EnergyOptions::default();
+    let options = options.with_accuracy(arguments.energy_accuracy).and_then(|o| o.with_window_s(arguments.energy_window));
+    let options = match arguments.energy_budget {
+        Some(seconds) => options.and_then(|o| o.with_budget_s(seconds)),
+        None => options,
+    };
+    options.map_err(|e| Failure::Usage(e.to_string()))
+}
+
+/// What is going to be replayed, before anything is loaded.
+fn agenda(options: &EnergyOptions, plan: &Plan, sensors: &[EnergySensorEntry]) -> String {
+    let left = options.for_replays();
+    let text = crate::agenda::text(&options.agenda(plan, sensors, left), left.map(|left| left.as_secs_f64()));
+    text + if left.is_some() { ", less what loading and blocks take" } else { "" }
+}
+
+/// What `--dry-run` says of energy; `None` where nobody asked for it.
+pub(super) fn dry(plan: &Plan, arguments: &argument::BenchEnergy) -> Result<Option<String>, Failure> {
+    if !arguments.energy {
+        return Ok(None);
+    }
+    let (options, setup) = (options(arguments)?, setup(arguments)?);
+    Ok(Some(match setup {
+        EnergySetup::Absent { reason, notes } => format!("energy: no_data ({reason}) for every cell\n  {}", notes.join("\n  ")),
+        EnergySetup::Present { sensors, .. } => format!("energy, after the blocks:\n{}", agenda(&options, plan, &sensors)),
+        other => return Err(Failure::Check(format!("{other:?}"))),
+    }))
+}
+
+fn setup<'a>(arguments: &argument::BenchEnergy) -> Result<EnergySetup<'a>, Failure> {
+    match &arguments.energy_source {
+        Some(file) => recorded(file, &calibrations(arguments)?),
+        None => sensors(arguments),
+    }
 }
 
 /// The calibrations in the files and folders that were named.

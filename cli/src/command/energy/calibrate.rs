@@ -5,7 +5,7 @@ use crate::{
 };
 use phase_core::{Clock, MonotonicClock};
 use phase_energy::{
-    Board, BoardField, NvmlLibrary, Perimeter, Recording, RecordingFacts, SamplerPlan, SystemWall, Wall,
+    Board, BoardField, Condition as _, NvmlLibrary, Perimeter, Recording, RecordingFacts, SamplerPlan, SystemWall, Wall,
     calibrate::{CalibrationError, CalibrationReport, Extent, Measurements, Part, SubprocessLoad, analyse, calibrate, shots_svg},
     file,
 };
@@ -28,6 +28,9 @@ fn measure(arguments: &argument::Calibrate, load: &str) -> Result<(Measurements,
     let sources = || BoardField::ALL.into_iter().filter_map(|field| board.source(field).ok()).collect::<Vec<_>>();
     if sources().is_empty() {
         return Err(Failure::Environment(format!("GPU {} has no power sensor that can be read", board.uuid())));
+    }
+    if let Some(reason) = board.condition(0).check() {
+        return Err(Failure::Environment(format!("GPU {} can't be calibrated now: {reason}", board.uuid())));
     }
     // Before four minutes of work.
     make_folder(&arguments.out)?;

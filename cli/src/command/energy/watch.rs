@@ -4,7 +4,9 @@ use crate::{
     exit::{Failure, note, say},
 };
 use phase_core::{Clock, MonotonicClock};
-use phase_energy::{BoardField, NvmlLibrary, Poller, Rapl, ReadingKind, Recording, Sample, SamplerPlan, Source, SystemWall};
+use phase_energy::{
+    BoardField, CostMeter, NvmlLibrary, Poller, Rapl, ReadingKind, Recording, Sample, SamplerCost, SamplerPlan, Source, SystemWall,
+};
 use std::{
     path::Path,
     sync::{
@@ -24,6 +26,7 @@ pub(super) fn run(arguments: &argument::Watch) -> Result<(), Failure> {
     ctrlc::set_handler(move || stopped.store(true, Ordering::Relaxed)).map_err(|e| Failure::work(&e))?;
     let clock: Arc<dyn Clock> = Arc::new(MonotonicClock::new());
     let plan = SamplerPlan::default().with_period(Duration::from_millis(arguments.period_ms));
+    let cost = CostMeter::start(&*clock);
     let mut poller = Poller::new(Arc::clone(&clock), Arc::new(SystemWall), sources, Vec::new(), plan);
     let mut seen = vec![0; poller.recordings().count()];
     let mut second = 1;
@@ -40,7 +43,9 @@ pub(super) fn run(arguments: &argument::Watch) -> Result<(), Failure> {
             second += 1;
         }
     }
+    let cost = cost.stop(&*clock);
     let recordings = poller.finish();
+    say(&share(cost, arguments.json))?;
     match &arguments.out {
         Some(folder) => {
             recordings.iter().try_for_each(|r| keep(folder, &format!("samples-{}-{}.jsonl", name(&r.id.device), r.id.field), r))
@@ -70,6 +75,15 @@ fn sources() -> Result<Vec<Box<dyn Source>>, Failure> {
         Err(e) => note(&e.to_string()),
     }
     if sources.is_empty() { Err(Failure::Environment("no energy source can be read here".to_owned())) } else { Ok(sources) }
+}
+
+/// What watching took of a core: reading, and printing a line a source and second.
+fn share(cost: SamplerCost, json: bool) -> String {
+    let seconds = Duration::from_nanos(cost.wall_ns).as_secs_f64();
+    if json {
+        return serde_json::json!({ "seconds": seconds, "core_share": cost.share() }).to_string();
+    }
+    format!("{:.2} % of a core over {seconds:.0} s", 100.0 * cost.share())
 }
 
 /// One second of one source.

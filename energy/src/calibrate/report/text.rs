@@ -1,7 +1,7 @@
 //! The report as a table and a plot.
 
 use super::{CalibrationReport, Perturbation, PhaseTable, SourceReport};
-use crate::calibrate::{Change, ShotTable};
+use crate::calibrate::{Change, ShotTable, SweepTable};
 use std::fmt;
 
 const BAR: f64 = 40.0;
@@ -12,11 +12,45 @@ impl fmt::Display for CalibrationReport {
         for source in &self.sources {
             write!(f, "\n{source}")?;
         }
-        let Some(Perturbation { work, p50, p95, energy }) = self.perturbation else { return writeln!(f, "\nT7 not done") };
-        let percent = |c: Change| format!("{:+.2}% +- {:.2}%", 100.0 * c.share, 100.0 * c.error);
+        let arms = [("reading at every poll", &self.perturbation), ("at the default pace", &self.paced)];
+        let done: Vec<_> = arms.iter().filter_map(|(arm, found)| Some((arm, (*found).as_ref()?))).collect();
+        writeln!(f, "{}", if done.is_empty() { "\nT7 not done" } else { "\nT7 with the sampler over without" })?;
+        done.into_iter().try_for_each(|(arm, found)| writeln!(f, "  {arm}: {found}"))
+    }
+}
+
+/// What a sampler may change: T7 of the specification.
+const PERTURBATION: f64 = 0.01;
+
+impl fmt::Display for Perturbation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { work, p50, p95, energy, core } = *self;
+        let percent = |c: Change| {
+            let verdict = match c.below(PERTURBATION) {
+                Some(true) => "below 1%",
+                Some(false) => "not below 1%",
+                None => "undecided",
+            };
+            format!("{:+.2}% +- {:.2}% ({verdict})", 100.0 * c.share, 100.0 * c.error)
+        };
         let energy = energy.map_or_else(|| "no counter".to_owned(), percent);
         let (work, p50, p95) = (percent(work), percent(p50), percent(p95));
-        writeln!(f, "\nT7 with the sampler over without: work a second {work}, time of a unit p50 {p50}, p95 {p95}, its energy {energy}")
+        write!(f, "work a second {work}, time of a unit p50 {p50}, p95 {p95}, its energy {energy}")?;
+        core.map_or(Ok(()), |share| write!(f, "; the sampler took {:.2}% of a core", 100.0 * share))
+    }
+}
+
+impl fmt::Display for SweepTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { trains, slope_j, slope_error_j, intercept, intercept_error } = self;
+        let (least, most) = (trains.first().map_or(0.0, |t| t[0]), trains.last().map_or(0.0, |t| t[0]));
+        let line = if self.through_nothing() { "through nothing" } else { "not through nothing" };
+        writeln!(
+            f,
+            "  sweep of {least:.0} to {most:.0} replays: {slope_j:.4} +- {slope_error_j:.4} J a unit of work, bent by {:.1}%; of no replays the \
+             energy of {intercept:+.2} +- {intercept_error:.2} ({line})",
+            100.0 * self.bend()
+        )
     }
 }
 
@@ -45,6 +79,9 @@ impl fmt::Display for SourceReport {
         }
         for table in &self.shots {
             write!(f, "{table}")?;
+        }
+        if let Some(sweep) = &self.sweep {
+            write!(f, "{sweep}")?;
         }
         if let Some(w) = self.slow_w {
             writeln!(f, "  T5 2 Hz: {w:.1} W")?;

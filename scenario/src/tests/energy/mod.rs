@@ -1,5 +1,6 @@
 //! Energy of runs on a device whose joules are known.
 
+mod budget;
 mod device;
 mod tampering;
 
@@ -329,58 +330,4 @@ fn sensors_that_the_meter_does_not_read_are_refused() {
     let setup = EnergySetup::Present { meter, sensors: none, notes: Vec::new() };
     let error = lab.stage.create(Lab::plan(), dir.path()).unwrap().with_energy(setup, EnergyOptions::default()).unwrap_err();
     assert!(error.to_string().contains("not those that the meter reads"), "{error}");
-}
-
-#[test]
-fn a_budget_is_kept_by_shorter_windows_and_then_by_leaving_calls_out() {
-    let with_budget = |seconds: f64| {
-        let (lab, dir) = (Lab::new(COUNTER, hungry(), frugal()), tempfile::tempdir().unwrap());
-        let options = EnergyOptions::default().with_budget_s(seconds).unwrap();
-        let runner = lab.stage.create(Lab::plan(), dir.path()).unwrap();
-        let mut runner = runner.with_energy(lab.setup(&lab.calibration()), options).unwrap();
-        let start = lab.stage.clock.now();
-        let finish = runner.run(&mut (), &AtomicBool::new(false)).unwrap();
-        assert!(matches!(finish, Finish::Complete { failures: 0, .. }), "{finish:?}");
-        let took = lab.stage.clock.now().since(start).as_secs_f64();
-        validate(dir.path()).unwrap();
-        let energy = Run::open(dir.path()).unwrap().energy().unwrap().clone();
-        for cell in energy.cells.iter().filter(|c| c.energy.bounds().is_some()) {
-            assert_holds(&cell.energy, lab.truth(cell).0, 0.02);
-        }
-        (took, energy)
-    };
-    let none = Energy::NoData { reason: NoData::NotRecorded };
-    let known = |energy: &EnergySummary| energy.cells.iter().filter(|c| c.energy.bounds().is_some()).count();
-    // Two calls on two backends take 144 s with windows of five seconds.
-    let (took, energy) = with_budget(110.0);
-    assert!((85.0..=110.0).contains(&took), "{took} s");
-    assert_eq!(known(&energy), 4, "{energy:?}");
-    // Enough for one call's shortest windows.
-    let (took, energy) = with_budget(65.0);
-    assert!(took <= 65.0 && known(&energy) == 2, "{took} s, {energy:?}");
-    for cell in energy.cells.iter().filter(|c| c.phase == Phase::Decode) {
-        assert_eq!((&cell.energy, &cell.single), (&none, &None));
-        assert_eq!(cell.notes, ["no time was left for it in the run's budget"]);
-    }
-    // Enough for none: the run is whole all the same.
-    let (took, energy) = with_budget(10.0);
-    assert!(took <= 12.0 && energy.cells.iter().all(|c| c.energy == none && c.notes.len() == 1), "{took} s, {energy:?}");
-}
-
-#[test]
-fn a_sitting_that_the_clock_cuts_short_says_so_and_ends() {
-    // The device becomes warmer in every window, so that windows are made again and again.
-    let (lab, dir) = (Lab::new(COUNTER, hungry(), frugal()), tempfile::tempdir().unwrap());
-    lab.device.warming.lock().unwrap().0 = 4.0;
-    let options = EnergyOptions::default().with_budget_s(75.0).unwrap();
-    let runner = lab.stage.create(Lab::plan(), dir.path()).unwrap();
-    let mut runner = runner.with_energy(lab.setup(&lab.calibration()), options).unwrap();
-    let start = lab.stage.clock.now();
-    assert!(matches!(runner.run(&mut (), &AtomicBool::new(false)).unwrap(), Finish::Complete { .. }));
-    assert!(lab.stage.clock.now().since(start).as_secs_f64() <= 78.0);
-    validate(dir.path()).unwrap();
-    let run = Run::open(dir.path()).unwrap();
-    let cells = &run.energy().unwrap().cells;
-    assert!(cells.iter().all(|c| c.energy.reason().is_some()), "{cells:?}");
-    assert!(cells.iter().flat_map(|c| &c.notes).any(|n| n.contains("0 of its windows were made")), "{cells:?}");
 }

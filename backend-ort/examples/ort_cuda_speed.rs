@@ -1,4 +1,4 @@
-//! Prints what ONNX Runtime reaches on a CUDA device: `cuda_speed SHAPE DTYPE FOLDER [READ_GB_PER_S]`, with the library in
+//! Prints what ONNX Runtime reaches on a CUDA device: `ort_cuda_speed SHAPE DTYPE FOLDER [READ_GB_PER_S]`, with the library in
 //! `PHASE_ORT_LIBRARY`. SHAPE is a name that `phase_model::random` knows; its random checkpoint is written to FOLDER once.
 
 #![expect(clippy::print_stdout, clippy::disallowed_methods, clippy::unwrap_used, reason = "a program that measures and prints")]

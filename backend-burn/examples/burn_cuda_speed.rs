@@ -1,6 +1,6 @@
 //! Prints load time, prefill and decode speed of one checkpoint on a CUDA device, by the device's clock and the host's.
 //!
-//! `cargo run --release -p phase-backend-burn --features cuda --example cuda_speed -- CHECKPOINT|SHAPE [bf16] [CONTEXT] [BATCHES]`
+//! `cargo run --release -p phase-backend-burn --features cuda --example burn_cuda_speed -- CHECKPOINT|SHAPE [bf16] [CONTEXT] [BATCHES]`
 //!
 //! SHAPE is a name that `phase model random` knows; its weights are written to the temporary folder once.
 

@@ -1,6 +1,8 @@
 //! Prints load time, prefill and decode speed of one checkpoint on a CUDA device, by the device's clock and the host's.
 //!
-//! `cargo run --release -p phase-backend-candle --features cuda --example cuda_speed -- CHECKPOINT|SHAPE [bf16] [CONTEXT] [BATCHES]`
+//! `cargo run --release -p phase-backend-candle --features cuda --example candle_cuda_speed -- CHECKPOINT|SHAPE [bf16] [CONTEXT] [BATCHES] [MIB]`
+//!
+//! MIB is how much memory cuBLAS is given for its products, 0 by default; each of several, as in `0,32,0,32`, has a turn.
 //!
 //! SHAPE is a name that `phase model random` knows; its weights are written to the temporary folder once.
 
@@ -20,16 +22,24 @@ fn main() -> Result<(), Error> {
     let dtype: DType = args.next().as_deref().unwrap_or("bf16").parse()?;
     let context: usize = args.next().map_or(Ok(512), |n| n.parse())?;
     let batches: Vec<usize> = args.next().as_deref().unwrap_or("1,8,64").split(',').map(str::parse).collect::<Result<_, _>>()?;
+    let workspaces: Vec<usize> = args.next().as_deref().unwrap_or("0").split(',').map(str::parse).collect::<Result<_, _>>()?;
     let path = checkpoint(&name, dtype)?;
     let spec = LoadSpec::new(&path).with_dtype(dtype).with_cache_dir(std::env::temp_dir());
-    for mode in [Mode::Compiled, Mode::Eager] {
+    // Eager steps are the same with and without.
+    let turns = workspaces.iter().map(|mib| (Mode::Compiled, *mib)).chain([(Mode::Eager, workspaces[0])]);
+    for (mode, mib) in turns {
         let begin = Instant::now();
-        let mut model = Candle::new(CandleConfig::default().with_device(Device::Cuda(0)).with_mode(mode)).load(&spec)?;
+        let config = CandleConfig::default().with_device(Device::Cuda(0)).with_mode(mode).with_product_workspace(mib << 20);
+        let mut model = Candle::new(config).load(&spec)?;
         let loaded = begin.elapsed();
         let mut cache = model.allocate(CacheSpec { batch: 1, capacity: 64 })?;
         let mut next = [TokenId(0)];
         model.prefill_greedy(&mut cache, PromptBatch::single(&prompt(9, 1, model.info().vocab))?, &mut next)?;
-        println!("{name} {dtype} {mode}: load {:.2} s, to first token {:.2} s", loaded.as_secs_f64(), begin.elapsed().as_secs_f64());
+        println!(
+            "{name} {dtype} {mode}, {mib} MiB for products: load {:.2} s, to first token {:.2} s",
+            loaded.as_secs_f64(),
+            begin.elapsed().as_secs_f64()
+        );
         drop(cache);
         for batch in &batches {
             decode(&mut model, *batch, context)?;

@@ -231,7 +231,7 @@ fn plan_and_cost_refuse_what_makes_no_sense_and_say_why() {
     assert!(code == Some(1) && said.contains("is from the future"), "{code:?} {said}");
     std::fs::write(prices, &book[..200]).expect("a file");
     let (code, said) = plan(&mix);
-    assert!(code == Some(1) && said.contains("prices.json: the price book can't be read"), "{code:?} {said}");
+    assert!(code == Some(1) && said.contains("prices.json: the price book is cut off"), "{code:?} {said}");
     let cost = |rate: &str| phase(&["cost", "--tokens-per-s", rate, "--usd-per-hour", "1", "--json"]);
     assert!(text(&cost("900,850,950").stdout).starts_with("{\"seconds_per_1m\":{\"value\":1111.1"));
     for rate in ["0", "nan", "inf", "900,950,850", "900,0,950", "900,1", ""] {

@@ -7,6 +7,7 @@ use crate::{
     Manifest, ScenarioError,
     files::{Disk, RealDisk, io_error, json_line, json_text, list, read},
     manifest::RUN_SCHEMA,
+    reading::{Work, digest, hash, open},
     record::{BLOCK_SCHEMA, BlockRecord, Record},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -96,7 +97,7 @@ pub fn run_state(dir: &Path) -> Result<RunState, ScenarioError> {
     }
     if names.iter().any(|n| n == MANIFEST) {
         let manifest: Manifest = load(dir, MANIFEST, RUN_SCHEMA)?;
-        let (done, _) = intact_blocks(dir, &manifest.run_id)?;
+        let (done, _) = intact_blocks(dir, &manifest.run_id, &mut Work::unwatched())?;
         return Ok(RunState::Resumable { done: done.len(), total: manifest.plan.blocks.len() });
     }
     // A kill within the very first write leaves a temporary file and nothing else.
@@ -176,11 +177,12 @@ impl RunDir {
         }
         remove_temporary(dir)?;
         let manifest: Manifest = load(dir, MANIFEST, RUN_SCHEMA)?;
-        let (blocks, blocks_bytes) = intact_blocks(dir, &manifest.run_id)?;
+        let (blocks, blocks_bytes) = intact_blocks(dir, &manifest.run_id, &mut Work::unwatched())?;
         let (events_bytes, events_lines) = blocks.last().map_or((0, 0), |b| (b.events_bytes, b.events_lines));
-        let mut events = blake3::Hasher::new();
-        let kept = read(&dir.join(EVENTS))?.unwrap_or_default();
-        events.update(&kept[..usize::try_from(events_bytes).unwrap_or(usize::MAX).min(kept.len())]);
+        let (mut events, path) = (blake3::Hasher::new(), dir.join(EVENTS));
+        if let Some(mut kept) = open(&path)? {
+            hash(&mut kept, events_bytes, &mut events, |_| {}).map_err(io_error("read", &path))?;
+        }
         let run =
             Self { dir: dir.to_owned(), disk: Box::new(RealDisk), events, events_bytes, events_lines, blocks_bytes, blocks: blocks.len() };
         Ok((run, manifest))
@@ -252,17 +254,26 @@ impl RunDir {
     /// Digests every file and writes the seal.
     pub(crate) fn seal(&mut self, run_id: &str) -> Result<(), ScenarioError> {
         remove_temporary(&self.dir)?;
-        let digests = digests(&self.dir, run_id, self.events_lines)?;
+        let digests = digests(&self.dir, run_id, self.events_lines, None, &mut Work::unwatched())?;
         self.write_json(DIGESTS, &digests)
     }
 }
 
-/// Digests of all files but the seal.
-pub(crate) fn digests(dir: &Path, run_id: &str, events: u64) -> Result<Digests, ScenarioError> {
+/// Digests of all files but the seal. That of the events, which are by far the largest, may be `known` already.
+pub(crate) fn digests(
+    dir: &Path,
+    run_id: &str,
+    events: u64,
+    known: Option<FileDigest>,
+    work: &mut Work<'_>,
+) -> Result<Digests, ScenarioError> {
     let mut files = BTreeMap::new();
     for name in list(dir)?.into_iter().filter(|n| n != DIGESTS) {
-        let bytes = read(&dir.join(&name))?.unwrap_or_default();
-        files.insert(name, FileDigest { bytes: bytes.len() as u64, blake3: blake3::hash(&bytes).to_hex().to_string() });
+        let found = match &known {
+            Some(known) if name == EVENTS => known.clone(),
+            _ => digest(dir, &name, work)?,
+        };
+        files.insert(name, found);
     }
     let mut digests = Digests { schema: DIGESTS_SCHEMA.to_owned(), run_id: run_id.to_owned(), events, files, seal: String::new() };
     digests.seal = digests.own_seal();
@@ -270,9 +281,9 @@ pub(crate) fn digests(dir: &Path, run_id: &str, events: u64) -> Result<Digests, 
 }
 
 /// The block lines whose events are all there, and their length in bytes.
-pub(crate) fn intact_blocks(dir: &Path, run_id: &str) -> Result<(Vec<BlockRecord>, u64), ScenarioError> {
+pub(crate) fn intact_blocks(dir: &Path, run_id: &str, work: &mut Work<'_>) -> Result<(Vec<BlockRecord>, u64), ScenarioError> {
     let log = read(&dir.join(BLOCKS))?.unwrap_or_default();
-    let events = read(&dir.join(EVENTS))?.unwrap_or_default();
+    let events = length(dir, EVENTS)?;
     let (mut blocks, mut ends): (Vec<BlockRecord>, Vec<u64>) = (Vec::new(), vec![0]);
     for (number, line) in (1..).zip(log.split_inclusive(|b| *b == b'\n')) {
         // Only the last line can lack its line feed: a kill tore it.
@@ -285,30 +296,44 @@ pub(crate) fn intact_blocks(dir: &Path, run_id: &str) -> Result<(Vec<BlockRecord
         blocks.push(block);
         ends.push(ends.last().copied().unwrap_or(0) + line.len() as u64 + 1);
     }
-    while blocks.last().is_some_and(|b| b.events_bytes > events.len() as u64) {
+    while blocks.last().is_some_and(|b| b.events_bytes > events) {
         blocks.pop();
         ends.pop();
     }
-    check_events(&events, &blocks)?;
+    check_events(dir, &blocks, work)?;
     Ok((blocks, ends.last().copied().unwrap_or(0)))
 }
 
-/// Whether `events` is what the block lines say, naming the first block that is not.
-fn check_events(events: &[u8], blocks: &[BlockRecord]) -> Result<(), ScenarioError> {
+/// Whether the events are what the block lines say, naming the first block that is not.
+fn check_events(dir: &Path, blocks: &[BlockRecord], work: &mut Work<'_>) -> Result<(), ScenarioError> {
+    let path = dir.join(EVENTS);
+    let mut file = open(&path)?.map_or_else(|| Box::new(std::io::empty()) as Box<dyn std::io::Read>, |file| Box::new(file));
     let mut hasher = blake3::Hasher::new();
     let (mut from, mut line) = (0, 1);
     for block in blocks {
-        let until = usize::try_from(block.events_bytes).unwrap_or(usize::MAX);
-        let part = events.get(from..until).ok_or_else(|| ScenarioError::damaged(EVENTS, None, "it is shorter than blocks.jsonl says"))?;
-        hasher.update(part);
+        let part = block.events_bytes.checked_sub(from);
+        let what = format!("holding block {} of {} against its digest", block.block + 1, blocks.len());
+        let read = hash(&mut file, part.unwrap_or(0), &mut hasher, |n| work.did(n, &what)).map_err(io_error("read", &path))?;
+        if part != Some(read) {
+            return Err(ScenarioError::damaged(EVENTS, None, "it is shorter than blocks.jsonl says"));
+        }
         if hasher.finalize().to_hex().as_str() != block.events_blake3 {
             let why = format!("lines {line} to {} (block {}) are not what was recorded", block.events_lines, block.block);
             return Err(ScenarioError::damaged(EVENTS, usize::try_from(line).ok(), why));
         }
-        from = until;
+        from = block.events_bytes;
         line = block.events_lines + 1;
     }
     Ok(())
+}
+
+/// The length of a file, 0 where it is not there.
+pub(crate) fn length(dir: &Path, name: &str) -> Result<u64, ScenarioError> {
+    let path = dir.join(name);
+    match open(&path)? {
+        Some(file) => Ok(file.metadata().map_err(io_error("read", &path))?.len()),
+        None => Ok(0),
+    }
 }
 
 pub(crate) fn at_line(error: ScenarioError, line: usize) -> ScenarioError {

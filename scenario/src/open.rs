@@ -3,12 +3,14 @@
 use crate::{
     EnergySummary, LoadSummary, Manifest, Parity, ScenarioError,
     dir::{
-        BLOCKS, CELLS_CSV, DIGESTS, DIGESTS_SCHEMA, Digests, EVENTS, MANIFEST, PARITY, RunState, digests, intact_blocks, load, run_state,
+        BLOCKS, CELLS_CSV, DIGESTS, DIGESTS_SCHEMA, Digests, EVENTS, FileDigest, MANIFEST, PARITY, RunState, digests, intact_blocks,
+        length, load, run_state,
     },
     evidence::{EVIDENCE_SCHEMA, EvidenceFile, compile_evidence, file_name},
     files::{json_text, list, read},
     manifest::RUN_SCHEMA,
     parity::PARITY_SCHEMA,
+    reading::{Work, whole},
     record::{BlockRecord, Record},
     results::{Results, policy_matrix},
 };
@@ -49,7 +51,15 @@ pub struct Validated {
 /// [`ScenarioError::Incomplete`], [`ScenarioError::Damaged`] with file and, where it is known, line,
 /// [`ScenarioError::Schema`], [`ScenarioError::Matrix`], [`ScenarioError::Io`].
 pub fn validate(dir: &Path) -> Result<Validated, ScenarioError> {
-    let run = Run::open(dir)?;
+    validate_with(dir, &mut |_, _, _| {})
+}
+
+/// As [`validate`], told how far it is as [`Run::open_with`] tells.
+///
+/// # Errors
+/// As [`validate`].
+pub fn validate_with(dir: &Path, watch: &mut dyn FnMut(u64, u64, &str)) -> Result<Validated, ScenarioError> {
+    let run = Run::open_with(dir, watch)?;
     Ok(Validated {
         run_id: run.manifest.run_id.clone(),
         events: run.records().len(),
@@ -64,6 +74,23 @@ impl Run {
     /// # Errors
     /// As [`validate`].
     pub fn open(dir: &Path) -> Result<Self, ScenarioError> {
+        Self::open_in(dir, &mut Work::unwatched())
+    }
+
+    /// As [`open`](Self::open); `watch` is told how much is done, of how much in all, and what is being worked on. The
+    /// numbers are bytes, weighed by what they cost: they tell a share and nothing else. The first never decreases, the
+    /// second never changes, and on success the last call has both equal.
+    ///
+    /// # Errors
+    /// As [`validate`].
+    pub fn open_with(dir: &Path, watch: &mut dyn FnMut(u64, u64, &str)) -> Result<Self, ScenarioError> {
+        let mut work = Work::new(whole(dir), watch);
+        let run = Self::open_in(dir, &mut work)?;
+        work.end();
+        Ok(run)
+    }
+
+    pub(crate) fn open_in(dir: &Path, work: &mut Work<'_>) -> Result<Self, ScenarioError> {
         match run_state(dir)? {
             RunState::Complete => {}
             RunState::Resumable { done, total } => {
@@ -75,15 +102,16 @@ impl Run {
             }
         }
         let manifest: Manifest = load(dir, MANIFEST, RUN_SCHEMA)?;
-        let blocks = complete_blocks(dir, &manifest)?;
-        let results = Results::read(dir, &manifest)?;
+        let blocks = complete_blocks(dir, &manifest, work)?;
+        let results = Results::read(dir, &manifest, work)?;
         for (file, text) in results.files(&manifest)? {
             let text = if file == CELLS_CSV { in_its_columns(dir, text)? } else { text };
             same_text(dir, file, &text)?;
         }
         let parity: Parity = load(dir, PARITY, PARITY_SCHEMA)?;
         let evidence = evidence(dir, &manifest)?;
-        let files = check_seal(dir, &manifest, results.records.len())?;
+        let events = blocks.last().map(|b| FileDigest { bytes: b.events_bytes, blake3: b.events_blake3.clone() });
+        let files = check_seal(dir, &manifest, results.records.len(), events, work)?;
         check_finish(&manifest, &parity)?;
         let mut compile = Vec::new();
         for file in &evidence {
@@ -162,8 +190,8 @@ impl Run {
     }
 }
 
-fn complete_blocks(dir: &Path, manifest: &Manifest) -> Result<Vec<BlockRecord>, ScenarioError> {
-    let (blocks, bytes) = intact_blocks(dir, &manifest.run_id)?;
+fn complete_blocks(dir: &Path, manifest: &Manifest, work: &mut Work<'_>) -> Result<Vec<BlockRecord>, ScenarioError> {
+    let (blocks, bytes) = intact_blocks(dir, &manifest.run_id, work)?;
     let planned = manifest.plan.blocks.len();
     if blocks.len() != planned {
         return Err(ScenarioError::damaged(
@@ -172,12 +200,11 @@ fn complete_blocks(dir: &Path, manifest: &Manifest) -> Result<Vec<BlockRecord>, 
             format!("{} of {planned} blocks are whole; the next was not finished, or its part of {EVENTS} is another", blocks.len()),
         ));
     }
-    let size = |file| Ok::<_, ScenarioError>(read(&dir.join(file))?.map_or(0, |b| b.len() as u64));
-    if size(BLOCKS)? != bytes {
+    if length(dir, BLOCKS)? != bytes {
         return Err(ScenarioError::damaged(BLOCKS, blocks.len() + 1, "there is more after the last block"));
     }
     let (events, lines) = blocks.last().map_or((0, 0), |b| (b.events_bytes, b.events_lines));
-    if size(EVENTS)? != events {
+    if length(dir, EVENTS)? != events {
         return Err(ScenarioError::damaged(EVENTS, usize::try_from(lines + 1).ok(), "there is more after the last block"));
     }
     Ok(blocks)
@@ -220,14 +247,20 @@ fn evidence(dir: &Path, manifest: &Manifest) -> Result<Vec<EvidenceFile>, Scenar
     loaded.filter(|file| there.contains(file)).map(|file| load(dir, &file, EVIDENCE_SCHEMA)).collect()
 }
 
-/// The number of files the seal covers, all of them intact.
-fn check_seal(dir: &Path, manifest: &Manifest, events: usize) -> Result<usize, ScenarioError> {
+/// The number of files the seal covers, all of them intact. The events were held against `blocks` already.
+fn check_seal(
+    dir: &Path,
+    manifest: &Manifest,
+    events: usize,
+    blocks: Option<FileDigest>,
+    work: &mut Work<'_>,
+) -> Result<usize, ScenarioError> {
     let sealed: Digests = load(dir, DIGESTS, DIGESTS_SCHEMA)?;
     if sealed.seal != sealed.own_seal() {
         return Err(ScenarioError::damaged(DIGESTS, None, "the seal does not fit what it seals"));
     }
     same_text(dir, DIGESTS, &json_text(&sealed)?)?;
-    let live = digests(dir, &manifest.run_id, events as u64)?;
+    let live = digests(dir, &manifest.run_id, events as u64, blocks, work)?;
     for (file, want) in &sealed.files {
         match live.files.get(file) {
             None => return Err(ScenarioError::damaged(file, None, "the file is missing")),

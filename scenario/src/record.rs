@@ -1,6 +1,6 @@
 //! The lines of `events.jsonl` and `blocks.jsonl`: one JSON object a line, every number with its unit in its name.
 
-use phase_core::{Arm, ErrorKind, SessionId};
+use phase_core::{Arm, BackendId, ErrorKind, Outcome, Phase, Regime, SessionId, Shape};
 use phase_policy::Observation;
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +88,73 @@ pub struct PhaseRecord {
     /// What the statistics read.
     #[serde(flatten)]
     pub seen: Observation,
+}
+
+/// A line of a [`Record::Phase`], read without the detours that a tag and a flattened field take.
+#[derive(Deserialize)]
+pub(crate) struct PhaseLine {
+    #[serde(rename = "kind")]
+    _kind: PhaseKind,
+    pub(crate) schema: String,
+    run_id: String,
+    scenario: String,
+    cell: String,
+    repetition: u32,
+    segment: u32,
+    role: Role,
+    sample: u32,
+    call: u32,
+    session: SessionId,
+    step: u32,
+    start_ns: u64,
+    end_ns: u64,
+    backend: BackendId,
+    #[serde(default = "default_mode")]
+    mode: String,
+    phase: Phase,
+    shape: Shape,
+    regime: Regime,
+    boundary: String,
+    block: u32,
+    outcome: Outcome,
+    duration_ns: u64,
+    #[serde(default)]
+    device_ns: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum PhaseKind {
+    Phase,
+}
+
+fn default_mode() -> String {
+    phase_policy::DEFAULT_MODE.to_owned()
+}
+
+impl From<PhaseLine> for PhaseRecord {
+    fn from(line: PhaseLine) -> Self {
+        let mut seen = Observation::new(line.backend, line.phase, line.shape, line.duration_ns);
+        seen.mode = line.mode;
+        (seen.regime, seen.boundary, seen.block) = (line.regime, line.boundary, line.block);
+        (seen.outcome, seen.device_ns) = (line.outcome, line.device_ns);
+        Self {
+            schema: line.schema,
+            run_id: line.run_id,
+            scenario: line.scenario,
+            cell: line.cell,
+            repetition: line.repetition,
+            segment: line.segment,
+            role: line.role,
+            sample: line.sample,
+            call: line.call,
+            session: line.session,
+            step: line.step,
+            start_ns: line.start_ns,
+            end_ns: line.end_ns,
+            seen,
+        }
+    }
 }
 
 /// Which process loaded a model.
@@ -213,12 +280,11 @@ pub struct BlockRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use phase_core::{Outcome, Phase, Regime, Shape};
 
     #[test]
     fn a_phase_line_is_flat_and_reads_back() {
         let shape = Shape { batch: 2, new_tokens: 1, context: 40 };
-        let seen = Observation::new(phase_core::BackendId::new("sim"), Phase::Decode, shape, 5)
+        let seen = Observation::new(BackendId::new("sim"), Phase::Decode, shape, 5)
             .with_regime(Regime::Warmup(1))
             .with_outcome(Outcome::Failed(ErrorKind::OutOfMemory));
         let record = Record::Phase(PhaseRecord {
@@ -240,5 +306,24 @@ mod tests {
         let line = serde_json::to_string(&record).unwrap();
         assert!(line.starts_with(r#"{"kind":"phase","schema":"phase.event/1""#) && line.contains(r#""duration_ns":5"#), "{line}");
         assert_eq!(serde_json::from_str::<Record>(&line).unwrap(), record);
+    }
+
+    #[test]
+    fn the_short_way_reads_what_the_long_one_does_and_nothing_else() {
+        let line = r#"{"kind":"phase","schema":"phase.event/1","run_id":"r","scenario":"s1","cell":"s1/x","repetition":1,"segment":2,
+            "role":"settle","sample":3,"call":4,"session":5,"step":6,"start_ns":7,"end_ns":15,"backend":"sim","mode":"graph","phase":"decode",
+            "shape":{"batch":2,"new_tokens":1,"context":40},"regime":"steady","boundary":"b","block":9,"outcome":{"failed":"out_of_memory"},
+            "duration_ns":8,"device_ns":6,"later":"ignored"}"#;
+        let outcome = serde_json::to_string(&Outcome::Failed(ErrorKind::OutOfMemory)).unwrap();
+        let line = line.replace(r#"{"failed":"out_of_memory"}"#, &outcome);
+        let old = line.replace(r#""mode":"graph","#, "").replace(r#","device_ns":6"#, "");
+        for line in [&line, &old] {
+            let Record::Phase(long) = serde_json::from_str(line).unwrap() else { panic!("a call") };
+            assert_eq!(PhaseRecord::from(serde_json::from_str::<PhaseLine>(line).unwrap()), long);
+        }
+        assert_ne!(line, old);
+        for wrong in [line.replace(r#""kind":"phase""#, r#""kind":"load""#), line.replace(r#""step":6"#, r#""step":-6"#)] {
+            assert!(serde_json::from_str::<PhaseLine>(&wrong).is_err() && serde_json::from_str::<Record>(&wrong).is_err(), "{wrong}");
+        }
     }
 }

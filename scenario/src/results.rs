@@ -2,16 +2,20 @@
 
 use crate::{
     ColdReport, ColdRequest, ENERGY_SCHEMA, EnergySummary, Manifest, Parity, ScenarioError, StoredLoad,
-    dir::{CELLS, CELLS_CSV, ENERGY, EVENTS, LOADS, at_line},
+    dir::{CELLS, CELLS_CSV, ENERGY, EVENTS, LOADS, at_line, length},
     energy::{EnergyFile, energies, sittings},
-    files::{json_text, read},
-    record::{EVENT_SCHEMA, LoadProcess, LoadRecord, PhaseRecord, Record, Role},
+    files::{io_error, json_text},
+    reading::{Work, open},
+    record::{EVENT_SCHEMA, LoadProcess, LoadRecord, PhaseLine, PhaseRecord, Record, Role},
     task::Visit,
 };
 use phase_core::{Arm, BackendId, Energy, NoData, SessionId};
 use phase_policy::{Cell, CellKey, EnergyBasis, MatrixError, Observation, ScenarioMatrix, stats::Ordered};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+};
 
 /// Schema of `cells.json`.
 pub const CELLS_SCHEMA: &str = "phase.cells/1";
@@ -68,13 +72,17 @@ pub(crate) struct Results {
 
 impl Results {
     /// Reads the events of a run and computes everything from them.
-    pub(crate) fn read(dir: &Path, manifest: &Manifest) -> Result<Self, ScenarioError> {
-        let records = read_records(dir, &manifest.run_id)?;
-        let times = matrix(&records, manifest, None, |_| true)?;
+    pub(crate) fn read(dir: &Path, manifest: &Manifest, work: &mut Work<'_>) -> Result<Self, ScenarioError> {
+        let records = read_records(dir, &manifest.run_id, work)?;
+        work.did(0, "computing the cells");
+        let mut matrix = matrix(&records, manifest, None, |_| true)?;
         let sittings = if manifest.energy.is_some() { sittings(dir, &manifest.run_id)? } else { Vec::new() };
-        let energy = energies(&sittings, manifest, times.as_ref())?;
-        let matrix = matrix(&records, manifest, energy.as_ref(), |_| true)?;
+        let energy = energies(&sittings, manifest, matrix.as_ref())?;
+        if let Some(matrix) = matrix.as_mut().filter(|_| energy.is_some()) {
+            set_energies(matrix, manifest, energy.as_ref())?;
+        }
         let loads = loads(&records);
+        work.computed(length(dir, EVENTS)?, "computing the cells");
         Ok(Self { records, matrix, loads, energy })
     }
 
@@ -109,17 +117,19 @@ pub(crate) fn matrix(
     energy: Option<&EnergySummary>,
     admit: impl Fn(&Arm) -> bool,
 ) -> Result<Option<ScenarioMatrix>, ScenarioError> {
-    let seen: Vec<Observation> = policy_observations(records, admit).cloned().collect();
-    let mut matrix = match ScenarioMatrix::build_as_if_independent(&seen, &manifest.boundaries) {
+    let seen: Vec<&Observation> = policy_observations(records, admit).collect();
+    let mut matrix = match ScenarioMatrix::build_as_if_independent(seen, &manifest.boundaries) {
         Ok(matrix) => matrix,
         Err(MatrixError::Empty) => return Ok(None),
         Err(e) => return Err(ScenarioError::Matrix(e)),
     };
-    let keys: Vec<_> = matrix.cells().iter().map(|cell| cell.key.clone()).collect();
-    for key in keys {
-        set_energy(&mut matrix, &key, manifest, energy)?;
-    }
+    set_energies(&mut matrix, manifest, energy)?;
     Ok(Some(matrix))
+}
+
+fn set_energies(matrix: &mut ScenarioMatrix, manifest: &Manifest, energy: Option<&EnergySummary>) -> Result<(), ScenarioError> {
+    let keys: Vec<_> = matrix.cells().iter().map(|cell| cell.key.clone()).collect();
+    keys.iter().try_for_each(|key| set_energy(matrix, key, manifest, energy))
 }
 
 /// Gives a cell its energy; what nobody replayed says why.
@@ -153,7 +163,18 @@ pub(crate) fn policy_matrix(results: &Results, manifest: &Manifest, parity: &Par
 
 /// The calls that enter a matrix, of the backends that `admit` lets in.
 pub(crate) fn policy_observations(records: &[Record], admit: impl Fn(&Arm) -> bool) -> impl Iterator<Item = &Observation> {
-    records.iter().filter_map(counted).filter(move |seen| admit(&arm_of(&seen.backend, &seen.mode)))
+    // A run has a handful of competitors and a million calls.
+    let mut known: Vec<(&BackendId, &str, bool)> = Vec::new();
+    records.iter().filter_map(counted).filter(move |seen| {
+        match known.iter().find(|(backend, mode, _)| **backend == seen.backend && *mode == seen.mode) {
+            Some((.., admitted)) => *admitted,
+            None => {
+                let admitted = admit(&arm_of(&seen.backend, &seen.mode));
+                known.push((&seen.backend, &seen.mode, admitted));
+                admitted
+            }
+        }
+    })
 }
 
 /// The competitor that a call or a cell names. One of an unknown mode is none of a plan's.
@@ -197,23 +218,42 @@ fn real(ns: u64) -> f64 {
 }
 
 /// All lines of `events.jsonl`, each of this schema and run.
-pub(crate) fn read_records(dir: &Path, run_id: &str) -> Result<Vec<Record>, ScenarioError> {
-    let bytes = read(&dir.join(EVENTS))?.unwrap_or_default();
-    let mut records = Vec::new();
-    for (number, line) in (1..).zip(bytes.split_inclusive(|b| *b == b'\n')) {
+pub(crate) fn read_records(dir: &Path, run_id: &str, work: &mut Work<'_>) -> Result<Vec<Record>, ScenarioError> {
+    /// Lines between two words to who watches.
+    const WATCHED: usize = 4096;
+    let path = dir.join(EVENTS);
+    let Some(file) = open(&path)? else { return Ok(Vec::new()) };
+    let mut reader = BufReader::with_capacity(1 << 18, file);
+    let (mut records, mut line, mut bytes) = (Vec::new(), Vec::new(), 0);
+    while reader.read_until(b'\n', &mut line).map_err(io_error("read", &path))? > 0 {
+        let number = records.len() + 1;
+        bytes += line.len() as u64;
         let whole = line.strip_suffix(b"\n").ok_or_else(|| ScenarioError::damaged(EVENTS, number, "the line is torn off"))?;
-        let record: Record = crate::dir::parse(EVENTS, whole, EVENT_SCHEMA).map_err(|e| at_line(e, number))?;
+        let record = record(whole).map_err(|e| at_line(e, number))?;
         if record.origin().1 != run_id {
             return Err(ScenarioError::damaged(EVENTS, number, format!("it belongs to run {}, not {run_id}", record.origin().1)));
         }
-        if let Record::Phase(phase) = &record
-            && phase.end_ns.checked_sub(phase.start_ns) != Some(phase.seen.duration_ns)
-        {
-            return Err(ScenarioError::damaged(EVENTS, number, "duration_ns is not end_ns - start_ns"));
+        if let Record::Phase(phase) = &record {
+            if phase.end_ns.checked_sub(phase.start_ns) != Some(phase.seen.duration_ns) {
+                return Err(ScenarioError::damaged(EVENTS, number, "duration_ns is not end_ns - start_ns"));
+            }
+            if number.is_multiple_of(WATCHED) {
+                work.parsed(std::mem::take(&mut bytes), &format!("reading {} of {}", phase.cell, phase.seen.backend));
+            }
         }
         records.push(record);
+        line.clear();
     }
+    work.parsed(bytes, "reading the events");
     Ok(records)
+}
+
+fn record(line: &[u8]) -> Result<Record, ScenarioError> {
+    // The other way takes four times as long, and says what is wrong with the rest.
+    match serde_json::from_slice::<PhaseLine>(line) {
+        Ok(phase) if phase.schema == EVENT_SCHEMA => Ok(Record::Phase(phase.into())),
+        _ => crate::dir::parse(EVENTS, line, EVENT_SCHEMA),
+    }
 }
 
 pub(crate) fn load_record(run_id: &str, backend: &Arm, block: Option<u32>, segment: u32, load_ns: u64) -> LoadRecord {

@@ -3,6 +3,7 @@
 use crate::{
     Run, ScenarioError,
     files::{Disk as _, RealDisk, io_error},
+    reading::{Work, whole},
     results::{cell_energy, policy_observations},
 };
 use phase_core::{Arm, BackendId, Energy, Joules, MeasurementBoundary, NoData};
@@ -23,7 +24,23 @@ pub struct Runs(Vec<Run>);
 /// # Errors
 /// As [`validate`](crate::validate); [`ScenarioError::Plan`] for no directory, or one run twice.
 pub fn load_runs(dirs: &[PathBuf]) -> Result<Runs, ScenarioError> {
-    let runs = dirs.iter().map(|dir| Run::open(dir)).collect::<Result<Vec<_>, _>>()?;
+    load_runs_with(dirs, &mut |_, _, _| {})
+}
+
+/// As [`load_runs`], told how far it is with all of them as [`Run::open_with`] tells.
+///
+/// # Errors
+/// As [`load_runs`].
+pub fn load_runs_with(dirs: &[PathBuf], watch: &mut dyn FnMut(u64, u64, &str)) -> Result<Runs, ScenarioError> {
+    let mut work = Work::new(dirs.iter().map(|dir| whole(dir)).sum(), watch);
+    let mut runs = Vec::new();
+    for dir in dirs {
+        if dirs.len() > 1 {
+            work.of(&dir.display().to_string());
+        }
+        runs.push(Run::open_in(dir, &mut work)?);
+    }
+    work.end();
     let ids: BTreeSet<_> = runs.iter().map(Run::run_id).collect();
     if runs.is_empty() || ids.len() != runs.len() {
         return Err(ScenarioError::plan("no run, or the same run twice"));

@@ -15,6 +15,7 @@ use crate::{
     manifest::RUN_SCHEMA,
     open::check_finish,
     parity::PARITY_SCHEMA,
+    reading::{Hashed, Work, digest, sealed},
     record::{BLOCK_SCHEMA, BlockRecord},
     results::{CELLS_SCHEMA, LOADS_SCHEMA, LoadsFile, arm_of},
 };
@@ -70,6 +71,20 @@ pub enum Event<'a> {
 #[derive(Debug, Deserialize)]
 #[non_exhaustive]
 pub struct Call<'a> {
+    /// The run.
+    #[serde(borrow)]
+    pub run_id: Cow<'a, str>,
+    /// The set.
+    #[serde(borrow)]
+    pub scenario: Cow<'a, str>,
+    /// Which replication of its set this is, from 0.
+    pub repetition: u32,
+    /// Position among all calls on its cache, from 0.
+    pub step: u32,
+    /// Just before the call, on the segment's clock.
+    pub start_ns: u64,
+    /// Just after it.
+    pub end_ns: u64,
     /// The planned cell: `s1/b1-p128-d64`.
     #[serde(borrow)]
     pub cell: Cow<'a, str>,
@@ -104,6 +119,9 @@ pub struct Call<'a> {
     pub outcome: Outcome,
     /// Wall time.
     pub duration_ns: u64,
+    /// Time on the device's own clock, where the backend reports it.
+    #[serde(default)]
+    pub device_ns: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -127,6 +145,43 @@ impl SealedRun {
     /// [`ScenarioError::Incomplete`], [`ScenarioError::Damaged`] with file and, where it is known, line,
     /// [`ScenarioError::Schema`], [`ScenarioError::Io`].
     pub fn open(dir: &Path) -> Result<Self, ScenarioError> {
+        Self::open_in(dir, &mut Work::unwatched())
+    }
+
+    /// As [`open`](Self::open); `watch` is told how many bytes are done, of how many in all, and which file is read. The
+    /// first never decreases, the second never changes, and on success the last call has both equal.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(dir: &Path, watch: &mut dyn FnMut(u64, u64, &str)) -> Result<Self, ScenarioError> {
+        let mut work = Work::new(sealed(dir), watch);
+        let run = Self::open_in(dir, &mut work)?;
+        work.end();
+        Ok(run)
+    }
+
+    /// Opens several, told how far it is with all of them.
+    ///
+    /// # Errors
+    /// Each as [`open`](Self::open).
+    pub fn open_all<'d>(
+        dirs: impl IntoIterator<Item = &'d Path>,
+        watch: &mut dyn FnMut(u64, u64, &str),
+    ) -> Vec<Result<Self, ScenarioError>> {
+        let dirs: Vec<_> = dirs.into_iter().collect();
+        let mut work = Work::new(dirs.iter().map(|dir| sealed(dir)).sum(), watch);
+        let mut open = |dir: &&Path| {
+            if dirs.len() > 1 {
+                work.of(&dir.display().to_string());
+            }
+            Self::open_in(dir, &mut work)
+        };
+        let runs = dirs.iter().map(&mut open).collect();
+        work.end();
+        runs
+    }
+
+    fn open_in(dir: &Path, work: &mut Work<'_>) -> Result<Self, ScenarioError> {
         match run_state(dir)? {
             RunState::Complete => {}
             RunState::Resumable { done, total } => {
@@ -142,8 +197,10 @@ impl SealedRun {
             return Err(ScenarioError::damaged(DIGESTS, None, "the seal does not fit what it seals"));
         }
         for (file, want) in sealed.files.iter().filter(|(file, _)| *file != EVENTS) {
-            let bytes = read(&dir.join(file))?.ok_or_else(|| ScenarioError::damaged(file, None, "the file is missing"))?;
-            check(file, want, bytes.len() as u64, &blake3::hash(&bytes))?;
+            if !dir.join(file).exists() {
+                return Err(ScenarioError::damaged(file, None, "the file is missing"));
+            }
+            check(file, want, &digest(dir, file, work)?)?;
         }
         if let Some(added) = list(dir)?.into_iter().find(|name| name != DIGESTS && !sealed.files.contains_key(name)) {
             return Err(ScenarioError::damaged(&added, None, "the file was added after the run was sealed"));
@@ -263,12 +320,11 @@ impl SealedRun {
     pub fn read_events(&self, mut visit: impl FnMut(&Event<'_>)) -> Result<(), ScenarioError> {
         let path = self.dir.join(EVENTS);
         let Some(want) = self.sealed.files.get(EVENTS) else { return Ok(()) };
-        let mut reader = BufReader::with_capacity(1 << 18, File::open(&path).map_err(io_error("read", &path))?);
-        let (mut hasher, mut bytes, mut line, mut number) = (blake3::Hasher::new(), 0, Vec::new(), 0);
+        let file = Hashed::new(File::open(&path).map_err(io_error("read", &path))?);
+        let mut reader = BufReader::with_capacity(Hashed::BUFFER, file);
+        let (mut line, mut number) = (Vec::new(), 0);
         while reader.read_until(b'\n', &mut line).map_err(io_error("read", &path))? > 0 {
             number += 1;
-            hasher.update(&line);
-            bytes += line.len() as u64;
             let whole = line.strip_suffix(b"\n").ok_or_else(|| ScenarioError::damaged(EVENTS, number, "the line is torn off"))?;
             let event = if whole.starts_with(CALL) {
                 serde_json::from_slice(whole).map(Event::Call)
@@ -278,15 +334,16 @@ impl SealedRun {
             visit(&event.map_err(|e| ScenarioError::damaged(EVENTS, number, e.to_string()))?);
             line.clear();
         }
-        check(EVENTS, want, bytes, &hasher.finalize())
+        let Hashed { hasher, bytes, .. } = reader.into_inner();
+        check(EVENTS, want, &FileDigest { bytes, blake3: hasher.finalize().to_hex().to_string() })
     }
 }
 
-fn check(file: &str, want: &FileDigest, bytes: u64, hash: &blake3::Hash) -> Result<(), ScenarioError> {
-    if (bytes, hash.to_hex().as_str()) == (want.bytes, want.blake3.as_str()) {
+fn check(file: &str, want: &FileDigest, have: &FileDigest) -> Result<(), ScenarioError> {
+    if have == want {
         return Ok(());
     }
-    let why = format!("{bytes} bytes with BLAKE3 {} where {} bytes with {} were sealed", hash.to_hex(), want.bytes, want.blake3);
+    let why = format!("{} bytes with BLAKE3 {} where {} bytes with {} were sealed", have.bytes, have.blake3, want.bytes, want.blake3);
     Err(ScenarioError::damaged(file, None, why))
 }
 

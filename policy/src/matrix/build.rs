@@ -37,15 +37,15 @@ impl<'a, R: Warmness> Group<'a, R> {
     }
 }
 
-pub(super) fn build(
-    observations: &[Observation],
+pub(super) fn build<'a>(
+    observations: impl Iterator<Item = &'a Observation> + Clone,
     boundaries: &BTreeMap<String, MeasurementBoundary>,
     assumed: Assumed,
 ) -> Result<ScenarioMatrix, MatrixError> {
-    if observations.is_empty() {
+    if observations.clone().next().is_none() {
         return Err(MatrixError::Empty);
     }
-    check_boundaries(observations.iter().map(|o| (&o.backend, o.mode.as_str(), o.phase, o.boundary.as_str())), boundaries)?;
+    check_boundaries(observations.clone().map(|o| (&o.backend, o.mode.as_str(), o.phase, o.boundary.as_str())), boundaries)?;
     let (mut cold, mut warming, mut steady) = (Groups::<Cold>::new(), Groups::<Warming>::new(), Groups::<Steady>::new());
     for seen in observations {
         let key = key(seen)?;

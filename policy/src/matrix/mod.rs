@@ -54,7 +54,7 @@ impl ScenarioMatrix {
     /// No observations; a boundary that is not there; boundaries that may not be compared, with the fields; an
     /// observation that can't be true, with its cell.
     pub fn build(observations: &[Observation], boundaries: &BTreeMap<String, MeasurementBoundary>) -> Result<Self, MatrixError> {
-        build::build(observations, boundaries, build::Assumed::Correlated)
+        build::build(observations.iter(), boundaries, build::Assumed::Correlated)
     }
 
     /// As [`build`](Self::build), with bounds of percentiles as if calls in a row were independent: what `cells.json` of a
@@ -62,11 +62,11 @@ impl ScenarioMatrix {
     ///
     /// # Errors
     /// As [`build`](Self::build).
-    pub fn build_as_if_independent(
-        observations: &[Observation],
+    pub fn build_as_if_independent<'a>(
+        observations: impl IntoIterator<Item = &'a Observation, IntoIter: Clone>,
         boundaries: &BTreeMap<String, MeasurementBoundary>,
     ) -> Result<Self, MatrixError> {
-        build::build(observations, boundaries, build::Assumed::Independent)
+        build::build(observations.into_iter(), boundaries, build::Assumed::Independent)
     }
 
     /// All cells, ordered by key.

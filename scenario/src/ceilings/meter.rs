@@ -118,13 +118,24 @@ impl<'a> CeilingMeter<'a> {
     /// # Errors
     /// [`ScenarioError::Ceilings`] where a load fails.
     pub fn block(&mut self, clock: &dyn Clock) -> Result<(), ScenarioError> {
-        let done = self.timed(clock);
+        self.block_with(clock, &mut |_, _, _| {})
+    }
+
+    /// As [`block`](Self::block); before each load `watch` is told how many of all loads are done and what the next one is, and
+    /// in the end that all are.
+    ///
+    /// # Errors
+    /// As [`block`](Self::block).
+    pub fn block_with(&mut self, clock: &dyn Clock, watch: &mut dyn FnMut(u64, u64, &str)) -> Result<(), ScenarioError> {
+        let done = self.timed(clock, watch);
         self.between.iter_mut().for_each(|between| between());
         done
     }
 
-    fn timed(&mut self, clock: &dyn Clock) -> Result<(), ScenarioError> {
-        for (load, times) in &mut self.loads {
+    fn timed(&mut self, clock: &dyn Clock, watch: &mut dyn FnMut(u64, u64, &str)) -> Result<(), ScenarioError> {
+        let all = self.loads.len() as u64;
+        for (number, (load, times)) in (0..).zip(&mut self.loads) {
+            watch(number, all, &load.what);
             times.fastest_parts.resize(load.parts, f64::INFINITY);
             for _ in 0..load.passes {
                 let mut whole = 0.0;
@@ -139,6 +150,7 @@ impl<'a> CeilingMeter<'a> {
                 times.passes.push(whole);
             }
         }
+        watch(all, all, "done");
         Ok(())
     }
 
@@ -228,7 +240,9 @@ mod tests {
         ]);
         meter.warm_up().unwrap();
         for _ in 0..3 {
-            meter.block(&clock).unwrap();
+            let mut told = Vec::new();
+            meter.block_with(&clock, &mut |done, all, what| told.push((done, all, what.to_owned()))).unwrap();
+            assert_eq!(told, [(0, 2, "reading"), (1, 2, "multiplying"), (2, 2, "done")].map(|(n, of, what)| (n, of, what.to_owned())));
         }
         let rates = meter.ceilings().unwrap().rates;
         assert_eq!((rates[0].low, rates[0].median, rates[0].high), (2.5e9, 5e9, 1e10));

@@ -10,7 +10,7 @@ use super::{
     stored::{held, sittings},
     summary::middle_and_bounds,
 };
-use crate::{Observer, Plan, Progress, Residency, Runner, ScenarioError, cold::nanos, results::read_records};
+use crate::{Observer, Plan, Progress, Residency, Runner, ScenarioError, cold::nanos, reading::Work, results::read_records};
 use phase_core::{Arm, Clock as _, Energy, NoData, Timestamp};
 use phase_energy::{BaselineKind, SensorKind, SensorModel, more_replays};
 use std::{
@@ -194,7 +194,7 @@ impl<'a> Runner<'a> {
 
     /// What waits for its turn: calls, who replays them, and what that takes by the times of the blocks.
     fn waiting(&self, metering: &Metering<'a>, plan: &Plan, options: EnergyOptions) -> Result<Vec<Waiting>, ScenarioError> {
-        let records = read_records(self.dir.path(), &self.manifest.run_id)?;
+        let records = read_records(self.dir.path(), &self.manifest.run_id, &mut Work::unwatched())?;
         let sensors = self.manifest.energy.as_ref().map_or(&[][..], |e| &e.sensors);
         let waits = |call: Call| {
             let guests = self.guests(call)?;

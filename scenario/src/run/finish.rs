@@ -6,6 +6,7 @@ use crate::{
     dir::MANIFEST,
     evidence::{EvidenceFile, file_name},
     manifest::Change,
+    reading::Work,
     results::Results,
     task::recapture,
 };
@@ -37,7 +38,7 @@ impl Runner<'_> {
         self.manifest.changes = changes.collect();
         self.manifest.captured_after = true;
         self.dir.write_json(MANIFEST, &self.manifest)?;
-        let results = Results::read(self.dir.path(), &self.manifest)?;
+        let results = Results::read(self.dir.path(), &self.manifest, &mut Work::unwatched())?;
         for (file, text) in results.files(&self.manifest)? {
             self.dir.write_text(file, &text)?;
         }

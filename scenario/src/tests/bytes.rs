@@ -1,6 +1,7 @@
 //! Run directories of any bytes: an answer that names a file, and no panic.
 
 use super::*;
+use crate::reading::Work;
 use crate::{
     dir::digests,
     files::{json_text, list},
@@ -113,7 +114,7 @@ proptest! {
             let original = |name: &str| &MADE.iter().find(|(n, _)| n == name).unwrap().1;
             let manifest: serde_json::Value = serde_json::from_slice(original("manifest.json")).unwrap();
             let lines = of("events.jsonl").iter().filter(|b| **b == b'\n').count();
-            let seal = digests(dir.path(), manifest["run_id"].as_str().unwrap(), lines as u64).unwrap();
+            let seal = digests(dir.path(), manifest["run_id"].as_str().unwrap(), lines as u64, None, &mut Work::unwatched()).unwrap();
             fs::write(dir.path().join("digests.json"), json_text(&seal).unwrap()).unwrap();
             if let Err(error) = validate(dir.path()) {
                 prop_assert!(!error.to_string().is_empty());

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     dir::digests,
     files::{json_text, list},
+    reading::Work,
 };
 use std::fs;
 
@@ -64,7 +65,7 @@ fn a_number_edited_with_all_digests_renewed_still_fails() {
     fs::write(&path, text.replacen("\"median_ns\": 1000.0", "\"median_ns\": 900.0", 1)).unwrap();
     let run_id = fs::read_to_string(dir.path().join("manifest.json")).unwrap().split('"').nth(7).unwrap().to_owned();
     let events = fs::read_to_string(dir.path().join("events.jsonl")).unwrap().lines().count();
-    let seal = digests(dir.path(), &run_id, events as u64).unwrap();
+    let seal = digests(dir.path(), &run_id, events as u64, None, &mut Work::unwatched()).unwrap();
     fs::write(dir.path().join("digests.json"), json_text(&seal).unwrap()).unwrap();
     let error = validate(dir.path()).unwrap_err().to_string();
     assert!(error.contains("cells.json line") && error.contains("900.0") && error.contains("1000.0"), "{error}");
@@ -104,7 +105,7 @@ fn another_schema_is_named_before_anything_else() {
 fn reseal(dir: &Path) {
     let run_id = fs::read_to_string(dir.join("manifest.json")).unwrap().split('"').nth(7).unwrap().to_owned();
     let events = fs::read_to_string(dir.join("events.jsonl")).unwrap().lines().count();
-    let seal = digests(dir, &run_id, events as u64).unwrap();
+    let seal = digests(dir, &run_id, events as u64, None, &mut Work::unwatched()).unwrap();
     fs::write(dir.join("digests.json"), json_text(&seal).unwrap()).unwrap();
 }
 

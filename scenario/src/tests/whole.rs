@@ -169,3 +169,34 @@ fn a_directory_in_use_is_refused() {
     assert!(matches!(stage.resume(&done).unwrap_err(), ScenarioError::AlreadyComplete { .. }));
     assert!(validate(&dir.path().join("none")).unwrap_err().to_string().contains("holds no run"));
 }
+
+#[test]
+fn who_watches_a_run_being_opened_sees_the_whole_of_it_done() {
+    let (stage, one, two) = (Stage2::new(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    stage.complete(Stage2::small(), one.path());
+    stage.complete(Stage2::small(), two.path());
+    let told = |open: &mut dyn FnMut(&mut dyn FnMut(u64, u64, &str))| {
+        let mut steps: Vec<(u64, u64, String)> = Vec::new();
+        open(&mut |done, total, what| steps.push((done, total, what.to_owned())));
+        let total = steps[0].1;
+        assert!(total > 0 && steps.iter().all(|s| s.1 == total), "{steps:?}");
+        assert!(steps.windows(2).all(|w| w[0].0 <= w[1].0) && steps.last().unwrap().0 == total, "{steps:?}");
+        // Nothing is left over for the word at the end, so that the share means something.
+        assert!(steps[steps.len() - 2].0 * 10 >= total * 9, "{steps:?}");
+        steps
+    };
+    let whole = told(&mut |watch| drop(Run::open_with(one.path(), watch).unwrap()));
+    let said = |steps: &[(u64, u64, String)], what: &str| steps.iter().any(|s| s.2.contains(what));
+    assert!(said(&whole, "block 1 of") && said(&whole, "computing the cells") && said(&whole, "cells.json"), "{whole:?}");
+    let checked = told(&mut |watch| drop(validate_with(one.path(), watch).unwrap()));
+    assert_eq!(checked, whole);
+    let sealed = told(&mut |watch| drop(SealedRun::open_with(one.path(), watch).unwrap()));
+    assert!(sealed[0].1 < whole[0].1, "the events are not read");
+    let both = [one.path().to_owned(), two.path().to_owned()];
+    let name = both[1].display().to_string();
+    // Both are one run, which the agreement of a policy's sources finds out after it read them.
+    let steps = told(&mut |watch| drop(load_runs_with(&both, watch)));
+    assert!(said(&steps, &name) && steps[0].1 > whole[0].1, "{steps:?}");
+    let steps = told(&mut |watch| drop(SealedRun::open_all(both.iter().map(std::path::PathBuf::as_path), watch)));
+    assert!(said(&steps, &name), "{steps:?}");
+}

@@ -34,14 +34,20 @@ impl Drop for Spinner {
     }
 }
 
-/// A bar with the time left, for work that knows how much of it is done.
+/// Does `work` under a bar; `work` tells how much is done, of how much, and what it is at.
+pub(crate) fn watched<T>(work: impl FnOnce(&mut dyn FnMut(u64, u64, &str)) -> T) -> T {
+    let steps = Steps::new();
+    work(&mut |done, total, what| steps.at(done, total, what.to_owned()))
+}
+
+/// A bar with the share that is done and the time left, for work that knows how much of it is done.
 #[derive(Debug)]
 pub(crate) struct Steps(ProgressBar);
 
 impl Steps {
     pub(crate) fn new() -> Self {
         let bar = ProgressBar::with_draw_target(Some(0), target());
-        bar.set_style(style("  [{elapsed_precise}] {bar:20} {eta} left  {wide_msg}"));
+        bar.set_style(style("  [{elapsed_precise}] {bar:20} {percent:>3}% {eta} left  {wide_msg}"));
         Self(bar)
     }
 

@@ -2,6 +2,7 @@
 
 mod csv;
 mod error;
+mod file;
 pub mod foreign;
 mod llama_bench;
 mod llmd;
@@ -20,4 +21,4 @@ pub use llmd::{LLMD_VERSION, LlmdReport, llmd};
 pub use openmetrics::{exporter, openmetrics};
 pub use parquet::parquet;
 pub use table::{Column, Table, Text, Values};
-pub use write::{Format, Written, export};
+pub use write::{Format, Written, export, export_with};

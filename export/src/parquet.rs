@@ -17,46 +17,67 @@ use parquet::{
 use std::{ops::Range, sync::Arc};
 
 /// Rows of a row group: what DuckDB reads as one unit of work.
-const GROUP: usize = 122_880;
+pub(crate) const GROUP: usize = 122_880;
 
 /// `table` as a Parquet file. `notes` go into its key-value metadata.
 ///
 /// # Errors
 /// [`ExportError::Parquet`].
 pub fn parquet(table: &Table, notes: &[(&str, &str)]) -> Result<Vec<u8>, ExportError> {
-    let fields = table.columns().iter().map(|column| field(column.name, &column.values).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
-    let schema = Type::group_type_builder(table.name()).with_fields(fields).build()?;
-    let mut properties = WriterProperties::builder()
-        .set_compression(Compression::SNAPPY)
-        .set_created_by(concat!("phase-export ", env!("CARGO_PKG_VERSION")).to_owned())
-        .set_key_value_metadata(Some(notes.iter().map(|(key, value)| KeyValue::new((*key).to_owned(), (*value).to_owned())).collect()));
-    for column in table.columns() {
-        let path = ColumnPath::from(column.name);
-        properties = match &column.values {
-            Values::Whole(_) | Values::MaybeWhole(_) => {
-                properties.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path, Encoding::DELTA_BINARY_PACKED)
-            }
-            Values::MaybeReal(_) => properties.set_column_dictionary_enabled(path, false),
-            Values::Text(_) => properties,
-        };
-    }
-    let mut writer = SerializedFileWriter::new(Vec::new(), Arc::new(schema), Arc::new(properties.build()))?;
-    let words: Vec<Option<Vec<ByteArray>>> = table.columns().iter().map(|column| bytes(&column.values)).collect();
-    let mut from = 0;
-    while from < table.rows() {
-        let rows = from..(from + GROUP).min(table.rows());
-        let mut group = writer.next_row_group()?;
-        for (column, words) in table.columns().iter().zip(&words) {
-            // There is a writer for every field of the schema.
-            if let Some(mut writer) = group.next_column()? {
-                write(&mut writer, &column.values, words.as_deref(), rows.clone())?;
-                writer.close()?;
-            }
+    let mut file = ParquetFile::new(table, notes)?;
+    file.add(table)?;
+    file.finish()
+}
+
+/// A Parquet file so far.
+pub(crate) struct ParquetFile(SerializedFileWriter<Vec<u8>>);
+
+impl ParquetFile {
+    pub(crate) fn new(table: &Table, notes: &[(&str, &str)]) -> Result<Self, ExportError> {
+        let fields =
+            table.columns().iter().map(|column| field(column.name, &column.values).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+        let schema = Type::group_type_builder(table.name()).with_fields(fields).build()?;
+        let notes = notes.iter().map(|(key, value)| KeyValue::new((*key).to_owned(), (*value).to_owned()));
+        let mut properties = WriterProperties::builder()
+            .set_compression(Compression::SNAPPY)
+            .set_created_by(concat!("phase-export ", env!("CARGO_PKG_VERSION")).to_owned())
+            .set_key_value_metadata(Some(notes.collect()));
+        for column in table.columns() {
+            let path = ColumnPath::from(column.name);
+            properties = match &column.values {
+                Values::Whole(_) | Values::MaybeWhole(_) => {
+                    properties.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path, Encoding::DELTA_BINARY_PACKED)
+                }
+                Values::MaybeReal(_) => properties.set_column_dictionary_enabled(path, false),
+                Values::Text(_) => properties,
+            };
         }
-        group.close()?;
-        from = rows.end;
+        Ok(Self(SerializedFileWriter::new(Vec::new(), Arc::new(schema), Arc::new(properties.build()))?))
     }
-    Ok(writer.into_inner()?)
+
+    /// Adds the rows of a table of the same columns, in row groups of their own.
+    pub(crate) fn add(&mut self, table: &Table) -> Result<(), ExportError> {
+        let words: Vec<Option<Vec<ByteArray>>> = table.columns().iter().map(|column| bytes(&column.values)).collect();
+        let mut from = 0;
+        while from < table.rows() {
+            let rows = from..(from + GROUP).min(table.rows());
+            let mut group = self.0.next_row_group()?;
+            for (column, words) in table.columns().iter().zip(&words) {
+                // There is a writer for every field of the schema.
+                if let Some(mut writer) = group.next_column()? {
+                    write(&mut writer, &column.values, words.as_deref(), rows.clone())?;
+                    writer.close()?;
+                }
+            }
+            group.close()?;
+            from = rows.end;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(self) -> Result<Vec<u8>, ExportError> {
+        Ok(self.0.into_inner()?)
+    }
 }
 
 fn field(name: &str, values: &Values) -> Result<Type, ExportError> {

@@ -47,6 +47,11 @@ pub struct Text {
 const NONE: u32 = u32::MAX;
 
 impl Text {
+    /// A column in which words may be missing, also when none of its rows says so.
+    pub(crate) fn with_nulls() -> Self {
+        Self { nulls: true, ..Self::default() }
+    }
+
     /// Adds a word.
     pub fn push(&mut self, word: &str) {
         // Rows that follow each other mostly say the same.

@@ -4,10 +4,10 @@ use crate::{
     ExportError,
     table::{Column, Table, Text, Values},
 };
-use phase_core::{Energy, Fact, Outcome, Regime};
+use phase_core::{Energy, Fact, Outcome, Phase, Regime, Shape};
 use phase_energy::{ReadingKind, file};
 use phase_policy::ScenarioMatrix;
-use phase_scenario::{FailureRecord, LoadProcess, LoadRecord, PhaseRecord, Record, Role, Run};
+use phase_scenario::{Call, FailureRecord, LoadProcess, LoadRecord, PhaseRecord, Record, Role, SealedRun};
 use std::{
     fs,
     io::{BufRead, BufReader},
@@ -30,62 +30,109 @@ fn text(name: &'static str, values: Text) -> Column {
     Column { name, values: Values::Text(values) }
 }
 
-/// Every table of `run` that has rows, `samples` apart, which are read from the run directory: [`samples`].
-pub fn tables(run: &Run) -> Vec<Table> {
-    let all = [events(run.records()), loads(run.records()), failures(run.records()), cells(run), boundaries(run), evidence(run)];
+/// The small tables of `run` that have rows: all but its events, of which `others` are no calls, and `samples`, which are read
+/// from the run directory: [`samples`].
+pub(crate) fn small(run: &SealedRun, others: &[Record]) -> Vec<Table> {
+    let all = [loads(others), failures(others), cells(run), boundaries(run), evidence(run)];
     all.into_iter().filter(|table| table.rows() > 0).collect()
 }
 
 /// The phase calls among `records`, one a row.
 pub fn events(records: &[Record]) -> Table {
     // One pass over records that are far larger than any cache; a pass for every column takes three times as long.
-    let mut text: [Text; TEXTS.len()] = std::array::from_fn(|_| Text::default());
-    let mut whole: [Vec<u64>; WHOLES.len()] = std::array::from_fn(|_| Vec::with_capacity(records.len()));
-    let mut maybe: [Vec<Option<u64>>; MAYBES.len()] = std::array::from_fn(|_| Vec::with_capacity(records.len()));
-    for call in records.iter().filter_map(|r| if let Record::Phase(call) = r { Some(call) } else { None }) {
-        let PhaseRecord {
-            run_id, scenario, cell, repetition, segment, role, sample, call: at, session, step, start_ns, end_ns, seen, ..
-        } = call;
-        let (kind, warmup) = (
-            if let Outcome::Failed(kind) = seen.outcome { Some(kind.as_str()) } else { None },
-            if let Regime::Warmup(n) = seen.regime { Some(u64::from(n)) } else { None },
+    let mut rows = Events::with_capacity(records.len());
+    records.iter().filter_map(|r| if let Record::Phase(call) = r { Some(call) } else { None }).for_each(|call| rows.record(call));
+    rows.table()
+}
+
+/// Rows of `events`, call after call.
+pub(crate) struct Events {
+    text: [Text; TEXTS.len()],
+    whole: [Vec<u64>; WHOLES.len()],
+    maybe: [Vec<Option<u64>>; MAYBES.len()],
+}
+
+impl Events {
+    pub(crate) fn with_capacity(rows: usize) -> Self {
+        let text = TEXTS.map(|name| if name == "error_kind" { Text::with_nulls() } else { Text::default() });
+        Self { text, whole: std::array::from_fn(|_| Vec::with_capacity(rows)), maybe: std::array::from_fn(|_| Vec::with_capacity(rows)) }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.whole[0].len()
+    }
+
+    fn record(&mut self, call: &PhaseRecord) {
+        let PhaseRecord { seen, .. } = call;
+        self.push(
+            [&call.run_id, &call.scenario, &call.cell, seen.backend.as_str(), &seen.mode, &seen.boundary],
+            (seen.phase, seen.regime, call.role, seen.outcome, seen.shape),
+            [seen.block, call.repetition, call.segment, call.sample, call.call, call.step],
+            [call.session.0, call.start_ns, call.end_ns, seen.duration_ns],
+            seen.device_ns,
         );
+    }
+
+    pub(crate) fn call(&mut self, call: &Call<'_>) {
+        self.push(
+            [&call.run_id, &call.scenario, &call.cell, &call.backend, &call.mode, &call.boundary],
+            (call.phase, call.regime, call.role, call.outcome, call.shape),
+            [call.block, call.repetition, call.segment, call.sample, call.call, call.step],
+            [call.session.0, call.start_ns, call.end_ns, call.duration_ns],
+            call.device_ns,
+        );
+    }
+
+    fn push(
+        &mut self,
+        [run_id, scenario, cell, backend, mode, boundary]: [&str; 6],
+        (phase, warmth, role, ended, shape): (Phase, Regime, Role, Outcome, Shape),
+        [block, repetition, segment, sample, at, step]: [u32; 6],
+        [session, start_ns, end_ns, duration_ns]: [u64; 4],
+        device_ns: Option<u64>,
+    ) {
+        let kind = if let Outcome::Failed(kind) = ended { Some(kind.as_str()) } else { None };
+        let warmup = if let Regime::Warmup(n) = warmth { Some(u64::from(n)) } else { None };
         let words: [Option<&str>; TEXTS.len()] = [
             Some(run_id),
             Some(scenario),
             Some(cell),
-            Some(seen.backend.as_str()),
-            Some(&seen.mode),
-            Some(seen.phase.as_str()),
-            Some(regime(seen.regime)),
-            Some(role_name(*role)),
-            Some(outcome(seen.outcome)),
+            Some(backend),
+            Some(mode),
+            Some(phase.as_str()),
+            Some(regime(warmth)),
+            Some(role_name(role)),
+            Some(outcome(ended)),
             kind,
-            Some(&seen.boundary),
+            Some(boundary),
         ];
         let numbers: [u64; WHOLES.len()] = [
-            size(seen.shape.batch),
-            size(seen.shape.new_tokens),
-            size(seen.shape.context),
-            u64::from(seen.block),
-            u64::from(*repetition),
-            u64::from(*segment),
-            u64::from(*sample),
-            u64::from(*at),
-            session.0,
-            u64::from(*step),
-            *start_ns,
-            *end_ns,
-            seen.duration_ns,
+            size(shape.batch),
+            size(shape.new_tokens),
+            size(shape.context),
+            u64::from(block),
+            u64::from(repetition),
+            u64::from(segment),
+            u64::from(sample),
+            u64::from(at),
+            session,
+            u64::from(step),
+            start_ns,
+            end_ns,
+            duration_ns,
         ];
-        text.iter_mut().zip(words).for_each(|(column, word)| column.push_maybe(word));
-        whole.iter_mut().zip(numbers).for_each(|(column, number)| column.push(number));
-        maybe.iter_mut().zip([warmup, seen.device_ns]).for_each(|(column, number)| column.push(number));
+        self.text.iter_mut().zip(words).for_each(|(column, word)| column.push_maybe(word));
+        self.whole.iter_mut().zip(numbers).for_each(|(column, number)| column.push(number));
+        self.maybe.iter_mut().zip([warmup, device_ns]).for_each(|(column, number)| column.push(number));
     }
-    let text = TEXTS.into_iter().zip(text).map(|(name, column)| Column { name, values: Values::Text(column) });
-    let whole = WHOLES.into_iter().zip(whole).map(|(name, column)| Column { name, values: Values::Whole(column) });
-    let maybe = MAYBES.into_iter().zip(maybe).map(|(name, column)| Column { name, values: Values::MaybeWhole(column) });
-    Table::new("events", text.chain(whole).chain(maybe).collect())
+
+    /// The rows so far.
+    pub(crate) fn table(self) -> Table {
+        let text = TEXTS.into_iter().zip(self.text).map(|(name, column)| Column { name, values: Values::Text(column) });
+        let whole = WHOLES.into_iter().zip(self.whole).map(|(name, column)| Column { name, values: Values::Whole(column) });
+        let maybe = MAYBES.into_iter().zip(self.maybe).map(|(name, column)| Column { name, values: Values::MaybeWhole(column) });
+        Table::new("events", text.chain(whole).chain(maybe).collect())
+    }
 }
 
 const TEXTS: [&str; 11] = ["run_id", "scenario", "cell", "backend", "mode", "phase", "regime", "role", "outcome", "error_kind", "boundary"];
@@ -143,7 +190,7 @@ pub fn failures(records: &[Record]) -> Table {
 }
 
 /// The matrix of `run`.
-pub fn cells(run: &Run) -> Table {
+pub fn cells(run: &SealedRun) -> Table {
     let cells = run.matrix().map_or(&[][..], ScenarioMatrix::cells);
     let each = || cells.iter();
     let time = |of: fn(&phase_policy::TimeSummary) -> Option<f64>| each().map(move |c| c.time.as_ref().and_then(of));
@@ -188,9 +235,9 @@ pub fn cells(run: &Run) -> Table {
 }
 
 /// The facts of every boundary that an event names, one a row: `boundary` joins it to events and cells.
-pub fn boundaries(run: &Run) -> Table {
+pub fn boundaries(run: &SealedRun) -> Table {
     let mut rows: Vec<[Option<String>; 5]> = Vec::new();
-    for (id, boundary) in run.boundaries() {
+    for (id, boundary) in &run.manifest().boundaries {
         let mut row = |layer: &str, field: &str, value: Option<String>, unknown: Option<String>| {
             rows.push([Some(id.clone()), Some(layer.to_owned()), Some(field.to_owned()), value, unknown]);
         };
@@ -215,7 +262,7 @@ pub fn boundaries(run: &Run) -> Table {
 }
 
 /// What the runtimes were seen doing: operators by executor, and kernels.
-pub fn evidence(run: &Run) -> Table {
+pub fn evidence(run: &SealedRun) -> Table {
     let mut rows: Vec<(String, &str, &str, Option<u64>)> = Vec::new();
     for (backend, seen) in run.evidence().iter().filter_map(|file| Some((file.backend.to_string(), file.evidence.as_ref()?))) {
         rows.extend(seen.placement.iter().map(|p| (backend.clone(), "executor", p.executor.as_str(), Some(p.nodes))));

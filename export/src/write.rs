@@ -1,11 +1,13 @@
 //! From a run directory to files of another tool.
 
 use crate::{
-    ExportError, LlamaBench, csv, llmd, openmetrics, parquet,
-    table::Table,
-    tables::{samples, samples_files, tables},
+    ExportError, LlamaBench,
+    file::TableFile,
+    llmd, openmetrics,
+    parquet::GROUP,
+    tables::{Events, samples, samples_files, small},
 };
-use phase_scenario::{EVENT_SCHEMA, Run, write_atomically};
+use phase_scenario::{EVENT_SCHEMA, Event, Record, Run, SealedRun, write_atomically};
 use std::{
     fmt, fs,
     path::{Path, PathBuf},
@@ -74,17 +76,28 @@ pub struct Written {
 /// Exports the sealed run in `dir` to `out`: a file for the formats that are one, a folder for `csv`, `parquet` and `llmd`. A name
 /// that ends in `.csv` or `.parquet` gets the events alone.
 ///
+/// Tables are those of a [`SealedRun`], whose files are all as they were sealed, and hold a row group of events in memory at a
+/// time; the other formats open a [`Run`], whose cells are computed anew.
+///
 /// # Errors
 /// [`ExportError`]: a run that is not intact, nothing to export, a place that can't be written.
 pub fn export(dir: &Path, format: Format, out: &Path) -> Result<Written, ExportError> {
-    let run = Run::open(dir)?;
+    export_with(dir, format, out, &mut |_, _, _| {})
+}
+
+/// As [`export`]; `watch` is told how much is read, of how much in all, and what is being worked on. The first never decreases,
+/// the second never changes, and both are equal before the last files are written.
+///
+/// # Errors
+/// As [`export`].
+pub fn export_with(dir: &Path, format: Format, out: &Path, watch: &mut dyn FnMut(u64, u64, &str)) -> Result<Written, ExportError> {
     let mut written = Written::default();
+    if matches!(format, Format::Csv | Format::Parquet) {
+        export_tables(dir, format, out, watch, &mut written)?;
+        return Ok(written);
+    }
+    let run = Run::open_with(dir, watch)?;
     match format {
-        Format::Csv | Format::Parquet => {
-            let mut all = tables(&run);
-            all.extend(samples(&samples_files(dir)?)?);
-            export_tables(&run, &all, format, out, &mut written)?;
-        }
         Format::LlamaBench | Format::LlamaBenchSql => {
             let rows = LlamaBench::of(&run)?;
             if rows.batched > 0 {
@@ -100,30 +113,86 @@ pub fn export(dir: &Path, format: Format, out: &Path) -> Result<Written, ExportE
                 put(&out.join(format!("{}.json", report.name)), text.as_bytes(), &mut written)?;
             }
         }
-        Format::OpenMetrics => put(out, openmetrics(&run).as_bytes(), &mut written)?,
+        _ => put(out, openmetrics(&run).as_bytes(), &mut written)?,
     }
     Ok(written)
 }
 
-fn export_tables(run: &Run, all: &[Table], format: Format, out: &Path, written: &mut Written) -> Result<(), ExportError> {
+fn export_tables(
+    dir: &Path,
+    format: Format,
+    out: &Path,
+    watch: &mut dyn FnMut(u64, u64, &str),
+    written: &mut Written,
+) -> Result<(), ExportError> {
+    let events = fs::metadata(dir.join("events.jsonl")).map_or(0, |found| found.len());
+    let mut before = 0;
+    let run = SealedRun::open_with(dir, &mut |done, total, what| {
+        before = total;
+        watch(done, total + events, what);
+    })?;
+    let notes = notes(&run);
+    let (events, others) = read_events(&run, format, &notes, &mut |done, cell| {
+        watch(before + share(events, done, run.events()), before + events, cell);
+    })?;
     let extension = format.as_str();
-    let text = |table: &Table| match format {
-        Format::Csv => csv(table),
-        _ => parquet(table, &notes(run)),
-    };
     if out.extension().is_some_and(|e| e == extension) {
         let why = || ExportError::Nothing { format: extension, why: "the run has no events".to_owned() };
-        let events = all.iter().find(|table| table.name() == "events").ok_or_else(why)?;
-        return put(out, &text(events)?, written);
+        return put(out, &events.ok_or_else(why)?, written);
     }
     make(out)?;
-    for table in all {
-        put(&out.join(format!("{}.{extension}", table.name())), &text(table)?, written)?;
+    if let Some(events) = events {
+        put(&out.join(format!("events.{extension}")), &events, written)?;
+    }
+    for table in small(&run, &others).iter().chain(&samples(&samples_files(dir)?)?) {
+        let mut file = TableFile::new(format, table, &notes)?;
+        file.add(table)?;
+        put(&out.join(format!("{}.{extension}", table.name())), &file.finish()?, written)?;
     }
     Ok(())
 }
 
-fn notes(run: &Run) -> Vec<(&str, &str)> {
+/// The file of the calls, where there are any, and the records that are none.
+fn read_events(
+    run: &SealedRun,
+    format: Format,
+    notes: &[(&str, &str)],
+    watch: &mut dyn FnMut(u64, &str),
+) -> Result<(Option<Vec<u8>>, Vec<Record>), ExportError> {
+    /// Calls between two words to who watches.
+    const WATCHED: u64 = 4096;
+    let fresh = || Events::with_capacity(GROUP);
+    let mut file = TableFile::new(format, &fresh().table(), notes)?;
+    let (mut rows, mut others, mut calls, mut failed) = (fresh(), Vec::new(), 0_u64, None);
+    run.read_events(|event| match event {
+        Event::Call(call) => {
+            rows.call(call);
+            calls += 1;
+            if rows.rows() == GROUP && failed.is_none() {
+                failed = file.add(&std::mem::replace(&mut rows, fresh()).table()).err();
+            }
+            if calls.is_multiple_of(WATCHED) {
+                watch(calls, &format!("reading {}", call.cell));
+            }
+        }
+        Event::Other(record) => others.push(record.clone()),
+        _ => {}
+    })?;
+    if let Some(failed) = failed {
+        return Err(failed);
+    }
+    file.add(&rows.table())?;
+    watch(run.events(), "writing the tables");
+    Ok(((calls > 0).then(|| file.finish()).transpose()?, others))
+}
+
+/// `part` of `whole` as a part of `bytes`.
+fn share(bytes: u64, part: u64, whole: u64) -> u64 {
+    let share = u128::from(bytes) * u128::from(part.min(whole)) / u128::from(whole.max(1));
+    u64::try_from(share).unwrap_or(bytes)
+}
+
+fn notes(run: &SealedRun) -> Vec<(&str, &str)> {
     let manifest = run.manifest();
     vec![
         ("phase.schema", EVENT_SCHEMA),

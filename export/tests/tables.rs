@@ -2,7 +2,7 @@
 
 mod common;
 
-use phase_export::{Format, csv, export, tables};
+use phase_export::{Format, csv, export, export_with, tables};
 use phase_scenario::Record;
 use std::fs;
 
@@ -66,6 +66,18 @@ fn samples_of_sensors_are_a_table_and_a_file_name_gets_the_events_alone() {
         "device,driver,field,kind,t_ns,value,unit\nGPU-1,580,total_energy,counter,10,1000,mJ\nGPU-1,580,total_energy,counter,20,1500.5,mJ\n"
     );
     assert_eq!(tables::samples(&[]).unwrap(), None);
+}
+
+#[test]
+fn who_watches_an_export_sees_the_whole_of_it_done() {
+    let (folder, dir, _) = common::run();
+    for format in [Format::Parquet, Format::LlamaBench] {
+        let mut steps: Vec<(u64, u64)> = Vec::new();
+        export_with(&dir, format, &folder.path().join(format.as_str()), &mut |done, total, _| steps.push((done, total))).unwrap();
+        let total = steps[0].1;
+        assert!(steps.iter().all(|s| s.1 == total) && steps.windows(2).all(|w| w[0].0 <= w[1].0), "{steps:?}");
+        assert!(total > 0 && steps.last().unwrap().0 == total, "{steps:?}");
+    }
 }
 
 #[test]

@@ -7,7 +7,10 @@ use std::{
     fs::{self, File},
     io::Write,
     path::{Path, PathBuf},
-    sync::mpsc::sync_channel,
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc::sync_channel,
+    },
 };
 
 use half::{bf16, f16};
@@ -191,6 +194,15 @@ impl Shape {
 /// # Ok::<(), ModelError>(())
 /// ```
 pub fn write(dir: &Path, shape: &Shape, seed: u64, dtype: DType) -> Result<(), ModelError> {
+    write_with(dir, shape, seed, dtype, &mut |_, _, _| {})
+}
+
+/// As [`write`]; `watch` is told how many bytes of weights are written, of how many in all, and which tensor is being made. The
+/// first never decreases, the second never changes, and the last call has both equal.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_with(dir: &Path, shape: &Shape, seed: u64, dtype: DType, watch: &mut dyn FnMut(u64, u64, &str)) -> Result<(), ModelError> {
     if dir.exists() {
         let source = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
         return Err(ModelError::Io { action: "create", path: dir.to_owned(), source });
@@ -200,7 +212,8 @@ pub fn write(dir: &Path, shape: &Shape, seed: u64, dtype: DType) -> Result<(), M
     let unfinished = unfinished_name(dir);
     let _ = fs::remove_dir_all(&unfinished);
     fs::create_dir_all(&unfinished).map_err(ModelError::io("create", &unfinished))?;
-    let written = write_all(&unfinished, shape, &config, &json, seed, dtype)
+    let mut told = Told { written: AtomicU64::new(0), total: 0, watch };
+    let written = write_all(&unfinished, shape, &config, &json, seed, dtype, &mut told)
         .and_then(|()| fs::rename(&unfinished, dir).map_err(ModelError::io("create", dir)));
     if written.is_err() {
         let _ = fs::remove_dir_all(&unfinished);
@@ -222,10 +235,32 @@ struct Plan {
     deviation: f32,
 }
 
-fn write_all(dir: &Path, shape: &Shape, config: &ModelConfig, json: &Value, seed: u64, dtype: DType) -> Result<(), ModelError> {
+/// Bytes of weights on their way, and who is told.
+struct Told<'w> {
+    written: AtomicU64,
+    total: u64,
+    watch: &'w mut dyn FnMut(u64, u64, &str),
+}
+
+impl Told<'_> {
+    fn at(&mut self, tensor: &str) {
+        (self.watch)(*self.written.get_mut(), self.total, tensor);
+    }
+}
+
+fn write_all(
+    dir: &Path,
+    shape: &Shape,
+    config: &ModelConfig,
+    json: &Value,
+    seed: u64,
+    dtype: DType,
+    told: &mut Told<'_>,
+) -> Result<(), ModelError> {
     write_json(&dir.join("config.json"), json)?;
     let plans = plans(config);
     let bytes = |plan: &Plan| (plan.shape.iter().product::<usize>() * dtype.size_bytes()) as u64;
+    told.total = plans.iter().map(bytes).sum();
     let mut shards: Vec<Vec<&Plan>> = vec![Vec::new()];
     let mut filled = 0;
     for plan in &plans {
@@ -242,13 +277,12 @@ fn write_all(dir: &Path, shape: &Shape, config: &ModelConfig, json: &Value, seed
         _ => format!("model-{:05}-of-{count:05}.safetensors", index + 1),
     };
     for (index, shard) in shards.iter().enumerate() {
-        write_shard(&dir.join(name(index)), shard, seed, dtype)?;
+        write_shard(&dir.join(name(index)), shard, seed, dtype, told)?;
     }
     if count > 1 {
         let placed = shards.iter().enumerate().flat_map(|(i, shard)| shard.iter().map(move |p| (p.name.clone(), i)));
         let map: serde_json::Map<String, Value> = placed.map(|(tensor, i)| (tensor, name(i).into())).collect();
-        let total: u64 = plans.iter().map(bytes).sum();
-        write_json(&dir.join("model.safetensors.index.json"), &json!({"metadata": {"total_size": total}, "weight_map": map}))?;
+        write_json(&dir.join("model.safetensors.index.json"), &json!({"metadata": {"total_size": told.total}, "weight_map": map}))?;
     }
     Ok(())
 }
@@ -272,7 +306,7 @@ fn plans(config: &ModelConfig) -> Vec<Plan> {
     plans
 }
 
-fn write_shard(path: &Path, plans: &[&Plan], seed: u64, dtype: DType) -> Result<(), ModelError> {
+fn write_shard(path: &Path, plans: &[&Plan], seed: u64, dtype: DType, told: &mut Told<'_>) -> Result<(), ModelError> {
     let io = |source| ModelError::Io { action: "write", path: path.to_owned(), source };
     let kind = match dtype {
         DType::F16 => "F16",
@@ -292,18 +326,23 @@ fn write_shard(path: &Path, plans: &[&Plan], seed: u64, dtype: DType) -> Result<
     file.write_all(&(header.len() as u64).to_le_bytes()).map_err(io)?;
     file.write_all(&header).map_err(io)?;
     // Not synced: what a power cut takes can be made again, and waiting for the disk costs more than making it.
-    write_tensors(&mut file, plans, seed, dtype).map_err(io)
+    write_tensors(&mut file, plans, seed, dtype, told).map_err(io)?;
+    told.at(plans.last().map_or("", |plan| &plan.name));
+    Ok(())
 }
 
 /// Makes the numbers on all cores while one thread writes those made before. Holds a few parts, whatever the size.
-fn write_tensors(file: &mut File, plans: &[&Plan], seed: u64, dtype: DType) -> std::io::Result<()> {
+fn write_tensors(file: &mut File, plans: &[&Plan], seed: u64, dtype: DType, told: &mut Told<'_>) -> std::io::Result<()> {
     const PART: usize = 8 << 20;
     let (made, to_write) = sync_channel::<Vec<u8>>(2);
     let (written, to_fill) = sync_channel::<Vec<u8>>(4);
+    let Told { written: so_far, total, watch } = told;
+    let so_far = &*so_far;
     std::thread::scope(|scope| {
         let writer = scope.spawn(move || {
             for part in to_write {
                 file.write_all(&part)?;
+                so_far.fetch_add(part.len() as u64, Ordering::Relaxed);
                 // Nobody takes it back after the last part.
                 let _ = written.send(part);
             }
@@ -313,6 +352,7 @@ fn write_tensors(file: &mut File, plans: &[&Plan], seed: u64, dtype: DType) -> s
             let stream = stream_of(&plan.name, seed);
             let elements: usize = plan.shape.iter().product();
             for start in (0..elements).step_by(PART) {
+                watch(so_far.load(Ordering::Relaxed), *total, &plan.name);
                 let mut part = to_fill.try_recv().unwrap_or_default();
                 part.resize(PART.min(elements - start) * dtype.size_bytes(), 0);
                 match dtype {

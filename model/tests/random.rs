@@ -21,6 +21,18 @@ fn every_family_opens_in_every_format() {
 }
 
 #[test]
+fn who_watches_sees_every_byte_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, mut told) = (dir.path().join("m"), Vec::new());
+    let shape = random::Shape::tiny(Architecture::Llama);
+    random::write_with(&path, &shape, 5, DType::F32, &mut |done, total, what| told.push((done, total, what.to_owned()))).unwrap();
+    let total = Checkpoint::open(&path).unwrap().weights().stored_bytes();
+    assert!(told.iter().all(|t| t.1 == total) && told.windows(2).all(|w| w[0].0 <= w[1].0), "{told:?}");
+    assert_eq!(told.last().unwrap().0, total);
+    assert!(told[0].2.contains("embed"), "{told:?}");
+}
+
+#[test]
 fn named_shapes_have_the_published_sizes() {
     for (name, parameters) in [("smollm2-135m", 134_515_008), ("llama-3.2-1b", 1_235_814_400), ("llama-3.1-8b", 8_030_261_248)] {
         let config = random::Shape::named(name).unwrap().config(DType::Bf16).unwrap();

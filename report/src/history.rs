@@ -5,7 +5,10 @@ use phase_core::{Difference, MeasurementBoundary};
 use phase_policy::RegimeClass;
 use phase_scenario::{RunState, SealedRun, arm_of, run_state};
 use serde::Serialize;
-use std::{fmt, path::Path};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 /// A cell over many runs, oldest first.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -53,21 +56,30 @@ pub struct Gap {
 /// # Errors
 /// [`ReportError::Nothing`] when no complete run has such a cell; [`ReportError::Run`] when the folder can't be read.
 pub fn history(dir: &Path, cell: Option<&str>) -> Result<History, ReportError> {
-    let mut runs = Vec::new();
-    let mut skipped = Vec::new();
+    history_with(dir, cell, &mut |_, _, _| {})
+}
+
+/// As [`history`]; `watch` is told of the reading as [`SealedRun::open_with`] tells.
+///
+/// # Errors
+/// As [`history`].
+pub fn history_with(dir: &Path, cell: Option<&str>, watch: &mut dyn FnMut(u64, u64, &str)) -> Result<History, ReportError> {
+    let mut found = Vec::new();
+    let (mut runs, mut skipped) = (Vec::new(), Vec::new());
     let io = |source| phase_scenario::ScenarioError::Io { action: "list", path: dir.to_owned(), source };
     for entry in std::fs::read_dir(dir).map_err(io)? {
         let path = entry.map_err(io)?.path();
         if !path.is_dir() {
             continue;
         }
-        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        match run_state(&path) {
-            Ok(RunState::Absent | RunState::Foreign) => {}
-            _ => match SealedRun::open(&path) {
-                Ok(run) => runs.push(run),
-                Err(e) => skipped.push([name, e.to_string()]),
-            },
+        if !matches!(run_state(&path), Ok(RunState::Absent | RunState::Foreign)) {
+            found.push(path);
+        }
+    }
+    for (path, opened) in found.iter().zip(SealedRun::open_all(found.iter().map(PathBuf::as_path), watch)) {
+        match opened {
+            Ok(run) => runs.push(run),
+            Err(e) => skipped.push([path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(), e.to_string()]),
         }
     }
     runs.sort_by_key(|run| run.manifest().created_unix_seconds);

@@ -40,7 +40,7 @@ pub use figure::{Figure, Ratio};
 pub use flow::Step;
 pub use fraction::FractionRow;
 pub use gate::{Gate, GateState};
-pub use history::{Gap, History, HistoryPoint, history};
+pub use history::{Gap, History, HistoryPoint, history, history_with};
 pub use matrix::CellRow;
 pub use parts::{Part, PartsRow};
 pub use plan::plan_text;

@@ -6,7 +6,7 @@ use super::ceilings;
 use crate::{
     argument::{self, Device},
     exit::{Failure, note, say},
-    progress::Bar,
+    progress::{Bar, watched},
     setting::Setting,
 };
 use phase_core::{MonotonicClock, TokenId};
@@ -132,7 +132,7 @@ fn measure(setting: &Setting, arguments: &argument::Bench, runner: Runner<'_>, c
     drop(bar);
     match finish {
         Finish::Complete { failures, .. } => {
-            let run = Run::open(dir).map_err(|e| Failure::work(&e))?;
+            let run = watched(|watch| Run::open_with(dir, watch)).map_err(|e| Failure::work(&e))?;
             if arguments.json {
                 say(&cells(&run)?)?;
             } else if arguments.out.is_some() {

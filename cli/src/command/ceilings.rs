@@ -3,7 +3,7 @@
 use crate::{
     argument::{self, Device},
     exit::{Failure, note, say},
-    progress::during,
+    progress::watched,
     setting::Setting,
 };
 use phase_core::{BackendId, DType, Fact, Layer, MonotonicClock, StackInfo};
@@ -36,7 +36,7 @@ const PRODUCT_PASSES: u32 = 8;
 const BENCH_BLOCKS: u32 = 5;
 
 pub(crate) fn run(setting: &Setting, arguments: &argument::Ceilings) -> Result<(), Failure> {
-    let ceilings = during("measuring the ceilings", || of_device(setting, setting.device, arguments.repetitions))?;
+    let ceilings = watched(|watch| of_device(setting, setting.device, arguments.repetitions, watch))?;
     if let Some(file) = &arguments.out {
         let text = ceilings.to_json().map_err(|e| Failure::work(&e))?;
         write_atomically(file, text.as_bytes()).map_err(|e| Failure::work(&e))?;
@@ -73,9 +73,8 @@ pub(super) fn of_plan(setting: &Setting, plan: &Plan) -> OfPlan {
     let missing = |why: Failure| note(&format!("ceilings not measured: {why}"));
     let beside = devices.contains(&Device::Cpu).then(|| cpu_meter(setting.threads)).and_then(|of| of.map_err(missing).ok());
     let gpus: Vec<_> = devices.into_iter().filter(|device| *device != Device::Cpu).collect();
-    let all = || gpus.iter().map(|device| of_device(setting, *device, BENCH_BLOCKS)).collect::<Vec<_>>();
-    let measured = if gpus.is_empty() { Vec::new() } else { during("measuring the ceilings", all) };
-    OfPlan { now: measured.into_iter().filter_map(|of| of.map_err(missing).ok()).collect(), beside }
+    let all = gpus.iter().map(|device| watched(|watch| of_device(setting, *device, BENCH_BLOCKS, watch)));
+    OfPlan { now: all.filter_map(|of| of.map_err(missing).ok()).collect(), beside }
 }
 
 /// Reads a file of ceilings.
@@ -84,17 +83,27 @@ pub(super) fn read(file: &PathBuf) -> Result<Ceilings, Failure> {
     Ceilings::from_json(&text).map_err(|e| Failure::Usage(format!("{}: {e}", file.display())))
 }
 
-fn of_device(setting: &Setting, device: Device, blocks: u32) -> Result<Ceilings, Failure> {
+/// Who is told how much is done, of how much, and what is next.
+type Watch<'a> = &'a mut dyn FnMut(u64, u64, &str);
+
+fn of_device(setting: &Setting, device: Device, blocks: u32, watch: Watch<'_>) -> Result<Ceilings, Failure> {
     match device {
-        Device::Cpu => measure(cpu_meter(setting.threads)?, blocks),
-        Device::Cuda(number) => of_cuda(setting, number, blocks),
+        Device::Cpu => measure(cpu_meter(setting.threads)?, blocks, watch),
+        Device::Cuda(number) => of_cuda(setting, number, blocks, watch),
     }
 }
 
-fn measure(mut meter: CeilingMeter<'_>, blocks: u32) -> Result<Ceilings, Failure> {
+fn measure(mut meter: CeilingMeter<'_>, blocks: u32, watch: Watch<'_>) -> Result<Ceilings, Failure> {
     let clock = MonotonicClock::new();
-    let blocks = meter.warm_up().and_then(|()| (0..blocks).try_for_each(|_| meter.block(&clock)));
-    blocks.and_then(|()| meter.ceilings()).map_err(|e| Failure::work(&e))
+    let mut block = |number: u32, meter: &mut CeilingMeter<'_>| {
+        let mut at = |done: u64, loads: u64, what: &str| {
+            let before = u64::from(number) * loads;
+            watch(before + done, u64::from(blocks) * loads, &format!("block {} of {blocks}, {what}", number + 1));
+        };
+        meter.block_with(&clock, &mut at)
+    };
+    let done = meter.warm_up().and_then(|()| (0..blocks).try_for_each(|number| block(number, &mut meter)));
+    done.and_then(|()| meter.ceilings()).map_err(|e| Failure::work(&e))
 }
 
 fn cpu_meter(threads: Option<usize>) -> Result<CeilingMeter<'static>, Failure> {
@@ -193,7 +202,7 @@ const fn floats(mib: usize) -> usize {
 }
 
 #[cfg(all(feature = "cuda", feature = "candle"))]
-fn of_cuda(setting: &Setting, number: u32, blocks: u32) -> Result<Ceilings, Failure> {
+fn of_cuda(setting: &Setting, number: u32, blocks: u32, watch: Watch<'_>) -> Result<Ceilings, Failure> {
     use phase_backend_candle::{CandleError, CudaPeak};
     /// Products and reads of one block: some milliseconds, against which a launch is nothing.
     const TIMES: usize = 5;
@@ -212,11 +221,11 @@ fn of_cuda(setting: &Setting, number: u32, blocks: u32) -> Result<Ceilings, Fail
         }
     }
     let on = "candle's stream and cuBLAS handle";
-    measure(CeilingMeter::new(loads, |rates| document(&stack, Layer::Runtime, "gpu", on, rates)), blocks)
+    measure(CeilingMeter::new(loads, |rates| document(&stack, Layer::Runtime, "gpu", on, rates)), blocks, watch)
 }
 
 #[cfg(not(all(feature = "cuda", feature = "candle")))]
-fn of_cuda(_: &Setting, _: u32, _: u32) -> Result<Ceilings, Failure> {
+fn of_cuda(_: &Setting, _: u32, _: u32, _: Watch<'_>) -> Result<Ceilings, Failure> {
     Err(Failure::Environment("this program was built without candle on CUDA, which measures a GPU: `cargo xtask gpu build`".to_owned()))
 }
 

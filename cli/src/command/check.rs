@@ -4,7 +4,7 @@ use super::{plan, policy};
 use crate::{
     argument,
     exit::{Failure, note, say},
-    progress::during,
+    progress::{during, watched},
     setting::Setting,
 };
 use phase_core::{BackendId, Measured, MeasurementBoundary, MonotonicClock, NoopSink};
@@ -25,7 +25,7 @@ pub(crate) fn run(setting: &Setting, arguments: &argument::Check) -> Result<(), 
         }
     };
     if !arguments.evidence.is_empty() {
-        let runs = during("reading the runs", || phase_scenario::load_runs(&arguments.evidence)).map_err(|e| Failure::work(&e))?;
+        let runs = watched(|watch| phase_scenario::load_runs_with(&arguments.evidence, watch)).map_err(|e| Failure::work(&e))?;
         policy.check_evidence(&runs.evidence()).map_err(|e| Failure::Check(e.to_string()))?;
     }
     let changes = match &arguments.trace {

@@ -3,7 +3,7 @@
 use crate::{
     argument,
     exit::{Failure, note},
-    progress::during,
+    progress::watched,
 };
 use phase_export::{Foreign, Format};
 use std::{fs, path::Path};
@@ -13,7 +13,7 @@ pub(crate) fn export(arguments: &argument::Export) -> Result<(), Failure> {
     if *format == Format::Llmd && out.extension().is_some_and(|e| e == "json") {
         return Err(Failure::Usage("llm-d's reports are one for every backend and cell: name a folder with -o".to_owned()));
     }
-    let written = during("writing the run anew", || phase_export::export(run, *format, out)).map_err(|e| Failure::work(&e))?;
+    let written = watched(|watch| phase_export::export_with(run, *format, out, watch)).map_err(|e| Failure::work(&e))?;
     for what in &written.left_out {
         note(&format!("left out: {what}"));
     }

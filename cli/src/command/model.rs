@@ -3,7 +3,7 @@
 use crate::{
     argument::{self, ModelCommand},
     exit::{Failure, note, say},
-    progress::during,
+    progress::{during, watched},
 };
 use phase_model::{Checkpoint, random};
 use std::path::Path;
@@ -14,7 +14,7 @@ pub(crate) fn run(arguments: &argument::Model) -> Result<(), Failure> {
             let shape = random::Shape::named(shape).ok_or_else(|| {
                 Failure::Usage(format!("unknown shape `{shape}`: tiny, tiny-gpt2, tiny-qwen2, tiny-qwen3, tiny-mistral, smollm2-135m, llama-3.2-1b or llama-3.1-8b"))
             })?;
-            during("drawing weights", || random::write(out, &shape, *seed, *dtype)).map_err(|e| Failure::of(&e))?;
+            watched(|watch| random::write_with(out, &shape, *seed, *dtype, watch)).map_err(|e| Failure::of(&e))?;
             note(&format!("wrote {}", out.display()));
             Ok(())
         }

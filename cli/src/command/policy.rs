@@ -3,7 +3,7 @@
 use crate::{
     argument,
     exit::{Failure, chain, note, say},
-    progress::during,
+    progress::{during, watched},
 };
 use phase_core::{Arm, BackendId};
 use phase_policy::{Ceilings, Policy, PolicyOptions, Router, Workload, capacity::Mix};
@@ -27,7 +27,7 @@ fn show(path: &Path, json: bool) -> Result<(), Failure> {
 
 fn compile(arguments: &argument::Policy) -> Result<(), Failure> {
     let out = arguments.out.as_deref().ok_or_else(|| Failure::Usage("--out names the policy file to write".to_owned()))?;
-    let loaded = during("reading the runs", || phase_scenario::load_runs(&arguments.runs)).map_err(|e| Failure::work(&e))?;
+    let loaded = watched(|watch| phase_scenario::load_runs_with(&arguments.runs, watch)).map_err(|e| Failure::work(&e))?;
     let default_safe = default_safe(arguments, &paths(loaded.backends()))?;
     let mut options = PolicyOptions::new(default_safe, loaded.created_unix_s())
         .with_rope(arguments.rope)

@@ -3,7 +3,7 @@
 use crate::{
     argument,
     exit::{Failure, note, say},
-    progress::{Steps, during},
+    progress::{during, watched},
     setting::Setting,
 };
 use clap::ColorChoice;
@@ -16,10 +16,9 @@ use std::{io::IsTerminal as _, path::Path};
 pub(crate) fn report(setting: &Setting, arguments: &argument::Report) -> Result<(), Failure> {
     let options = options(arguments)?;
     let report = if arguments.source.is_dir() {
-        let run = during("reading the run", || SealedRun::open(&arguments.source)).map_err(|e| Failure::work(&e))?;
-        let steps = Steps::new();
-        let mut watch = |done, total, cell: &str| steps.at(done, total, format!("reading {cell}"));
-        Report::of_run_watched(&run, &options, &mut watch).map_err(|e| Failure::work(&e))?
+        let run = watched(|watch| SealedRun::open_with(&arguments.source, watch)).map_err(|e| Failure::work(&e))?;
+        watched(|watch| Report::of_run_watched(&run, &options, &mut |done, all, cell| watch(done, all, &format!("reading {cell}"))))
+            .map_err(|e| Failure::work(&e))?
     } else {
         Report::of_policy(&super::policy::read(&arguments.source)?, &options)
     };
@@ -49,13 +48,15 @@ pub(crate) fn compare(arguments: &argument::Compare) -> Result<(), Failure> {
     if arguments.threshold.is_some_and(|t| !(0.0..1.0).contains(&t)) {
         return Err(Failure::Usage("--threshold is a share, from 0 to below 1".to_owned()));
     }
-    let open = |path: &Path| {
-        #[cfg(feature = "export")]
+    #[cfg(feature = "export")]
+    for path in [&arguments.base, &arguments.run] {
         super::export::refuse_foreign(path)?;
-        during("reading the runs", || SealedRun::open(path)).map_err(|e| Failure::work(&e))
-    };
+    }
+    let dirs = [&*arguments.base, &*arguments.run];
+    let runs: Result<Vec<_>, _> = watched(|watch| SealedRun::open_all(dirs, watch)).into_iter().collect();
+    let runs = runs.map_err(|e| Failure::work(&e))?;
     let foreign = if arguments.foreign { Foreign::Accept } else { Foreign::Refuse };
-    let comparison = phase_report::compare(&open(&arguments.base)?, &open(&arguments.run)?, arguments.threshold, foreign);
+    let comparison = phase_report::compare(&runs[0], &runs[1], arguments.threshold, foreign);
     if let Some(file) = &arguments.html {
         write(file, &comparison.to_html().map_err(|e| Failure::work(&e))?)?;
     }
@@ -77,7 +78,7 @@ fn judged(comparison: &Comparison) -> Result<(), Failure> {
 
 pub(crate) fn history(arguments: &argument::History) -> Result<(), Failure> {
     let history =
-        during("reading the runs", || phase_report::history(&arguments.dir, arguments.cell.as_deref())).map_err(|e| Failure::work(&e))?;
+        watched(|watch| phase_report::history_with(&arguments.dir, arguments.cell.as_deref(), watch)).map_err(|e| Failure::work(&e))?;
     if let Some(file) = &arguments.html {
         write(file, &history.to_html().map_err(|e| Failure::work(&e))?)?;
     }

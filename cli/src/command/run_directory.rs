@@ -3,11 +3,11 @@
 use crate::{
     argument,
     exit::{Failure, say},
-    progress::during,
+    progress::watched,
 };
 
 pub(crate) fn validate(arguments: &argument::Validate) -> Result<(), Failure> {
-    let found = during("recomputing every cell", || phase_scenario::validate(&arguments.run)).map_err(|e| Failure::work(&e))?;
+    let found = watched(|watch| phase_scenario::validate_with(&arguments.run, watch)).map_err(|e| Failure::work(&e))?;
     say(&if arguments.json {
         serde_json::json!({ "run_id": found.run_id, "events": found.events, "cells": found.cells, "files": found.files }).to_string()
     } else {

@@ -4,6 +4,7 @@ use super::{check, policy};
 use crate::{
     argument,
     exit::{Failure, note},
+    progress::watched,
     setting::Setting,
 };
 use phase_core::MonotonicClock;
@@ -20,7 +21,7 @@ const RECHECK: Duration = Duration::from_secs(60);
 pub(crate) fn run(setting: &Setting, arguments: &argument::ServeMetrics) -> Result<(), Failure> {
     let policy = arguments.policy.as_deref().map(policy::read).transpose()?;
     let exporter = match &arguments.run {
-        Some(dir) => phase_export::exporter(&Run::open(dir).map_err(|e| Failure::work(&e))?),
+        Some(dir) => phase_export::exporter(&watched(|watch| Run::open_with(dir, watch)).map_err(|e| Failure::work(&e))?),
         None => Exporter::new(MonotonicClock::new()),
     };
     if let Some(policy) = &policy {

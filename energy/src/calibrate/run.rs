@@ -122,14 +122,15 @@ pub fn calibrate(
         Ok(Part { recordings: sampler.stop()?, steps })
     };
     let first = Plan::first();
-    progress(&format!("T1 period: {:.0} s", first.seconds()));
+    let about = if extent == Extent::Short { "two" } else { "four" };
+    progress(&format!("T1 period: {:.0} s, of about {about} minutes in all", first.seconds()));
     let first = sampled(load, &first.steps)?;
     let periods: Vec<f64> = periods(&first).into_iter().flatten().map(|p| p.mean_s).collect();
     let rest = Plan::rest(&periods, extent);
-    progress(&format!("T2 to T6, T8: {:.0} s", rest.seconds()));
-    let rest = sampled(load, &rest.steps)?;
     let perturbation = Plan::perturbation();
-    progress(&format!("T7 perturbation: {:.0} s", perturbation.seconds()));
+    progress(&format!("T2 to T6, T8: {:.0} s, of {:.0} s left", rest.seconds(), rest.seconds() + perturbation.seconds()));
+    let rest = sampled(load, &rest.steps)?;
+    progress(&format!("T7 perturbation: {:.0} s, the last", perturbation.seconds()));
     let mut counter = sources().0.into_iter().find(|s| s.kind() == ReadingKind::Counter);
     let mut done = Vec::new();
     for step in &perturbation.steps {

@@ -18,16 +18,19 @@ const COMPUTE: u64 = 2;
 /// Bytes that are read at once.
 const PART: usize = 1 << 18;
 
+/// Told what is done, of how much, at what.
+type Watch<'w> = &'w mut dyn FnMut(u64, u64, &str);
+
 /// Work with a known amount, and who is told how much of it is done: bytes, weighed by what they cost.
 pub(crate) struct Work<'w> {
-    watch: Option<&'w mut dyn FnMut(u64, u64, &str)>,
+    watch: Option<Watch<'w>>,
     done: u64,
     total: u64,
     of: String,
 }
 
 impl<'w> Work<'w> {
-    pub(crate) fn new(total: u64, watch: &'w mut dyn FnMut(u64, u64, &str)) -> Self {
+    pub(crate) fn new(total: u64, watch: Watch<'w>) -> Self {
         Self { watch: Some(watch), done: 0, total, of: String::new() }
     }
 

@@ -172,10 +172,11 @@ fn a_directory_in_use_is_refused() {
 
 #[test]
 fn who_watches_a_run_being_opened_sees_the_whole_of_it_done() {
+    type Watch<'w> = &'w mut dyn FnMut(u64, u64, &str);
     let (stage, one, two) = (Stage2::new(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     stage.complete(Stage2::small(), one.path());
     stage.complete(Stage2::small(), two.path());
-    let told = |open: &mut dyn FnMut(&mut dyn FnMut(u64, u64, &str))| {
+    let told = |open: &mut dyn FnMut(Watch<'_>)| {
         let mut steps: Vec<(u64, u64, String)> = Vec::new();
         open(&mut |done, total, what| steps.push((done, total, what.to_owned())));
         let total = steps[0].1;

@@ -1,13 +1,15 @@
 //! Attribution of 100,000 phases to one hour of readings. Timing model: one call attributes all phases, in order of time;
-//! preparing the recording is its own benchmark. No file, no allocation in the timed loop but the answers' vector.
+//! preparing the recording is its own benchmark. No file, no allocation in the timed loop but the answers' vector. And polls of
+//! one source that costs nothing, a second's worth at the default period: what the sampler itself takes.
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use phase_core::Timestamp;
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use phase_core::{ManualClock, Timestamp};
 use phase_energy::{
-    Attribution, Cursor, Gate, PowerBounds, ReadingKind, Sample, SensorKind, Series,
+    Attribution, Cursor, Gate, Perimeter, Poller, PowerBounds, Reading, ReadingKind, Sample, SamplerPlan, Scripted, SensorKind, Series,
+    Source, SourceId, SystemWall,
     fake::{FakeGpu, FakeSensor, PowerCurve, Random},
 };
-use std::hint::black_box;
+use std::{hint::black_box, sync::Arc, time::Duration};
 
 const HOUR_S: f64 = 3600.0;
 const EVENTS: u64 = 100_000;
@@ -58,5 +60,31 @@ fn attribution(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, attribution);
+fn sampling(c: &mut Criterion) {
+    const POLLS: u64 = 100;
+    let clock = Arc::new(ManualClock::default());
+    let poller = || {
+        let steps = (0..POLLS).map(|i| Ok(vec![Reading::Counter { microjoules: i * 4_000_000 }.into()])).collect();
+        let id = SourceId::new("GPU-0", "none", "script", Perimeter::GpuBoard);
+        let source: Box<dyn Source> = Box::new(Scripted::new(id, ReadingKind::Counter, steps));
+        Poller::new(clock.clone(), Arc::new(SystemWall), vec![source], vec![], SamplerPlan::default())
+    };
+    let mut group = c.benchmark_group("sampler");
+    group.throughput(Throughput::Elements(POLLS));
+    group.bench_function("100 polls", |b| {
+        b.iter_batched_ref(
+            poller,
+            |poller| {
+                for _ in 0..POLLS {
+                    poller.poll();
+                    clock.advance(Duration::from_millis(10));
+                }
+            },
+            BatchSize::SmallInput,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(benches, attribution, sampling);
 criterion_main!(benches);

@@ -44,14 +44,16 @@ pub struct CostMeter {
 impl CostMeter {
     /// From now on.
     pub fn start(clock: &dyn Clock) -> Self {
-        Self { cpu_ns: thread_ns(), begun: clock.now() }
+        // The span of the clock holds that of the processor time.
+        let begun = clock.now();
+        Self { cpu_ns: thread_ns(), begun }
     }
 
     /// Up to now.
     pub fn stop(&self, clock: &dyn Clock) -> SamplerCost {
+        let cpu_ns = thread_ns().saturating_sub(self.cpu_ns);
         let wall = clock.now().since(self.begun);
-        let wall_ns = u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX);
-        SamplerCost { cpu_ns: thread_ns().saturating_sub(self.cpu_ns), wall_ns }
+        SamplerCost { cpu_ns, wall_ns: u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX) }
     }
 }
 
@@ -67,19 +69,26 @@ mod tests {
     use super::*;
     use phase_core::MonotonicClock;
 
-    #[test]
-    fn work_is_counted_and_sleep_is_not() {
-        let clock = MonotonicClock::new();
-        let meter = CostMeter::start(&clock);
+    /// Works until `cpu_ns` of processor time have gone.
+    fn work(clock: &dyn Clock, cpu_ns: u64) -> SamplerCost {
+        let meter = CostMeter::start(clock);
         let mut x = 1_u64;
-        while meter.stop(&clock).cpu_ns < 20_000_000 {
+        while meter.stop(clock).cpu_ns < cpu_ns {
             x = std::hint::black_box(x.wrapping_mul(6_364_136_223_846_793_005));
         }
-        let busy = meter.stop(&clock);
-        std::thread::park_timeout(Duration::from_millis(50));
-        let rested = meter.stop(&clock);
-        assert!(rested.cpu_ns - busy.cpu_ns < 20_000_000 && rested.wall_ns - busy.wall_ns >= 40_000_000, "{busy:?} {rested:?}");
-        assert!(rested.share() < 1.0 && busy.and(rested).cpu_ns == busy.cpu_ns + rested.cpu_ns);
+        meter.stop(clock)
+    }
+
+    #[test]
+    fn own_work_is_counted_and_waiting_for_another_thread_is_not() {
+        let clock = MonotonicClock::new();
+        let busy = work(&clock, 5_000_000);
+        assert!(busy.cpu_ns >= 5_000_000 && busy.cpu_ns <= busy.wall_ns, "{busy:?}");
+        let meter = CostMeter::start(&clock);
+        let other = std::thread::scope(|scope| scope.spawn(|| work(&clock, 20_000_000)).join().unwrap());
+        let waited = meter.stop(&clock);
+        assert!(waited.cpu_ns < other.cpu_ns && waited.wall_ns >= other.wall_ns, "{waited:?} {other:?}");
+        assert_eq!(busy.and(waited).cpu_ns, busy.cpu_ns + waited.cpu_ns);
         assert!(SamplerCost { cpu_ns: 5, wall_ns: 0 }.share().abs() < f64::EPSILON);
     }
 }

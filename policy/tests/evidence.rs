@@ -142,7 +142,7 @@ fn cubecl_records_show_what_was_built_and_how_it_was_chosen() {
     assert!(tuned(&tuning(0, "null", false)).is_err());
     let decision = |index: usize| {
         format!(
-            r#"{{"key":"k","fastest_index":{index},"fastest_time":{{"secs":0,"nanos":7}},"results":[{{"outcome":{{"Ok":{{"name":"a","index":1,"computation":{{}}}}}}}},{{"outcome":{{"Err":{{"Skip":{{"name":"b"}}}}}}}}],"log_context":{{"bounds":null,"limit":null,"events":[{{"TuningStep":["a",{{"secs":0,"nanos":3}}]}},{{"TuningStep":["b",{{"secs":0,"nanos":3}}]}}],"checks":null}},"checks":null}}"#
+            r#"{{"key":"k","fastest_index":{index},"fastest_time":{{"secs":0,"nanos":7}},"results":[{{"outcome":{{"Ok":{{"name":"a","index":1,"computation":{{"median":{{"secs":0,"nanos":7}}}}}}}}}},{{"outcome":{{"Err":{{"Skip":{{"name":"b"}}}}}}}}],"log_context":{{"bounds":null,"limit":null,"events":[{{"TuningStep":["a",{{"secs":0,"nanos":3}}]}},{{"TuningStep":["b",{{"secs":0,"nanos":3}}]}}],"checks":null}},"checks":null}}"#
         )
     };
     let decided = |text: &str| read(&[(ArtefactForm::CubeclDecisions, text.as_bytes())]);
@@ -151,27 +151,50 @@ fn cubecl_records_show_what_was_built_and_how_it_was_chosen() {
     assert!(decided(r#"{"error": "Failed to serialize the autotune decision: x"}"#).is_err());
 }
 
+/// A table as burn writes it: so many operations in a fused block, then so many in one that is not.
+fn table(fused: usize, unfused: usize) -> String {
+    let (of, blocks) = (fused + unfused, usize::from(fused > 0) + usize::from(unfused > 0));
+    let mut text = format!("fusion trace ({of} ops, {blocks} blocks)\nidx  block  op\n---  -----  --\n");
+    for index in 0..of {
+        let block = match index {
+            0 if fused > 0 => format!("\u{25b8} fused ElementWise (score=6, {fused} ops)"),
+            _ if index == fused => format!("\u{25b8} un-fused ({unfused} ops)"),
+            _ => String::new(),
+        };
+        text += &format!("{index}    {block}  NumericFloat::Add  t0:f32[8]  t1:f32[8]\n");
+    }
+    text
+}
+
+/// A fusion log, written during `call`.
+fn fusion(text: &str, call: (Phase, Shape)) -> Result<CompileEvidence, EvidenceError> {
+    let digest = blake3::hash(text.as_bytes()).to_hex();
+    let record = Sealed::new(ArtefactForm::BurnFusionLog, &[call], text.as_bytes(), digest.as_str()).unwrap();
+    CompileEvidence::read(compiled(), "fast-compiled", "run-1", &[record])
+}
+
 #[test]
 fn a_fusion_log_counts_fused_and_unfused_operations_that_ran() {
-    let log = |fused: u32, unfused: u32| {
-        format!(
-            "selected composed strategy (2 sub-strategies)\n══════\nfusion trace (7 ops, 2 blocks)\nidx  block  op\n---  -----  --\n0    ▸ fused ElementWise (score=6, {fused} ops)  NumericFloat::Add\n1                           NumericFloat::Mul\n5    ▸ un-fused ({unfused} ops)      Float::Matmul\n"
-        )
-    };
-    let call = [(Phase::Prefill, prompt(1, 128))];
-    let of = |text: &str| {
-        let digest = blake3::hash(text.as_bytes()).to_hex();
-        let record = Sealed::new(ArtefactForm::BurnFusionLog, &call, text.as_bytes(), digest.as_str()).unwrap();
-        CompileEvidence::read(compiled(), "fast-compiled", "run-1", &[record])
-    };
-    let seen = of(&log(5, 2)).unwrap();
+    let of = |text: &str| fusion(text, (Phase::Prefill, prompt(1, 128)));
+    let seen = of(&table(5, 2)).unwrap();
     assert_eq!((seen.level(), seen.violations().len(), seen.covers(Phase::Prefill, prompt(1, 128))), (Level::Executed, 0, true));
-    assert_eq!(of(&log(2, 5)).unwrap().violations(), [Violation::Unfused { operations: 5, of: 7 }]);
+    assert_eq!(of(&table(2, 5)).unwrap().violations(), [Violation::Unfused { operations: 5, of: 7 }]);
     assert_eq!(of("selected single strategy\n").unwrap().level(), Level::Placed, "planned is not run");
-    let capped =
-        of("selected single strategy\n[plan] names operation 3 but the segment holds 2; running its 2 operations unfused\n").unwrap();
+    // What did not fit runs in a table of its own, and counts once.
+    let misfit = "selected single strategy\n[plan] names operation 3 but the segment holds 2; running its 2 operations unfused\n";
+    let capped = of(&(misfit.to_owned() + &table(0, 2))).unwrap();
     assert_eq!((capped.level(), capped.violations()), (Level::Placed, &[Violation::Unfused { operations: 2, of: 2 }][..]));
     assert!(of("hello\n").is_err());
+}
+
+#[test]
+fn a_file_of_a_run_reaches_the_top_rung_only_with_a_measured_effect() {
+    let log = fusion(include_str!("data/burn-0.22-fusion.log"), (Phase::Prefill, prompt(1, 128))).unwrap();
+    assert_eq!(log.level(), Level::Executed);
+    assert_eq!(advice(&measured(80, 1000), Some(log.clone()), 128), [CompileReason::Effective, CompileReason::ShapeOutside]);
+    assert_eq!(advice(&measured(100, 1000), Some(log), 128)[0], CompileReason::NoEffect);
+    let built = read(&[(ArtefactForm::CubeclCompilations, include_bytes!("data/cubecl-0.11-compilations.jsonl"))]).unwrap();
+    assert_eq!(advice(&measured(80, 1000), Some(built), 128)[0], CompileReason::EvidenceBelow { have: Level::Placed });
 }
 
 #[test]

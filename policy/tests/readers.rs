@@ -41,13 +41,10 @@ const RECORDS: [(ArtefactForm, &[u8]); 8] = [
     (ArtefactForm::OrtSourceModel, include_bytes!("data/ort-1.32-source.onnx")),
     (ArtefactForm::OrtOptimisedModel, include_bytes!("data/ort-1.32-optimised.onnx")),
     (ArtefactForm::CudaGraphs, br#"{"schema":"phase.cuda-graph/1","phase":"decode","batch":1,"nodes":{"kernel":9},"replays":3}"#),
-    (ArtefactForm::CubeclCompilations, br#"{"kernel":"a","outcome":"Loaded"}"#),
-    (
-        ArtefactForm::CubeclDecisions,
-        br#"{"fastest_index":1,"results":[{"outcome":{"Ok":{"index":1}}},{"outcome":{"Err":{"Skip":{"name":"b"}}}}],"log_context":{"events":[{"TuningStep":["a",1]},{"ShortCircuit":"a"}]}}"#,
-    ),
-    (ArtefactForm::CubeclTunings, br#"{"table":"t","winner":0,"trials":[1],"short_circuit":null,"dry_run":false}"#),
-    (ArtefactForm::BurnFusionLog, "▸ fused A (score=1, 3 ops)\n▸ un-fused (1 op)\n".as_bytes()),
+    (ArtefactForm::CubeclCompilations, include_bytes!("data/cubecl-0.11-compilations.jsonl")),
+    (ArtefactForm::CubeclDecisions, include_bytes!("data/cubecl-0.11-decisions.jsonl")),
+    (ArtefactForm::CubeclTunings, include_bytes!("data/cubecl-0.11-tunings.jsonl")),
+    (ArtefactForm::BurnFusionLog, include_bytes!("data/burn-0.22-fusion.log")),
 ];
 
 static MATRIX: LazyLock<ScenarioMatrix> = LazyLock::new(|| common::matrix(&[common::SAFE]));

@@ -111,8 +111,11 @@ fn evidenced() -> Policy {
     let elsewhere = profile.replacen("CPUExecutionProvider", "CUDAExecutionProvider", 1);
     let records = [
         (ArtefactForm::CudaGraphs, r#"{"schema":"phase.cuda-graph/1","phase":"decode","batch":1,"nodes":{"host":1},"replays":3}"#),
-        (ArtefactForm::CubeclTunings, r#"{"table":"t","winner":0,"trials":[1],"short_circuit":"a","dry_run":true}"#),
-        (ArtefactForm::BurnFusionLog, "\u{25b8} un-fused (2 ops)\n"),
+        (
+            ArtefactForm::CubeclTunings,
+            r#"{"table":"t","winner":0,"trials":[{"name":"a","wall":{"secs":0,"nanos":1}}],"short_circuit":"a","dry_run":true}"#,
+        ),
+        (ArtefactForm::BurnFusionLog, "fusion trace (1 op, 1 block)\nidx  block\n---  -----\n0    \u{25b8} un-fused (1 op)  Float::Exp\n"),
         (ArtefactForm::OrtProfile, &elsewhere),
     ];
     let sealed: Vec<_> = records

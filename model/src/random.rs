@@ -197,11 +197,11 @@ pub fn write(dir: &Path, shape: &Shape, seed: u64, dtype: DType) -> Result<(), M
     write_with(dir, shape, seed, dtype, &mut |_, _, _| {})
 }
 
-/// As [`write`]; `watch` is told how many bytes of weights are written, of how many in all, and which tensor is being made. The
+/// As [`write()`]; `watch` is told how many bytes of weights are written, of how many in all, and which tensor is being made. The
 /// first never decreases, the second never changes, and the last call has both equal.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_with(dir: &Path, shape: &Shape, seed: u64, dtype: DType, watch: &mut dyn FnMut(u64, u64, &str)) -> Result<(), ModelError> {
     if dir.exists() {
         let source = std::io::Error::from(std::io::ErrorKind::AlreadyExists);

@@ -17,13 +17,13 @@ use std::{
 };
 
 /// What turns CUDA on, in the whole workspace.
-pub const FEATURES: &str = "phase-cli/cuda";
+pub const FEATURES: &str = "phase-cli/cuda,phase-benches/cuda";
 
 /// Integration tests that run on a GPU: all whose name begins so.
 const TESTS: &str = "cuda*";
 
 /// Examples that time kernels there.
-const EXAMPLES: [&str; 2] = ["cuda_bandwidth", "candle_cuda_speed"];
+const EXAMPLES: [&str; 3] = ["cuda_bandwidth", "candle_cuda_speed", "cuda_profile"];
 
 /// What tests read, and what measures beside us, relative to the workspace's root.
 const SOURCES: [&str; 4] = ["model/tests/golden", "benches/peers/drivers", "energy/tools", "LICENSE-MIT"];

@@ -7,6 +7,7 @@ mod lazy;
 mod pack;
 mod parity;
 mod plan;
+mod profile;
 mod run;
 mod toolkit;
 mod watched;
@@ -26,7 +27,7 @@ cargo xtask gpu COMMAND
                  build with CUDA, and pack what a bare GPU machine needs into DIR/1, DIR/2 and so on, 48 MiB each
   run --from PACKAGE --out RESULTS [OPTION...]
                  on the GPU machine, as PACKAGE/xtask gpu run: unpack, check digests, prove and measure
-      --only LIST       of conformance,parity,matrix,bench,peers,sanitizer,energy,kernels [default: the first five]
+      --only LIST       of conformance,parity,matrix,bench,peers,sanitizer,energy,kernels,profile [default: the first five]
       --models LIST     of smollm2,llama-3.2-1b,llama-3.1-8b [default: all; smollm2 on a CPU]
       --backends LIST   of ort,candle,burn [default: all]
       --effort EFFORT   of the matrix on a GPU: full or short [default: full]

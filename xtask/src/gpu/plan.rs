@@ -2,6 +2,7 @@
 
 mod energy;
 mod measure;
+mod profile;
 
 use super::{
     job::Job,
@@ -16,8 +17,8 @@ use std::{
     process::Command,
 };
 
-/// The groups `--only` picks from; all but the last three are the default.
-pub const GROUPS: [&str; 8] = ["conformance", "parity", "matrix", "bench", "peers", "sanitizer", "energy", "kernels"];
+/// The groups `--only` picks from; all but the last four are the default.
+pub const GROUPS: [&str; 9] = ["conformance", "parity", "matrix", "bench", "peers", "sanitizer", "energy", "kernels", "profile"];
 
 /// The models `--models` picks from: the one in the package, and shapes whose weights are made on the spot.
 pub const MODELS: [&str; 3] = ["smollm2", "llama-3.2-1b", "llama-3.1-8b"];
@@ -49,7 +50,7 @@ pub fn steps(options: &Options, place: &Place, out: &Path, work: &Path) -> Resul
     if plan.wants("parity") && plan.models("smollm2") {
         steps.extend(plan.parity()?);
     }
-    if ["matrix", "bench", "peers", "energy", "kernels"].iter().any(|group| plan.wants(group)) {
+    if ["matrix", "bench", "peers", "energy", "kernels", "profile"].iter().any(|group| plan.wants(group)) {
         steps.extend(MODELS[1..].iter().filter(|name| plan.models(name)).filter_map(|name| plan.make(name)));
     }
     if plan.wants("matrix") {
@@ -64,6 +65,9 @@ pub fn steps(options: &Options, place: &Place, out: &Path, work: &Path) -> Resul
     }
     if plan.wants("kernels") && plan.on_gpu() {
         steps.extend(MODELS[1..].iter().filter(|name| plan.models(name)).flat_map(|name| plan.kernels(name)));
+    }
+    if plan.wants("profile") && plan.on_gpu() {
+        steps.extend(MODELS.iter().filter(|name| plan.models(name)).flat_map(|name| plan.profile(name)));
     }
     if plan.wants("energy") {
         steps.extend(plan.calibrate()?);
@@ -246,7 +250,7 @@ mod tests {
         fs::remove_dir_all(&tree).unwrap();
         let command = |step: Step| match step.work {
             Work::Run(job) | Work::Watch(job) => (format!("{}: {}", step.group, step.name), job.arguments()),
-            Work::Compare(_) | Work::Show(..) => (format!("{}: {}", step.group, step.name), Vec::new()),
+            Work::Compare(_) | Work::Show(..) | Work::Tabulate(_) => (format!("{}: {}", step.group, step.name), Vec::new()),
         };
         steps.into_iter().map(command).collect()
     }
@@ -290,6 +294,20 @@ mod tests {
         assert_eq!(line(&steps, "kernels: steps llama-3.1-8b"), "8b 512");
         assert_eq!(line(&steps, "kernels: products llama-3.2-1b"), "work/models/llama-3.2-1b bf16 512 64 0,32,0,32");
         assert!(planned(&["kernels"], &["smollm2"]).len() == 1);
+    }
+
+    #[test]
+    fn profiles_have_times_without_the_profiler_beside_them() {
+        let steps = planned(&["profile"], &["smollm2", "llama-3.2-1b"]);
+        let names: Vec<_> = steps.iter().filter_map(|(name, _)| name.strip_prefix("profile: ")).collect();
+        assert_eq!(names[..3], ["times smollm2 candle", "kernels smollm2 candle", "table smollm2 candle"]);
+        assert_eq!(names.len(), 3 * (1 + 3));
+        let cells = "bf16 decode:1@512 decode:8@512 decode:64@512 prefill:1x2048";
+        let model = "work/models/llama-3.2-1b";
+        assert_eq!(line(&steps, "profile: times llama-3.2-1b ort"), format!("ort-cuda@eager,ort-cuda@compiled {model} {cells}"));
+        let kernels = line(&steps, "profile: kernels llama-3.2-1b ort");
+        assert!(kernels.contains("--csv --log-file out/profile-llama-3.2-1b-ort.csv "), "{kernels}");
+        assert!(kernels.ends_with(&format!("bin/cuda_profile ort-cuda@eager {model} {cells}")), "{kernels}");
     }
 
     #[test]

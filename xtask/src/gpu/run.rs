@@ -2,7 +2,7 @@
 //!
 //! Everything is written under one folder. A step that fails does not stop the next ones.
 
-use super::{job::Job, pack, parity, plan, watched};
+use super::{job::Job, pack, parity, plan, profile, watched};
 use crate::run::{Result, folder, output, read, write};
 use std::{
     fs,
@@ -100,6 +100,8 @@ pub enum Work {
     /// Run tests under compute-sanitizer.
     Watch(Box<Job>),
     Compare(parity::Comparison),
+    /// Tell where calls' time goes.
+    Tabulate(profile::Tables),
     /// Print a section of a Markdown file.
     Show(PathBuf, &'static str),
 }
@@ -119,6 +121,7 @@ fn carry_out(work: Work, place: &Place, left: Duration, name: &str) -> Result<St
         Work::Run(job) => job.run(&log, left).map(|()| String::new()),
         Work::Watch(job) => job.run(&log, left).and_then(|()| watched::verdict(&read(&log)?)),
         Work::Compare(comparison) => comparison.verdict(),
+        Work::Tabulate(tables) => tables.make(),
         Work::Show(file, heading) => {
             let text = read(&file)?;
             println!("{}", section(&text, heading).ok_or_else(|| format!("{} has no section `{heading}`", file.display()))?);

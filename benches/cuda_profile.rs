@@ -1,8 +1,9 @@
 //! Times cells of any backend, and brackets one call of each for a profiler, which then sees the kernels of that call only.
 //!
 //! `cuda_profile ARMS CHECKPOINT DTYPE CELL...`, with ARMS as in `candle-cuda@eager,candle-cuda@compiled` and cells as in
-//! `prefill:1x2048` (rows, tokens a row) or `decode:8@512` (rows, positions in the cache). Arms are loaded one after the other. On the
-//! first CUDA device, or on the processor (`candle-cpu`), where nothing is bracketed.
+//! `prefill:1x2048` (rows, tokens a row), `decode:8@512` (a step: rows, positions in the cache) or `run:8@512` ([`RUN`] steps in one
+//! call, times a step). Arms are loaded one after the other. On the first CUDA device, or on the processor (`candle-cpu`), where nothing
+//! is bracketed.
 //!
 //! Prints a line of JSON a cell: medians of [`REPEATS`] calls in microseconds, by the host's clock and by the device's. Reads
 //! `PHASE_ORT_LIBRARY`, `PHASE_CACHE` and `CUDA_HOME`.
@@ -31,6 +32,9 @@ const WARM_UP: usize = 2;
 
 /// Calls that are timed.
 const REPEATS: usize = 20;
+
+/// Steps of a run.
+const RUN: usize = 64;
 
 /// Positions that a decode cell's cache has beside those that are filled, as in a bench of 128 steps.
 const ROOM: usize = 128;
@@ -88,7 +92,8 @@ fn registry() -> Registry {
 /// What is called, at which size.
 struct Cell {
     name: String,
-    decode: bool,
+    /// 0 for a prefill.
+    steps: usize,
     batch: usize,
     /// Of each row: the prompt's, or those in the cache before a step.
     tokens: usize,
@@ -98,14 +103,12 @@ impl FromStr for Cell {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let sizes = |rest: &str, between| {
-            let (batch, tokens) = rest.split_once(between)?;
-            Some((batch.parse().ok()?, tokens.parse().ok()?))
-        };
-        let decoded = name.strip_prefix("decode:").and_then(|rest| sizes(rest, '@'));
-        let prompted = name.strip_prefix("prefill:").and_then(|rest| sizes(rest, 'x'));
-        let (batch, tokens) = decoded.or(prompted).ok_or_else(|| format!("`{name}`: as in prefill:1x2048 or decode:8@512"))?;
-        Ok(Self { name: name.to_owned(), decode: decoded.is_some(), batch, tokens })
+        let kinds = [("prefill:", 'x', 0), ("decode:", '@', 1), ("run:", '@', RUN)];
+        let cell = kinds.into_iter().find_map(|(kind, between, steps)| {
+            let (batch, tokens) = name.strip_prefix(kind)?.split_once(between)?;
+            Some(Self { name: name.to_owned(), steps, batch: batch.parse().ok()?, tokens: tokens.parse().ok()? })
+        });
+        cell.ok_or_else(|| format!("`{name}`: as in prefill:1x2048, decode:8@512 or run:8@512"))
     }
 }
 
@@ -113,50 +116,59 @@ impl FromStr for Cell {
 struct Prepared {
     cache: BoxCache,
     prompt: Vec<TokenId>,
-    /// What a step is given; empty for a prefill.
+    /// Of one call; 0 for a prefill.
+    steps: usize,
+    /// What a step is given.
     given: Vec<TokenId>,
     picked: Vec<TokenId>,
 }
 
 impl Prepared {
     fn new(model: &mut BoxModel, cell: &Cell) -> Result<Self, BoxError> {
-        let Cell { decode, batch, tokens, .. } = *cell;
-        let capacity = if decode { tokens + ROOM } else { tokens };
+        let Cell { steps, batch, tokens, .. } = *cell;
+        let capacity = if steps == 0 { tokens } else { tokens + ROOM };
         let vocab = model.info().vocab;
         let token = |i: usize| TokenId(u32::try_from((i * 7919 + i / 3) % vocab).unwrap_or(0));
         let mut prepared = Self {
             cache: model.allocate(CacheSpec { batch, capacity })?,
             prompt: (0..batch * tokens).map(token).collect(),
-            given: Vec::new(),
-            picked: vec![TokenId(0); batch],
+            steps,
+            given: vec![TokenId(0); batch],
+            picked: vec![TokenId(0); batch * steps],
         };
-        prepared.call(model)?;
-        if decode {
-            prepared.given = prepared.picked.clone();
-        }
+        prepared.prefill(model)?;
         Ok(prepared)
     }
 
-    /// One prefill of an empty cache, or one step from the prompt's end.
-    fn call(&mut self, model: &mut BoxModel) -> Result<(), BoxError> {
-        let batch = self.cache.batch();
-        if self.given.is_empty() {
-            self.cache.truncate(0);
-            return model.prefill_greedy(&mut self.cache, PromptBatch::new(&self.prompt, batch)?, &mut self.picked);
-        }
-        self.cache.truncate(self.prompt.len() / batch);
-        model.decode_greedy(&mut self.cache, &self.given, &mut self.picked)
+    fn prefill(&mut self, model: &mut BoxModel) -> Result<(), BoxError> {
+        let prompt = PromptBatch::new(&self.prompt, self.cache.batch())?;
+        model.prefill_greedy(&mut self.cache, prompt, &mut self.given)
     }
 
-    /// Medians of the host's and the device's time, in microseconds.
+    /// One prefill of an empty cache, or steps from the prompt's end.
+    fn call(&mut self, model: &mut BoxModel) -> Result<(), BoxError> {
+        let Self { cache, given, picked, .. } = self;
+        let prompted = self.prompt.len() / cache.batch();
+        cache.truncate(if self.steps == 0 { 0 } else { prompted });
+        match self.steps {
+            0 => self.prefill(model),
+            1 => model.decode_greedy(cache, given, picked),
+            _ => model.decode_run(cache, given, picked),
+        }
+    }
+
+    /// Medians of the host's and the device's time, in microseconds a step or prefill.
     fn time(&mut self, model: &mut BoxModel) -> Result<(f64, Option<f64>), BoxError> {
         (0..WARM_UP).try_for_each(|_| self.call(model))?;
         let (mut wall, mut device) = (Vec::new(), Vec::new());
         for _ in 0..REPEATS {
             let begin = Instant::now();
             self.call(model)?;
-            wall.push(begin.elapsed().as_secs_f64() * 1e6);
-            device.extend(model.device_time().map(|time| time.as_secs_f64() * 1e6));
+            let elapsed = begin.elapsed();
+            wall.push(elapsed.as_secs_f64() * 1e6 / self.steps.max(1) as f64);
+            let last = model.device_time();
+            let times = if self.steps > 1 { model.device_steps() } else { last.as_slice() };
+            device.extend(times.iter().map(|time| time.as_secs_f64() * 1e6));
         }
         Ok((median(wall).unwrap_or(f64::NAN), median(device)))
     }

@@ -16,7 +16,7 @@ use phase_backend_burn::{Burn, BurnConfig};
 use phase_backend_candle::{Candle, CandleConfig};
 use phase_backend_ort::{Ort, OrtConfig};
 use phase_core::{
-    BoxCache, BoxError, BoxModel, CacheSpec, Decode, DynBackend, KvCache, LoadSpec, Mode, Model, Prefill, PromptBatch, Registry, TokenId,
+    BoxCache, BoxError, BoxModel, CacheSpec, Decode, KvCache, LoadSpec, Mode, Model, Prefill, PromptBatch, Registry, TokenId,
 };
 use std::{
     env::{args, temp_dir, var_os},

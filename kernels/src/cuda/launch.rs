@@ -22,6 +22,7 @@ pub struct Kernels {
     processors: u32,
     overlap: bool,
     clusters: Cell<bool>,
+    late_norms: Cell<bool>,
 }
 
 struct Function {
@@ -64,6 +65,7 @@ impl Kernels {
             processors: u32::try_from(processors).unwrap_or(1).max(1),
             overlap: true,
             clusters: Cell::new(false),
+            late_norms: Cell::new(false),
         };
         for image in IMAGES {
             // SAFETY: the image is a complete fat binary, made by this crate's build script.
@@ -120,6 +122,18 @@ impl Kernels {
 
     pub(super) fn clusters(&self) -> bool {
         self.clusters.get()
+    }
+
+    /// Whether [`matvec`](Self::matvec) multiplies by an RMS norm's gains only and divides its sums, so that no product waits for
+    /// the mean square. The default is no: it has not been measured.
+    pub fn set_late_norms(&self, late_norms: bool) {
+        self.late_norms.set(late_norms);
+    }
+
+    /// As [`set_late_norms`](Self::set_late_norms) last said.
+    #[must_use]
+    pub fn late_norms(&self) -> bool {
+        self.late_norms.get()
     }
 
     /// Launches of each kernel so far, in the order of their names; those captured into a graph count once.
@@ -196,7 +210,10 @@ fn names(format: Format) -> Vec<(usize, String)> {
             names.extend(["", "long_", "wide_"].map(|wide| (3, format!("few_{kind}_{wide}{format_name}"))));
         }
     }
-    names.extend(["store", "rotate", "add", "gated", "plain", "head"].map(|kind| (2, format!("matvec_{kind}_{format_name}"))));
+    for kind in ["store", "rotate", "gated", "plain", "head"] {
+        names.extend(["", "late_"].map(|late| (2, format!("matvec_{kind}_{late}{format_name}"))));
+    }
+    names.push((2, format!("matvec_add_{format_name}")));
     names.extend(["embed", "norm", "rotate_append", "activate", "attention_general"].map(|kind| (4, format!("{kind}_{format_name}"))));
     names.extend(["last_rows", "pick_tokens", "read_memory"].map(|name| (4, name.to_owned())));
     names

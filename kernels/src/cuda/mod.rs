@@ -38,7 +38,7 @@ pub use self::{
     error::{CudaError, classify},
     facts::{DeviceFact, device_facts, device_uuid},
     launch::Kernels,
-    matvec::{Embedding, FEW_ROWS, FewFinish, Finish, Head, Matvec, MatvecFew, Norm, Rotation},
+    matvec::{Ahead, Division, Embedding, FEW_ROWS, FewFinish, Finish, Head, Matvec, MatvecFew, Norm, Rotation},
     probe::{Driver, driver},
     region::{Place, Region},
     rows::{Activate, Embed, LastRows, NormRows, PickTokens, RotateAppend},

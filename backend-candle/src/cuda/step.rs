@@ -21,6 +21,8 @@ pub(super) struct StepWork {
     /// The residual stream, f32.
     pub(super) x: Buffer,
     pub(super) normed: Buffer,
+    /// Shares of the squares of few rows, where norms divide late.
+    pub(super) squares: Buffer,
     pub(super) qkv: Buffer,
     /// Rotated queries, f32.
     pub(super) q: Buffer,
@@ -57,6 +59,7 @@ impl StepWork {
             tokens,
             x: floats("a step's activations", config.hidden)?,
             normed: floats("a step's activations", config.hidden)?,
+            squares: floats("a step's activations", config.hidden.div_ceil(16))?,
             qkv: floats("a step's activations", config.q_dim() + 2 * config.kv_dim())?,
             q: floats("a step's activations", config.q_dim())?,
             attended: floats("a step's activations", config.q_dim())?,

@@ -55,7 +55,13 @@ pub(super) fn check_plain(bench: &Bench, shapes: &[(usize, usize)]) {
             let input = normed(&case.x, &case.gain, layer.then_some(&case.shift[..]), f64::from(EPS));
             let want = product(&case.weights, &input, Some(&case.bias));
             let norm = Some(Norm { kind, gain: gain.region(), shift: layer.then_some(shift.region()), eps: EPS });
-            for finish in [Finish::Store, Finish::Plain(Activation::GeluTanh), Finish::Plain(Activation::Relu)] {
+            for (finish, late) in [
+                (Finish::Store, false),
+                (Finish::Store, true),
+                (Finish::Plain(Activation::GeluTanh), false),
+                (Finish::Plain(Activation::Relu), true),
+            ] {
+                bench.kernels.set_late_norms(late);
                 let y = bench.poison(n * 4);
                 let op = Matvec {
                     weights: weights.region(),
@@ -74,9 +80,10 @@ pub(super) fn check_plain(bench: &Bench, shapes: &[(usize, usize)]) {
                     Finish::Plain(activation) => want.iter().map(|x| activated(activation, *x)).collect(),
                     _ => want.clone(),
                 };
-                assert_near(&format!("{finish:?} {kind:?} {format:?} {n}x{k}"), &bench.read_f32s(&y), &want, 3e-6);
+                assert_near(&format!("{finish:?} {kind:?} {format:?} {n}x{k} late {late}"), &bench.read_f32s(&y), &want, 3e-6);
             }
         }
+        bench.kernels.set_late_norms(false);
         let before = numbers(11, n);
         let y = bench.f32s(&before);
         let op = Matvec {
@@ -108,23 +115,27 @@ pub(super) fn check_gated(bench: &Bench, shapes: &[(usize, usize)]) {
     for &(n, k) in shapes {
         let case = Case::new(bench, 2 * n, k, 1, 21);
         let (weights, x, gain, bias) = (bench.narrow(&case.weights), bench.f32s(&case.x), bench.f32s(&case.gain), bench.f32s(&case.bias));
-        let y = bench.poison(n * 4);
-        let op = Matvec {
-            weights: weights.region(),
-            bias: Some(bias.region()),
-            x: x.region(),
-            embedding: None,
-            norm: Some(Norm { kind: NormKind::Rms, gain: gain.region(), shift: None, eps: EPS }),
-            y: y.region(),
-            n,
-            k,
-            finish: Finish::Gated(Activation::Silu),
-        };
-        // SAFETY: the memory lives to the end of the block, which reads the result.
-        unsafe { bench.kernels.matvec(&op) }.unwrap();
         let sums = product(&case.weights, &normed(&case.x, &case.gain, None, f64::from(EPS)), Some(&case.bias));
         let want: Vec<_> = (0..n).map(|i| activated(Activation::Silu, sums[i]) * sums[n + i]).collect();
-        assert_near(&format!("gated {format:?} {n}x{k}"), &bench.read_f32s(&y), &want, 1e-5);
+        for late in [false, true] {
+            bench.kernels.set_late_norms(late);
+            let y = bench.poison(n * 4);
+            let op = Matvec {
+                weights: weights.region(),
+                bias: Some(bias.region()),
+                x: x.region(),
+                embedding: None,
+                norm: Some(Norm { kind: NormKind::Rms, gain: gain.region(), shift: None, eps: EPS }),
+                y: y.region(),
+                n,
+                k,
+                finish: Finish::Gated(Activation::Silu),
+            };
+            // SAFETY: the memory lives to the end of the block, which reads the result.
+            unsafe { bench.kernels.matvec(&op) }.unwrap();
+            assert_near(&format!("gated {format:?} {n}x{k} late {late}"), &bench.read_f32s(&y), &want, 1e-5);
+        }
+        bench.kernels.set_late_norms(false);
     }
 }
 
@@ -164,11 +175,12 @@ pub(super) fn check_head(bench: &Bench) {
             advance: Some(step.region()),
         }),
     };
-    for _ in 0..2 {
+    for late in [true, false] {
+        bench.kernels.set_late_norms(late);
         // SAFETY: the memory lives to the end of the block, which reads the results.
         unsafe { bench.kernels.matvec(&op) }.unwrap();
+        assert_near(&format!("head {format:?} late {late}"), &bench.read_f32s(&y), &product(&case.weights, &input, None), 3e-6);
     }
-    assert_near(&format!("head {format:?}"), &bench.read_f32s(&y), &product(&case.weights, &input, None), 3e-6);
     let best = u32::try_from(best).unwrap();
     assert_eq!(bench.read_u32s(&tokens), [best]);
     assert_eq!(bench.read_u32s(&out), [7, 7, best, best]);
@@ -179,7 +191,13 @@ pub(super) fn check_head(bench: &Bench) {
 /// Queries are rotated into `y`, keys and values go to their place in the cache, and nothing else is touched.
 #[test]
 fn rotate_and_append() {
-    each(&FORMATS, |bench| check_rotate(bench, &[(4, 2, 16, 64, false), (9, 3, 64, 576, false), (8, 2, 128, 1024, true)]));
+    let shapes = [(4, 2, 16, 64, false), (9, 3, 64, 576, false), (8, 2, 128, 1024, true), (2, 1, 64, 4608, true)];
+    each(&FORMATS, |bench| {
+        for late in [false, true] {
+            bench.kernels.set_late_norms(late);
+            check_rotate(bench, &shapes);
+        }
+    });
 }
 
 pub(super) fn check_rotate(bench: &Bench, shapes: &[(usize, usize, usize, usize, bool)]) {
@@ -254,18 +272,18 @@ pub(super) fn check_few(bench: &Bench, shapes: &[(usize, usize)], batches: &[usi
                 .chunks_exact(k)
                 .map(|x| product(&case.weights, &x.iter().map(|x| f64::from(*x)).collect::<Vec<_>>(), Some(&case.bias)))
                 .collect();
-            for finish in [FewFinish::Store, FewFinish::Add, FewFinish::Gated(Activation::Silu), FewFinish::Plain(Activation::Relu)] {
+            for finish in [FewFinish::Store, FewFinish::Add(None), FewFinish::Gated(Activation::Silu), FewFinish::Plain(Activation::Relu)] {
                 let y = match finish {
-                    FewFinish::Add => bench.f32s(&before),
+                    FewFinish::Add(_) => bench.f32s(&before),
                     FewFinish::Store => bench.poison(batch * n * 4),
                     _ => bench.poison(batch * n * 2),
                 };
                 let (weights, bias) = (weights.region(), Some(bias.region()));
-                let op = MatvecFew { weights, bias, x: x.region(), y: y.region(), batch, n, k, finish };
+                let op = MatvecFew { weights, bias, x: x.region(), division: None, y: y.region(), batch, n, k, finish };
                 // SAFETY: the memory lives to the end of the block, which reads the result.
                 unsafe { bench.kernels.matvec_few(&op) }.unwrap();
                 let of = |row: usize, i: usize| match finish {
-                    FewFinish::Add => sums[row][i] + f64::from(before[row * n + i]),
+                    FewFinish::Add(_) => sums[row][i] + f64::from(before[row * n + i]),
                     FewFinish::Gated(activation) => activated(activation, sums[row][i]) * sums[row][n + i],
                     FewFinish::Plain(activation) => activated(activation, sums[row][i]),
                     _ => sums[row][i],
@@ -296,7 +314,8 @@ pub(super) fn check_few_rotate(bench: &Bench, shapes: &[(usize, usize, usize, us
         let y = bench.poison(batch * heads * head_dim * 4);
         let place = Place { step: None, cache: cache.region(), capacity, start: position, batch, kv_heads, head_dim, layer };
         let finish = FewFinish::Rotate(Rotation { heads, frequencies: Some(freqs.region()), place });
-        let op = MatvecFew { weights: weights.region(), bias: Some(bias.region()), x: x.region(), y: y.region(), batch, n, k, finish };
+        let (weights, bias) = (weights.region(), Some(bias.region()));
+        let op = MatvecFew { weights, bias, x: x.region(), division: None, y: y.region(), batch, n, k, finish };
         // SAFETY: the memory lives to the end of the block, which reads the results.
         unsafe { bench.kernels.matvec_few(&op) }.unwrap();
         let (mut queries, mut want) = (Vec::new(), vec![0.5f64; cache_len]);
@@ -314,6 +333,82 @@ pub(super) fn check_few_rotate(bench: &Bench, shapes: &[(usize, usize, usize, us
         let what = format!("few rotate {format:?} {batch} of {heads}/{kv_heads}x{head_dim}");
         assert_near(&what, &bench.read_f32s(&y), &queries, 5e-6);
         assert_near(&what, &bench.read_narrow(&cache), &want, 5e-6 + epsilon(format));
+    }
+}
+
+#[test]
+fn few_rows_through_a_norm() {
+    // Outputs of the first product, inputs of both: whole and broken tiles and strips, more tiles than blocks.
+    let shapes = [(40, 32), (96, 576), (2048, 256), (4608, 64)];
+    each(&[Format::F16, Format::Bf16], |bench| check_few_late(bench, &shapes, &[1, 2, 5, 8]));
+}
+
+/// A sum that leaves a norm ahead, and products that divide: together they are the norm and the product.
+pub(super) fn check_few_late(bench: &Bench, shapes: &[(usize, usize)], batches: &[usize]) {
+    let format = bench.format();
+    for (&(width, k), &batch) in shapes.iter().flat_map(|shape| batches.iter().map(move |batch| (shape, batch))) {
+        let (first, second) = (Case::new(bench, width, k, batch, 71), Case::new(bench, 66, width, batch, 81));
+        let before: Vec<f32> = numbers(91, batch * width).iter().map(|x| x * 3.0).collect();
+        let (weights, x, gain, y) = (bench.narrow(&first.weights), bench.narrow(&first.x), bench.f32s(&second.gain), bench.f32s(&before));
+        let (out, squares) = (bench.poison(batch * width * 2), bench.poison(batch * width.div_ceil(16) * 4));
+        let op = MatvecFew {
+            weights: weights.region(),
+            bias: None,
+            x: x.region(),
+            division: None,
+            y: y.region(),
+            batch,
+            n: width,
+            k,
+            finish: FewFinish::Add(Some(Ahead { gain: gain.region(), out: out.region(), squares: squares.region() })),
+        };
+        // SAFETY: the memory lives to the end of the block, which reads the results.
+        unsafe { bench.kernels.matvec_few(&op) }.unwrap();
+        let what = format!("{format:?} {batch} of {width}x{k}");
+        let sums = |row: usize| {
+            let x: Vec<_> = first.x[row * k..][..k].iter().map(|x| f64::from(*x)).collect();
+            let sums = product(&first.weights, &x, None);
+            sums.iter().zip(&before[row * width..]).map(|(sum, before)| sum + f64::from(*before)).collect::<Vec<_>>()
+        };
+        let residual: Vec<Vec<f64>> = (0..batch).map(sums).collect();
+        assert_near(&format!("residual of {what}"), &bench.read_f32s(&y), &residual.concat(), 5e-6);
+        let ahead = residual.iter().flat_map(|row| row.iter().zip(&second.gain).map(|(x, gain)| x * f64::from(*gain)));
+        assert_near(&format!("ahead of {what}"), &bench.read_narrow(&out), &ahead.collect::<Vec<_>>(), 5e-6 + epsilon(format));
+        let tiles = residual.iter().flat_map(|row| row.chunks(16).map(|tile| tile.iter().map(|x| x * x).sum()));
+        assert_near(&format!("squares of {what}"), &bench.read_f32s(&squares), &tiles.collect::<Vec<_>>(), 2e-5);
+        // The second product is held against what it was given, so that rounding to 16 bits is not in its tolerance.
+        let given = bench.read_narrow(&out);
+        let (weights, bias) = (bench.narrow(&second.weights), bench.f32s(&second.bias));
+        for finish in [FewFinish::Store, FewFinish::Gated(Activation::Silu), FewFinish::Plain(Activation::Relu)] {
+            let n = if matches!(finish, FewFinish::Gated(_)) { 33 } else { 66 };
+            let narrow = !matches!(finish, FewFinish::Store);
+            let y = bench.poison(batch * n * if narrow { 2 } else { 4 });
+            let op = MatvecFew {
+                weights: weights.region(),
+                bias: Some(bias.region()),
+                x: out.region(),
+                division: Some(Division { squares: squares.region(), eps: EPS }),
+                y: y.region(),
+                batch,
+                n,
+                k: width,
+                finish,
+            };
+            // SAFETY: as above.
+            unsafe { bench.kernels.matvec_few(&op) }.unwrap();
+            let want = residual.iter().zip(given.chunks_exact(width)).flat_map(|(row, given)| {
+                let mean = row.iter().map(|x| x * x).sum::<f64>() / width as f64;
+                let x: Vec<_> = given.iter().map(|x| f64::from(*x) / (mean + f64::from(EPS)).sqrt()).collect();
+                let sums = product(&second.weights, &x, Some(&second.bias));
+                (0..n).map(move |i| match finish {
+                    FewFinish::Gated(activation) => activated(activation, sums[i]) * sums[n + i],
+                    FewFinish::Plain(activation) => activated(activation, sums[i]),
+                    _ => sums[i],
+                })
+            });
+            let (got, tolerance) = if narrow { (bench.read_narrow(&y), epsilon(format)) } else { (bench.read_f32s(&y), 5e-6) };
+            assert_near(&format!("{finish:?} after {what}"), &got, &want.collect::<Vec<_>>(), 5e-6 + tolerance);
+        }
     }
 }
 

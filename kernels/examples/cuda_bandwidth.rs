@@ -12,8 +12,8 @@ use std::{env::args, error::Error, sync::Arc};
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, sys};
 use half::bf16;
 use phase_kernels::cuda::{
-    Activation, Ahead, AttentionDecode, AttentionPrefill, CudaError, Division, FewFinish, Finish, Format, Head, Kernels, Matvec, MatvecFew,
-    Norm, NormKind, NormRows, PickTokens, Place, Region, Rotation, Step,
+    Activation, Ahead, AttentionDecode, AttentionPrefill, CudaError, Division, Exchange, FewFinish, Finish, Format, Head, Kernels, Matvec,
+    MatvecFew, Norm, NormKind, NormRows, PickTokens, Place, Region, Rotation, Step,
 };
 
 type Failure = Box<dyn Error>;
@@ -63,6 +63,9 @@ struct Bench {
     inner: Region,
     scores: Region,
     partial: Region,
+    /// As `partial`, for an exchange through words.
+    words: Region,
+    exchange: Exchange,
     tickets: Region,
     control: Region,
     tokens: Region,
@@ -107,6 +110,8 @@ impl Bench {
             inner: nothing,
             scores: nothing,
             partial: nothing,
+            words: nothing,
+            exchange: Exchange::Tickets,
             tickets: nothing,
             control: nothing,
             tokens: nothing,
@@ -114,6 +119,12 @@ impl Bench {
         };
         bench.fill()?;
         Ok(bench)
+    }
+
+    fn set(&mut self, exchange: Exchange, late_norms: bool) {
+        self.exchange = exchange;
+        self.kernels.set_exchange(exchange);
+        self.kernels.set_late_norms(late_norms);
     }
 
     fn alloc(&mut self, bytes: usize) -> Result<Region, Failure> {
@@ -175,6 +186,9 @@ impl Bench {
         // Prompts borrow it for queries and outputs.
         self.scores = self.alloc((batch * s.vocab * 4).max(2 * 2048 * s.q() * 2))?;
         self.partial = self.alloc(Kernels::partial_bytes(batch, s.heads, s.head_dim, 64))?;
+        self.words = self.alloc(self.partial.bytes())?;
+        // SAFETY: the region is as long.
+        unsafe { cudarc::driver::result::memset_d8_async(self.words.address(), 0xff, self.words.bytes(), self.stream.cu_stream())? };
         self.tickets = self.alloc(batch * s.heads * 4 + 16)?;
         self.control = self.alloc(32 + batch * 4)?;
         self.tokens = self.alloc(4 * batch * 4096)?;
@@ -264,7 +278,7 @@ impl Bench {
             q: self.q,
             out: self.attended,
             narrow: self.batch > 1,
-            partial: self.partial,
+            partial: if self.exchange == Exchange::Words { self.words } else { self.partial },
             tickets: self.tickets,
             place: self.place(layer),
             heads: s.heads,
@@ -395,9 +409,14 @@ impl Bench {
 
 const MOST_ROWS: usize = 8;
 
-/// What is off by default: attention through clusters, late norms.
-const WAYS: [(&str, bool, bool); 4] =
-    [("as by default", false, false), ("with clusters", true, false), ("with late norms", false, true), ("with both", true, true)];
+/// How attention puts shares together, and whether norms are late.
+const WAYS: [(&str, Exchange, bool); 5] = [
+    ("as by default", Exchange::Tickets, false),
+    ("with clusters", Exchange::Clusters, false),
+    ("with words", Exchange::Words, false),
+    ("with late norms", Exchange::Tickets, true),
+    ("with words and late norms", Exchange::Words, true),
+];
 
 fn main() -> Result<(), Failure> {
     let mut args = args().skip(1);
@@ -431,16 +450,14 @@ fn main() -> Result<(), Failure> {
         bench.kernels.set_overlap(true);
         // What is compared takes turns.
         for _ in 0..3 {
-            for (what, clusters, late_norms) in WAYS {
-                bench.kernels.set_clusters(clusters);
-                bench.kernels.set_late_norms(late_norms);
+            for (what, exchange, late_norms) in WAYS {
+                bench.set(exchange, late_norms);
                 step(&bench, what)?;
             }
         }
-        for (what, clusters, late_norms) in [WAYS[3], WAYS[0]] {
+        for (what, exchange, late_norms) in [WAYS[1], WAYS[4], WAYS[0]] {
             println!("kernels, {what}");
-            bench.kernels.set_clusters(clusters);
-            bench.kernels.set_late_norms(late_norms);
+            bench.set(exchange, late_norms);
             bench.kernels(bandwidth)?;
         }
     }

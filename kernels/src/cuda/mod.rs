@@ -33,7 +33,7 @@ mod rows;
 
 pub use self::{
     args::{Activation, Format, NormKind, Step},
-    attention::{AttentionDecode, AttentionGeneral, AttentionPrefill, FLASH_HEAD_DIMS},
+    attention::{AttentionDecode, AttentionGeneral, AttentionPrefill, Exchange, FLASH_HEAD_DIMS},
     capture::{Guarded, alone, node_types, together},
     error::{CudaError, classify},
     facts::{DeviceFact, device_facts, device_uuid},

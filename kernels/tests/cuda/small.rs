@@ -1,6 +1,6 @@
 //! Every kernel in small shapes: what compute-sanitizer watches, under which a launch takes a hundred times as long.
 
-use super::{attention::*, matvec::*, rows::*, *};
+use super::{attention::*, few::*, matvec::*, rows::*, *};
 
 #[test]
 fn every_kernel() {

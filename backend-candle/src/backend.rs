@@ -131,7 +131,10 @@ impl Candle {
         let mode = self.mode();
         let (decoder, digest) = pool.install(|| {
             rayon::join(
-                || crate::cuda::Decoder::load(config.clone(), checkpoint.weights(), spec.dtype, gpu, mode, self.config.rows()),
+                || {
+                    let (rows, late_norms) = (self.config.rows(), self.config.late_norms);
+                    crate::cuda::Decoder::load(config.clone(), checkpoint.weights(), spec.dtype, gpu, mode, rows, late_norms)
+                },
                 || checkpoint.digest(),
             )
         });
@@ -139,6 +142,9 @@ impl Candle {
         let mut stack = self.stack(spec, &config, digest)?.with(Layer::Runtime, "mode", mode.as_str());
         if self.config.product_workspace_bytes > 0 {
             stack = stack.with(Layer::Runtime, "product_workspace_bytes", self.config.product_workspace_bytes.to_string());
+        }
+        if self.config.late_norms {
+            stack = stack.with(Layer::Runtime, "late_norms", "true");
         }
         let info = self.info(&config, spec, decoder.bytes_per_step(), decoder.flops_per_token()).with_stack(stack);
         let capabilities = Capabilities::new(spec.max_batch, config.max_context)

@@ -34,6 +34,9 @@ pub struct CandleConfig {
     /// Bytes of device memory that cuBLAS's products may work in. 0 leaves that to cuBLAS, which then allocates and frees inside
     /// every captured product that it splits along its sums.
     pub product_workspace_bytes: usize,
+    /// Whether, on a CUDA device, decode steps of up to eight rows multiply by an RMS norm's gains only and divide the products by
+    /// the root of the mean square. Steps of several rows do so in bf16 alone: f16 does not hold all values before that division.
+    pub late_norms: bool,
 }
 
 impl CandleConfig {
@@ -62,6 +65,13 @@ impl CandleConfig {
     #[must_use]
     pub const fn with_product_workspace(mut self, bytes: usize) -> Self {
         self.product_workspace_bytes = bytes;
+        self
+    }
+
+    /// Lets RMS norms divide products, not rows.
+    #[must_use]
+    pub const fn with_late_norms(mut self, late: bool) -> Self {
+        self.late_norms = late;
         self
     }
 

@@ -78,15 +78,54 @@ __device__ __forceinline__ float4 input_quad(const MatvecArgs& a, uint32_t token
   return v;
 }
 
+// Zeros behind the end of a row, which lanes past it multiply.
+template <typename T>
+__device__ __forceinline__ void pad(const MatvecArgs& a, float4* xs, uint32_t padded) {
+  for (uint32_t i = a.k / Format<T>::PER + threadIdx.x; i < padded; i += THREADS) {
+    xs[i] = make_float4(0, 0, 0, 0);
+    if (Format<T>::PER == 8) xs[padded + i] = make_float4(0, 0, 0, 0);
+  }
+}
+
+// Fills xs with the input times an RMS norm's gains. What the norm divides by is left to the sums: each thread puts the squares
+// that it has seen into `squares`, and nothing waits for them before the first product.
+template <typename T>
+__device__ __forceinline__ void stage_late(const MatvecArgs& a, float4* xs, uint32_t padded, float* squares) {
+  constexpr int HELD = 4;
+  const uint32_t quads = a.k / 4, t = threadIdx.x;
+  const float4* gain = reinterpret_cast<const float4*>(a.gain);
+  pad<T>(a, xs, padded);
+  float4 g[HELD], v[HELD];
+#pragma unroll
+  for (int h = 0; h < HELD; h++)
+    if (t + h * THREADS < quads) g[h] = gain[t + h * THREADS];
+  dep_wait();
+  dep_launch();
+  uint32_t token = 0, position = 0;
+  if (a.embedding) token = __ldcg(a.tokens), position = locate(a.place).position;
+  float seen = 0.f;
+  auto put = [&](float4 x, float4 by, uint32_t i) {
+    xs[slot<T>(i, padded)] = make_float4(x.x * by.x, x.y * by.y, x.z * by.z, x.w * by.w);
+    seen += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
+    if (a.embedding && blockIdx.x == 0) reinterpret_cast<float4*>(a.residual)[i] = x;
+  };
+#pragma unroll
+  for (int h = 0; h < HELD; h++)
+    if (t + h * THREADS < quads) v[h] = input_quad<T>(a, token, position, t + h * THREADS);
+#pragma unroll
+  for (int h = 0; h < HELD; h++)
+    if (t + h * THREADS < quads) put(v[h], g[h], t + h * THREADS);
+  for (uint32_t i = t + HELD * THREADS; i < quads; i += THREADS) put(input_quad<T>(a, token, position, i), gain[i], i);
+  squares[t] = seen;
+  __syncthreads();
+}
+
 // Fills xs with the input, normed where asked. Its gains are there already when `wait` returns.
 template <typename T, bool NORMED>
 __device__ __forceinline__ void stage(const MatvecArgs& a, float4* xs, uint32_t padded) {
   __shared__ float scratch[WARPS];
   const uint32_t quads = a.k / 4, t = threadIdx.x;
-  for (uint32_t i = a.k / Format<T>::PER + t; i < padded; i += THREADS) {
-    xs[i] = make_float4(0, 0, 0, 0);
-    if (Format<T>::PER == 8) xs[padded + i] = make_float4(0, 0, 0, 0);
-  }
+  pad<T>(a, xs, padded);
   if (NORMED)
     for (uint32_t i = t; i < quads; i += THREADS) xs[slot<T>(i, padded)] = reinterpret_cast<const float4*>(a.gain)[i];
   dep_wait();
@@ -213,7 +252,8 @@ __device__ __forceinline__ void pick(const MatvecArgs& a, uint64_t best) {
   }
 }
 
-template <typename T, int MODE, int R, int U>
+// LATE: an RMS norm's division is done to the sums.
+template <typename T, int MODE, int R, int U, bool LATE>
 __device__ __forceinline__ void matvec(const MatvecArgs& a) {
   extern __shared__ float4 xs[];
   constexpr int PER = Format<T>::PER;
@@ -232,7 +272,15 @@ __device__ __forceinline__ void matvec(const MatvecArgs& a) {
   for (int u = 0; u < U; u++)
 #pragma unroll
     for (int r = 0; r < R; r++) load(g, 0, r, u);
-  stage<T, MODE != ADD>(a, xs, padded);
+  float4 squares[2];
+  float scale = 1.f;
+  if constexpr (LATE) {
+    __shared__ float4 seen[THREADS / 4];
+    stage_late<T>(a, xs, padded, &seen[0].x);
+    squares[0] = seen[lane], squares[1] = seen[lane + 32];
+  } else {
+    stage<T, MODE != ADD>(a, xs, padded);
+  }
   const Where where = MODE == ROTATE ? locate(a.place) : Where{};
   uint64_t best = 0;
   for (; g < groups; g += warps) {
@@ -251,22 +299,30 @@ __device__ __forceinline__ void matvec(const MatvecArgs& a) {
           for (int r = 0; r < R; r++) load(next_group, next_strip, r, u);
       }
     }
+    // Each warp adds all squares up by itself, along with its first sums, and keeps the factor.
+    if (LATE && g < warps) {
+      const float4 p = squares[0], q = squares[1];
+      scale = rsqrtf(warp_sum(((p.x + p.y) + (p.z + p.w)) + ((q.x + q.y) + (q.z + q.w))) / a.k + a.eps);
+    }
 #pragma unroll
-    for (int r = 0; r < R; r++) acc[r] = warp_sum(acc[r]);
+    for (int r = 0; r < R; r++) acc[r] = warp_sum(acc[r]) * scale;
     if (lane == 0) finish<T, MODE, R>(a, where, held, g, acc, best);
   }
   if (MODE == HEAD) pick(a, best);
 }
 
-#define MATVEC(NAME, T, MODE, R, U) \
-  extern "C" __global__ void __launch_bounds__(THREADS, 2) NAME(const __grid_constant__ MatvecArgs a) { matvec<T, MODE, R, U>(a); }
-#define MATVECS(SUFFIX, T)                     \
-  MATVEC(matvec_store_##SUFFIX, T, STORE, 2, 8)  \
-  MATVEC(matvec_rotate_##SUFFIX, T, ROTATE, 2, 8) \
-  MATVEC(matvec_add_##SUFFIX, T, ADD, 1, 16)     \
-  MATVEC(matvec_gated_##SUFFIX, T, GATED, 2, 8)  \
-  MATVEC(matvec_plain_##SUFFIX, T, PLAIN, 2, 8)  \
-  MATVEC(matvec_head_##SUFFIX, T, HEAD, 2, 8)
+#define MATVEC(NAME, T, MODE, R, U, LATE) \
+  extern "C" __global__ void __launch_bounds__(THREADS, 2) NAME(const __grid_constant__ MatvecArgs a) { matvec<T, MODE, R, U, LATE>(a); }
+#define NORMED(NAME, SUFFIX, T, MODE)                \
+  MATVEC(matvec_##NAME##_##SUFFIX, T, MODE, 2, 8, false) \
+  MATVEC(matvec_##NAME##_late_##SUFFIX, T, MODE, 2, 8, true)
+#define MATVECS(SUFFIX, T)                            \
+  NORMED(store, SUFFIX, T, STORE)                     \
+  NORMED(rotate, SUFFIX, T, ROTATE)                   \
+  NORMED(gated, SUFFIX, T, GATED)                     \
+  NORMED(plain, SUFFIX, T, PLAIN)                     \
+  NORMED(head, SUFFIX, T, HEAD)                       \
+  MATVEC(matvec_add_##SUFFIX, T, ADD, 1, 16, false)
 MATVECS(f32, float)
 MATVECS(f16, __half)
 MATVECS(bf16, __nv_bfloat16)

@@ -11,13 +11,21 @@ struct FewArgs {
   const void* x;      // [batch, k] in T
   void* y;            // [batch, n]: f32, or T for the gated and the plain activation
   const float* frequencies;
+  const float* squares;  // [batch, ceil(k / 16)], or null: x is an RMS norm's without its division, which the sums get from these
+  const float* gain;     // [n], or null: of the RMS norm that comes next; with them the next two are written
+  void* ahead;           // [batch, n] in T: y times the gains
+  float* seen;           // [batch, ceil(n / 16)]: a tile's share of the sum of y's squares
   Place place;
   uint32_t n, k, batch, activation, heads;
+  float eps;
 };
 
 enum Mode { STORE, ROTATE, ADD, GATED, PLAIN };
 
 constexpr int TILE = 8;  // pairs of rows
+
+// Row `r` of pair `p` where pairs are TILE rows apart.
+__device__ __forceinline__ uint32_t output_of(uint32_t p, int r) { return p / TILE * 2 * TILE + p % TILE + r * TILE; }
 
 // The two rows of W that pair `p` multiplies.
 template <int MODE>
@@ -28,16 +36,38 @@ __device__ __forceinline__ uint32_t row_of(const FewArgs& a, uint32_t p, int r) 
     return p / half * 2 * half + p % half + r * half;
   }
   if (MODE == GATED) return min(p, a.n - 1) + r * a.n;
-  return min(p / TILE * 2 * TILE + p % TILE + r * TILE, a.n - 1);
+  return min(output_of(p, r), a.n - 1);
 }
 
+// What finishing a pair of rows for one row of x needs from memory: asked for before their products, so that nothing waits for it
+// at the end.
+struct Held {
+  float bias[2], residual[2], gain[2], frequency;
+};
+
+template <int MODE>
+__device__ __forceinline__ Held hold(const FewArgs& a, uint32_t p, uint32_t b) {
+  Held held = {};
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    const uint32_t row = row_of<MODE>(a, p, r);
+    if (a.bias) held.bias[r] = a.bias[row];
+    if (MODE == ADD) held.residual[r] = __ldcg(static_cast<const float*>(a.y) + (size_t)b * a.n + row);
+    if (MODE == ADD && a.gain) held.gain[r] = a.gain[row];
+  }
+  if (MODE == ROTATE && a.frequencies) held.frequency = a.frequencies[p % (a.place.head_dim / 2)];
+  return held;
+}
+
+// What happens to two sums; gives the squares of what a residual stream now holds.
 template <typename T, int MODE>
-__device__ __forceinline__ void finish(const FewArgs& a, const Where& where, uint32_t p, uint32_t b, float low, float high) {
-  if (a.bias) low += a.bias[row_of<MODE>(a, p, 0)], high += a.bias[row_of<MODE>(a, p, 1)];
+__device__ __forceinline__ float finish(const FewArgs& a, const Where& where, const Held& held, uint32_t p, uint32_t b, float low, float high) {
+  low += held.bias[0], high += held.bias[1];
+  float squares = 0.f;
   if constexpr (MODE == ROTATE) {
     const uint32_t head_dim = a.place.head_dim, half = head_dim / 2, head = p / half, at = p % half, kv_heads = a.place.kv_heads;
-    if (p >= a.n / 2) return;
-    if (a.frequencies && head < a.heads + kv_heads) rotate(low, high, where.position, a.frequencies[at]);
+    if (p >= a.n / 2) return 0.f;
+    if (a.frequencies && head < a.heads + kv_heads) rotate(low, high, where.position, held.frequency);
     if (head < a.heads) {
       float* q = static_cast<float*>(a.y) + ((size_t)b * a.heads + head) * head_dim + at;
       q[0] = low, q[half] = high;
@@ -52,13 +82,21 @@ __device__ __forceinline__ void finish(const FewArgs& a, const Where& where, uin
     const float sums[2] = {low, high};
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-      const uint32_t row = p / TILE * 2 * TILE + p % TILE + r * TILE;
+      const uint32_t row = output_of(p, r);
       if (row >= a.n) continue;
       const size_t at = (size_t)b * a.n + row;
-      if (MODE == PLAIN) static_cast<T*>(a.y)[at] = Format<T>::from(activate(a.activation, sums[r]));
-      else static_cast<float*>(a.y)[at] = MODE == ADD ? static_cast<float*>(a.y)[at] + sums[r] : sums[r];
+      if constexpr (MODE == PLAIN) {
+        static_cast<T*>(a.y)[at] = Format<T>::from(activate(a.activation, sums[r]));
+      } else {
+        const float y = held.residual[r] + sums[r];
+        static_cast<float*>(a.y)[at] = y;
+        if (MODE != ADD || !a.gain) continue;
+        static_cast<T*>(a.ahead)[at] = Format<T>::from(y * held.gain[r]);
+        squares += y * y;
+      }
     }
   }
+  return squares;
 }
 
 // FOLD parts of the warps put their sums in the same place, one after the other, which takes that much less memory.
@@ -93,16 +131,34 @@ __device__ __forceinline__ void matvec_few(const FewArgs& a) {
   dep_wait();
   dep_launch();
   const uint32_t row_chunks = turns * WARPS * 8;
-  for (uint32_t i = t; i < TILE * row_chunks; i += THREADS) {
-    const uint32_t row = i / row_chunks, chunk = i % row_chunks;
-    const bool there = row < a.batch && chunk < chunks;
-    copy_async(shared_address(shared) + row * stride + chunk * 16, static_cast<const uint4*>(a.x) + (there ? (size_t)row * chunks + chunk : 0), there);
-  }
+  for (uint32_t chunk = t; chunk < row_chunks; chunk += THREADS)
+#pragma unroll
+    for (uint32_t row = 0; row < TILE; row++) {
+      const bool there = row < a.batch && chunk < chunks;
+      copy_async(shared_address(shared) + row * stride + chunk * 16, static_cast<const uint4*>(a.x) + (there ? (size_t)row * chunks + chunk : 0), there);
+    }
   copy_commit();
+  // While x is on its way, a warp adds up the squares of a row.
+  __shared__ float scales[TILE];
+  if (warp < TILE) {
+    float scale = 1.f;
+    if (a.squares && warp < a.batch) {
+      const uint32_t shares = (a.k + 2 * TILE - 1) / (2 * TILE);
+      float sum = 0.f;
+#pragma unroll 4
+      for (uint32_t i = lane; i < shares; i += 32) sum += __ldcg(a.squares + warp * shares + i);
+      scale = rsqrtf(warp_sum(sum) / a.k + a.eps);
+    }
+    if (lane == 0) scales[warp] = scale;
+  }
   copy_wait<0>();
   __syncthreads();
   const Where where = MODE == ROTATE ? locate(a.place) : Where{};
+  const uint32_t pair = t % TILE, b = t / TILE;  // of the first threads, which finish a tile
+  const bool finishes = b < a.batch;
   for (; tile < tiles; tile += gridDim.x) {
+    Held held = {};
+    if (finishes) held = hold<MODE>(a, tile * TILE + pair, b);
     float acc[4] = {};
     for (uint32_t turn = 0; turn < turns; turn += U) {
       const bool done = turn + U >= turns;
@@ -133,11 +189,15 @@ __device__ __forceinline__ void matvec_few(const FewArgs& a) {
     }
     __syncthreads();
     if (t < TILE * 8) {
-      const uint32_t p = t % TILE, b = t / TILE;
-      float low = 0.f, high = 0.f;
+      float low = 0.f, high = 0.f, squares = 0.f;
 #pragma unroll
-      for (int s = 0; s < KEPT; s++) low += sums[s][p][b], high += sums[s][p + TILE][b];
-      if (b < a.batch) finish<T, MODE>(a, where, tile * TILE + p, b, low, high);
+      for (int s = 0; s < KEPT; s++) low += sums[s][pair][b], high += sums[s][pair + TILE][b];
+      if (finishes) squares = finish<T, MODE>(a, where, held, tile * TILE + pair, b, low * scales[b], high * scales[b]);
+      if (MODE == ADD && a.gain) {
+#pragma unroll
+        for (int o = TILE / 2; o; o >>= 1) squares += __shfl_xor_sync(~0u, squares, o);
+        if (finishes && pair == 0) a.seen[(size_t)b * tiles + tile] = squares;
+      }
     }
     __syncthreads();
   }

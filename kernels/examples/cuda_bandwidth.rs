@@ -12,8 +12,8 @@ use std::{env::args, error::Error, sync::Arc};
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, sys};
 use half::bf16;
 use phase_kernels::cuda::{
-    Activation, AttentionDecode, AttentionPrefill, CudaError, FewFinish, Finish, Format, Head, Kernels, Matvec, MatvecFew, Norm, NormKind,
-    NormRows, PickTokens, Place, Region, Rotation, Step,
+    Activation, Ahead, AttentionDecode, AttentionPrefill, CudaError, Division, Exchange, FewFinish, Finish, Format, Head, Kernels, Matvec,
+    MatvecFew, Norm, NormKind, NormRows, PickTokens, Place, Region, Rotation, Step,
 };
 
 type Failure = Box<dyn Error>;
@@ -57,11 +57,15 @@ struct Bench {
     frequencies: Region,
     x: Region,
     normed: Region,
+    squares: Region,
     q: Region,
     attended: Region,
     inner: Region,
     scores: Region,
     partial: Region,
+    /// As `partial`, for an exchange through words.
+    words: Region,
+    exchange: Exchange,
     tickets: Region,
     control: Region,
     tokens: Region,
@@ -100,11 +104,14 @@ impl Bench {
             frequencies: nothing,
             x: nothing,
             normed: nothing,
+            squares: nothing,
             q: nothing,
             attended: nothing,
             inner: nothing,
             scores: nothing,
             partial: nothing,
+            words: nothing,
+            exchange: Exchange::Tickets,
             tickets: nothing,
             control: nothing,
             tokens: nothing,
@@ -112,6 +119,12 @@ impl Bench {
         };
         bench.fill()?;
         Ok(bench)
+    }
+
+    fn set(&mut self, exchange: Exchange, late_norms: bool) {
+        self.exchange = exchange;
+        self.kernels.set_exchange(exchange);
+        self.kernels.set_late_norms(late_norms);
     }
 
     fn alloc(&mut self, bytes: usize) -> Result<Region, Failure> {
@@ -167,11 +180,15 @@ impl Bench {
         self.x = self.floats(&(0..batch * s.hidden).map(|i| (i as f32 * 0.37).sin()).collect::<Vec<_>>())?;
         self.q = self.floats(&(0..batch * s.q()).map(|i| (i as f32 * 0.11).sin()).collect::<Vec<_>>())?;
         self.normed = self.alloc(batch * s.hidden * 4)?;
+        self.squares = self.alloc(batch * s.hidden.div_ceil(16) * 4)?;
         self.attended = self.alloc(batch * s.q() * 4)?;
         self.inner = self.alloc(batch * s.inner * 4)?;
         // Prompts borrow it for queries and outputs.
         self.scores = self.alloc((batch * s.vocab * 4).max(2 * 2048 * s.q() * 2))?;
         self.partial = self.alloc(Kernels::partial_bytes(batch, s.heads, s.head_dim, 64))?;
+        self.words = self.alloc(self.partial.bytes())?;
+        // SAFETY: the region is as long.
+        unsafe { cudarc::driver::result::memset_d8_async(self.words.address(), 0xff, self.words.bytes(), self.stream.cu_stream())? };
         self.tickets = self.alloc(batch * s.heads * 4 + 16)?;
         self.control = self.alloc(32 + batch * 4)?;
         self.tokens = self.alloc(4 * batch * 4096)?;
@@ -221,13 +238,26 @@ impl Bench {
         unsafe { self.kernels.matvec(&op) }
     }
 
-    fn few(&self, weights: Region, x: Region, y: Region, n: usize, k: usize, finish: FewFinish) -> Result<(), CudaError> {
-        let op = MatvecFew { weights, bias: None, x, y, batch: self.batch, n, k, finish };
+    fn few(&self, weights: Region, y: Region, n: usize, finish: FewFinish) -> Result<(), CudaError> {
+        let division = self.kernels.late_norms().then_some(Division { squares: self.squares, eps: 1e-5 });
+        let op = MatvecFew { weights, bias: None, x: self.normed, division, y, batch: self.batch, n, k: self.shape.hidden, finish };
         // SAFETY: as above.
         unsafe { self.kernels.matvec_few(&op) }
     }
 
-    fn norm_rows(&self) -> Result<(), CudaError> {
+    fn few_onto(&self, weights: Region, x: Region, k: usize) -> Result<(), CudaError> {
+        let ahead = Ahead { gain: self.gain, out: self.normed, squares: self.squares };
+        let finish = FewFinish::Add(self.kernels.late_norms().then_some(ahead));
+        let op = MatvecFew { weights, bias: None, x, division: None, y: self.x, batch: self.batch, n: self.shape.hidden, k, finish };
+        // SAFETY: as above.
+        unsafe { self.kernels.matvec_few(&op) }
+    }
+
+    /// The norm of few rows, where a product before it has left nothing ahead.
+    fn norm_rows(&self, ahead: bool) -> Result<(), CudaError> {
+        if self.batch == 1 || (ahead && self.kernels.late_norms()) {
+            return Ok(());
+        }
         let op = NormRows { x: self.x, add: None, norm: self.norm(), out: self.normed, rows: self.batch, width: self.shape.hidden };
         // SAFETY: as above.
         unsafe { self.kernels.norm(&op) }
@@ -239,7 +269,7 @@ impl Bench {
         if self.batch == 1 {
             return self.one(l.qkv, self.x, self.q, s.qkv(), s.hidden, Finish::Rotate(rotation));
         }
-        self.few(l.qkv, self.normed, self.q, s.qkv(), s.hidden, FewFinish::Rotate(rotation))
+        self.few(l.qkv, self.q, s.qkv(), FewFinish::Rotate(rotation))
     }
 
     fn attention(&self, layer: usize) -> Result<(), CudaError> {
@@ -248,7 +278,7 @@ impl Bench {
             q: self.q,
             out: self.attended,
             narrow: self.batch > 1,
-            partial: self.partial,
+            partial: if self.exchange == Exchange::Words { self.words } else { self.partial },
             tickets: self.tickets,
             place: self.place(layer),
             heads: s.heads,
@@ -265,7 +295,7 @@ impl Bench {
         if self.batch == 1 {
             return self.one(l.o, self.attended, self.x, s.hidden, s.q(), Finish::Add);
         }
-        self.few(l.o, self.attended, self.x, s.hidden, s.q(), FewFinish::Add)
+        self.few_onto(l.o, self.attended, s.q())
     }
 
     fn gate_up(&self, layer: usize) -> Result<(), CudaError> {
@@ -273,7 +303,7 @@ impl Bench {
         if self.batch == 1 {
             return self.one(l.gate_up, self.x, self.inner, s.inner, s.hidden, Finish::Gated(Activation::Silu));
         }
-        self.few(l.gate_up, self.normed, self.inner, s.inner, s.hidden, FewFinish::Gated(Activation::Silu))
+        self.few(l.gate_up, self.inner, s.inner, FewFinish::Gated(Activation::Silu))
     }
 
     fn down(&self, layer: usize) -> Result<(), CudaError> {
@@ -281,7 +311,7 @@ impl Bench {
         if self.batch == 1 {
             return self.one(l.down, self.inner, self.x, s.hidden, s.inner, Finish::Add);
         }
-        self.few(l.down, self.inner, self.x, s.hidden, s.inner, FewFinish::Add)
+        self.few_onto(l.down, self.inner, s.inner)
     }
 
     fn head(&self, _: usize) -> Result<(), CudaError> {
@@ -292,7 +322,7 @@ impl Bench {
             let head = Head { tokens, best, ticket, advance: Some(self.control) };
             return self.one(self.head, self.x, self.scores, s.vocab, s.hidden, Finish::Head(head));
         }
-        self.few(self.head, self.normed, self.scores, s.vocab, s.hidden, FewFinish::Store)?;
+        self.few(self.head, self.scores, s.vocab, FewFinish::Store)?;
         let op = PickTokens { scores: self.scores, tokens, ticket, advance: Some(self.control), batch: self.batch, vocab: s.vocab };
         // SAFETY: as above.
         unsafe { self.kernels.pick_tokens(&op) }
@@ -300,21 +330,15 @@ impl Bench {
 
     fn step(&self) -> Result<(), CudaError> {
         for layer in 0..self.shape.layers {
-            if self.batch > 1 {
-                self.norm_rows()?;
-            }
+            self.norm_rows(layer > 0)?;
             self.qkv(layer)?;
             self.attention(layer)?;
             self.o(layer)?;
-            if self.batch > 1 {
-                self.norm_rows()?;
-            }
+            self.norm_rows(true)?;
             self.gate_up(layer)?;
             self.down(layer)?;
         }
-        if self.batch > 1 {
-            self.norm_rows()?;
-        }
+        self.norm_rows(true)?;
         self.head(0)
     }
 
@@ -385,6 +409,15 @@ impl Bench {
 
 const MOST_ROWS: usize = 8;
 
+/// How attention puts shares together, and whether norms are late.
+const WAYS: [(&str, Exchange, bool); 5] = [
+    ("as by default", Exchange::Tickets, false),
+    ("with clusters", Exchange::Clusters, false),
+    ("with words", Exchange::Words, false),
+    ("with late norms", Exchange::Tickets, true),
+    ("with words and late norms", Exchange::Words, true),
+];
+
 fn main() -> Result<(), Failure> {
     let mut args = args().skip(1);
     let shape = if args.next().as_deref() == Some("8b") { LARGE } else { SMALL };
@@ -402,21 +435,29 @@ fn main() -> Result<(), Failure> {
     println!("read {:.0} GB/s; weights {:.3} GB, floor {:.4} ms a step", bandwidth / 1e9, weights / 1e9, weights / bandwidth * 1e3);
     for batch in [1, 2, 8] {
         bench.batch = batch;
-        // The last two are what is compared, so they take turns.
-        for (overlap, clusters) in [(false, false), (true, false), (true, true), (true, false), (true, true)] {
-            bench.kernels.set_overlap(overlap);
-            bench.kernels.set_clusters(clusters);
+        bench.kernels.set_overlap(false);
+        let step = |bench: &Bench, what: &str| -> Result<(), Failure> {
             let seconds = bench.time(40, || bench.step())?;
             println!(
-                "batch {batch} context {context} overlap {overlap} clusters {clusters}: {:.4} ms a step, {:.0} tok/s, {:.3} of the floor",
+                "batch {batch} context {context} {what}: {:.4} ms a step, {:.0} tok/s, {:.3} of the floor",
                 seconds * 1e3,
                 batch as f64 / seconds,
                 weights / bandwidth / seconds
             );
+            Ok(())
+        };
+        step(&bench, "without overlap")?;
+        bench.kernels.set_overlap(true);
+        // What is compared takes turns.
+        for _ in 0..3 {
+            for (what, exchange, late_norms) in WAYS {
+                bench.set(exchange, late_norms);
+                step(&bench, what)?;
+            }
         }
-        for clusters in [true, false] {
-            println!("kernels, clusters {clusters}");
-            bench.kernels.set_clusters(clusters);
+        for (what, exchange, late_norms) in [WAYS[1], WAYS[4], WAYS[0]] {
+            println!("kernels, {what}");
+            bench.set(exchange, late_norms);
             bench.kernels(bandwidth)?;
         }
     }

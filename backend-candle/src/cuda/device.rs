@@ -106,11 +106,16 @@ impl Gpu {
 
     /// Memory with zeros in it.
     pub(crate) fn zeros(&self, what: &'static str, bytes: usize) -> Result<Buffer, CandleError> {
+        self.filled(what, bytes, 0)
+    }
+
+    /// Memory with one value in all of its bytes.
+    pub(super) fn filled(&self, what: &'static str, bytes: usize, value: u8) -> Result<Buffer, CandleError> {
         let buffer = self.buffer(what, bytes)?;
         if bytes > 0 {
             // SAFETY: the memory is this buffer's, all of it.
-            unsafe { result::memset_d8_async(buffer.region.address(), 0, bytes, self.stream.cu_stream()) }
-                .map_err(classify("clear memory"))?;
+            unsafe { result::memset_d8_async(buffer.region.address(), value, bytes, self.stream.cu_stream()) }
+                .map_err(classify("fill memory"))?;
         }
         Ok(buffer)
     }

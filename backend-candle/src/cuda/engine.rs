@@ -3,8 +3,8 @@
 use std::cell::Cell;
 
 use phase_kernels::cuda::{
-    Activate, Activation, AttentionDecode, AttentionGeneral, Embed, Embedding, FEW_ROWS, FLASH_HEAD_DIMS, FewFinish, Finish, Format, Head,
-    Kernels, Matvec, MatvecFew, Norm, NormRows, PickTokens, Place, Region, RotateAppend, Rotation,
+    Activate, Activation, Ahead, AttentionDecode, AttentionGeneral, Division, Embed, Embedding, FEW_ROWS, FLASH_HEAD_DIMS, FewFinish,
+    Finish, Format, Head, Kernels, Matvec, MatvecFew, Norm, NormKind, NormRows, PickTokens, Place, Region, RotateAppend, Rotation,
 };
 use phase_model::{Mlp, ModelConfig};
 
@@ -32,7 +32,7 @@ pub(super) struct Engine {
 pub(super) enum Path {
     /// One row: each product with the steps around it in one kernel.
     One,
-    /// Up to eight rows in 16 bits: the same on tensor cores, norms apart.
+    /// Up to eight rows in 16 bits: the same on tensor cores, norms apart unless they are late.
     Few,
     /// cuBLAS, and kernels between its products.
     Many,
@@ -105,9 +105,9 @@ impl Engine {
                 unsafe { self.kernels.matvec(&op) }?;
             }
             Path::Few => {
-                self.norm(work, weights.attn_norm, None)?;
                 let finish = if config.qk_norm { FewFinish::Store } else { FewFinish::Rotate(rotation) };
-                self.few(weights.qkv, work.normed.region(), to, work.batch, finish)?;
+                // The first layer's rows come from the embedding, which leaves nothing ahead.
+                self.few_normed(weights.qkv, work, weights.attn_norm, layer > 0, to, finish)?;
             }
             Path::Many => {
                 let add = layer.checked_sub(1).and_then(|before| self.weights.layers[before].down.bias);
@@ -146,7 +146,7 @@ impl Engine {
         let (attended, x) = (work.attended.region(), work.x.region());
         match work.path {
             Path::One => self.one(weights.o, attended, None, x, Finish::Add)?,
-            Path::Few => self.few(weights.o, attended, x, work.batch, FewFinish::Add)?,
+            Path::Few => self.few_onto(weights.o, attended, work, weights.mlp_norm)?,
             Path::Many => self.product(weights.o, attended, x, work.batch, Sum::Onto)?,
         }
         let gated = config.mlp == Mlp::Gated;
@@ -159,10 +159,10 @@ impl Engine {
                 self.one(weights.down, hidden, None, x, Finish::Add)
             }
             Path::Few => {
-                self.norm(work, weights.mlp_norm, None)?;
                 let finish = if gated { FewFinish::Gated(self.activation) } else { FewFinish::Plain(self.activation) };
-                self.few(inner, work.normed.region(), hidden, work.batch, finish)?;
-                self.few(weights.down, hidden, x, work.batch, FewFinish::Add)
+                self.few_normed(inner, work, weights.mlp_norm, true, hidden, finish)?;
+                let next = self.weights.layers.get(layer + 1).map_or(self.weights.final_norm, |next| next.attn_norm);
+                self.few_onto(weights.down, hidden, work, next)
             }
             Path::Many => {
                 self.norm(work, weights.mlp_norm, weights.o.bias)?;
@@ -199,8 +199,7 @@ impl Engine {
                 return self.one(layer, work.x.region(), Some(weights.final_norm), scores, Finish::Head(head));
             }
             Path::Few => {
-                self.norm(work, weights.final_norm, None)?;
-                self.few(layer, work.normed.region(), scores, work.batch, FewFinish::Store)?;
+                self.few_normed(layer, work, weights.final_norm, true, scores, FewFinish::Store)?;
             }
             Path::Many => {
                 self.norm(work, weights.final_norm, weights.layers[self.config.layers - 1].down.bias)?;
@@ -225,11 +224,49 @@ impl Engine {
         Ok(unsafe { self.kernels.matvec(&op) }?)
     }
 
-    fn few(&self, linear: Linear, x: Region, y: Region, batch: usize, finish: FewFinish) -> Result<(), CandleError> {
+    /// A product of a norm of the residual stream. What a product before it may have left of the norm is `ahead`.
+    fn few_normed(
+        &self,
+        linear: Linear,
+        work: &StepWork,
+        norm: Norm,
+        ahead: bool,
+        y: Region,
+        finish: FewFinish,
+    ) -> Result<(), CandleError> {
+        let division = if ahead && self.late(norm) {
+            Some(Division { squares: work.squares.region(), eps: norm.eps })
+        } else {
+            self.norm(work, norm, None)?;
+            None
+        };
+        self.few(linear, work.normed.region(), division, y, work.batch, finish)
+    }
+
+    /// A product onto the residual stream, which the norm `next` reads.
+    fn few_onto(&self, linear: Linear, x: Region, work: &StepWork, next: Norm) -> Result<(), CandleError> {
+        let ahead = Ahead { gain: next.gain, out: work.normed.region(), squares: work.squares.region() };
+        self.few(linear, x, None, work.x.region(), work.batch, FewFinish::Add(self.late(next).then_some(ahead)))
+    }
+
+    fn few(
+        &self,
+        linear: Linear,
+        x: Region,
+        division: Option<Division>,
+        y: Region,
+        batch: usize,
+        finish: FewFinish,
+    ) -> Result<(), CandleError> {
         let Linear { weight: weights, bias, n, k } = linear;
-        let op = MatvecFew { weights, bias, x, y, batch, n, k, finish };
+        let op = MatvecFew { weights, bias, x, division, y, batch, n, k, finish };
         // SAFETY: as above.
         Ok(unsafe { self.kernels.matvec_few(&op) }?)
+    }
+
+    /// Whether few rows have this norm done by the products around it. Before its division, values may be too large for f16.
+    fn late(&self, norm: Norm) -> bool {
+        self.kernels.late_norms() && self.kernels.format() == Format::Bf16 && norm.kind == NormKind::Rms
     }
 
     fn norm(&self, work: &StepWork, norm: Norm, add: Option<Region>) -> Result<(), CandleError> {

@@ -69,6 +69,7 @@ impl Decoder {
         gpu: Gpu,
         mode: Mode,
         prefill_rows: usize,
+        late_norms: bool,
     ) -> Result<Self, CandleError> {
         let format = match dtype {
             DType::F32 => Format::F32,
@@ -86,6 +87,7 @@ impl Decoder {
         };
         let _together = together();
         let kernels = Kernels::load(&gpu.stream, format)?;
+        kernels.set_late_norms(late_norms);
         let weights = Weights::load(&config, checkpoint, dtype, &gpu)?;
         let picked = gpu.buffer("picked tokens", 4096)?;
         let (control, answer, scores) = (gpu.pinned(control_len(64))?, gpu.pinned(4096)?, gpu.pinned(0)?);

@@ -21,6 +21,8 @@ pub(super) struct StepWork {
     /// The residual stream, f32.
     pub(super) x: Buffer,
     pub(super) normed: Buffer,
+    /// Shares of the squares of few rows, where norms divide late.
+    pub(super) squares: Buffer,
     pub(super) qkv: Buffer,
     /// Rotated queries, f32.
     pub(super) q: Buffer,
@@ -57,13 +59,15 @@ impl StepWork {
             tokens,
             x: floats("a step's activations", config.hidden)?,
             normed: floats("a step's activations", config.hidden)?,
+            squares: floats("a step's activations", config.hidden.div_ceil(16))?,
             qkv: floats("a step's activations", config.q_dim() + 2 * config.kv_dim())?,
             q: floats("a step's activations", config.q_dim())?,
             attended: floats("a step's activations", config.q_dim())?,
             wide: floats("a step's activations", if path == Path::Many { 2 * config.intermediate } else { 0 })?,
             inner: floats("a step's activations", config.intermediate)?,
             scores: floats("a step's scores", config.vocab)?,
-            partial: gpu.buffer("a step's activations", Kernels::partial_bytes(batch, config.heads, config.head_dim, splits))?,
+            // As an exchange through words wants it.
+            partial: gpu.filled("a step's activations", Kernels::partial_bytes(batch, config.heads, config.head_dim, splits), 0xff)?,
             tickets: gpu.zeros("a step's counters", batch * config.heads * 4)?,
             best: Region::new(at, 8),
             ticket: Region::new(at + 8, 4),

@@ -130,6 +130,19 @@ fn goldens_in_sixteen_bits() {
 }
 
 #[test]
+fn goldens_with_late_norms() {
+    if !here() {
+        return;
+    }
+    let config = CandleConfig::default().with_device(Device::Cuda(0)).with_late_norms(true);
+    for name in ["tiny/llama-gqa-tied/golden", "tiny/gpt2/golden", "tiny/qwen2/golden", "tiny/qwen3/golden", "tiny/mistral-window/golden"] {
+        check::check(name, DType::F32, &config, 1e-3);
+    }
+    check::check("tiny/llama-bf16/golden", DType::Bf16, &config, 3e-1);
+    check::check("tiny/llama-f16/golden", DType::F16, &config, 5e-2);
+}
+
+#[test]
 fn smollm2_logits() {
     if here() {
         check::check_logits(&Candle::cuda(0), DType::F32, 2e-3);
@@ -161,15 +174,17 @@ fn agrees_with_the_host() {
             let shape = if head_dim == 16 { random::Shape::tiny(architecture) } else { shape(architecture, head_dim) };
             random::write(&path, &shape, 11, DType::F32).unwrap();
             for (dtype, tolerance) in [(DType::F32, 2e-4), (DType::F16, 2e-2), (DType::Bf16, 1e-1)] {
-                agree(&path, dtype, tolerance, &format!("{architecture:?} of {head_dim}"));
+                agree(&path, dtype, tolerance, false, &format!("{architecture:?} of {head_dim}"));
             }
+            agree(&path, DType::Bf16, 1e-1, true, &format!("{architecture:?} of {head_dim}, late norms"));
         }
     }
 }
 
-fn agree(path: &Path, dtype: DType, tolerance: f32, what: &str) {
+fn agree(path: &Path, dtype: DType, tolerance: f32, late_norms: bool, what: &str) {
     let mut host = Candle::cpu().load(&LoadSpec::new(path).with_threads(2)).unwrap();
-    let mut device = Candle::cuda(0).load(&LoadSpec::new(path).with_dtype(dtype)).unwrap();
+    let config = CandleConfig::default().with_device(Device::Cuda(0)).with_late_norms(late_norms);
+    let mut device = Candle::new(config).load(&LoadSpec::new(path).with_dtype(dtype)).unwrap();
     for batch in [1, 2, 8, 11] {
         let tokens: Vec<_> = (0..150u32 * 11).map(|i| TokenId((i * 37 + i / 7) % 512)).collect();
         let prompt = PromptBatch::new(&tokens[..130 * batch], batch).unwrap();
@@ -372,7 +387,9 @@ mod small {
             let mut shape = shape(architecture, head_dim);
             shape.layers = 2;
             random::write(&path, &shape, 11, DType::F32).unwrap();
-            agree(&path, dtype, tolerance, &format!("{architecture:?} of {head_dim}"));
+            for late_norms in [false, true] {
+                agree(&path, dtype, tolerance, late_norms, &format!("{architecture:?} of {head_dim}, late norms {late_norms}"));
+            }
         }
     }
 }

@@ -123,12 +123,17 @@ pub(super) struct FewArgs {
     pub(super) x: u64,
     pub(super) y: u64,
     pub(super) frequencies: u64,
+    pub(super) squares: u64,
+    pub(super) gain: u64,
+    pub(super) ahead: u64,
+    pub(super) seen: u64,
     pub(super) place: PlaceArgs,
     pub(super) n: u32,
     pub(super) k: u32,
     pub(super) batch: u32,
     pub(super) activation: u32,
     pub(super) heads: u32,
+    pub(super) eps: f32,
 }
 
 #[repr(C)]

@@ -9,6 +9,19 @@ use super::{
 /// Head sizes with fast kernels; all others go through [`Kernels::attention_general`].
 pub const FLASH_HEAD_DIMS: [usize; 2] = [64, 128];
 
+/// How blocks that share a head put their results together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "one kernel each")]
+pub enum Exchange {
+    /// The last block to arrive reads what the others wrote.
+    Tickets,
+    /// The block with the last share reads each word of the others as soon as it is there. Where there are as many heads as
+    /// multiprocessors, or more, tickets are taken: blocks that wait must leave room for those they wait for.
+    Words,
+    /// A head has a cluster of eight blocks, whatever [`AttentionDecode::splits`] says, which read each other's shared memory.
+    Clusters,
+}
+
 /// Attention of one new position per sequence, whose keys and values are in the cache already.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::exhaustive_structs, reason = "plain buffers, and callers write it out")]
@@ -19,7 +32,8 @@ pub struct AttentionDecode {
     pub out: Region,
     /// Whether `out` is in the cache's format.
     pub narrow: bool,
-    /// Room for [`Kernels::partial_bytes`].
+    /// Room for [`Kernels::partial_bytes`]. For [`Exchange::Words`], all of its bits are ones before the first launch; each launch
+    /// leaves them so.
     pub partial: Region,
     /// Room for `batch * heads` `u32`, zero before the first launch.
     pub tickets: Region,
@@ -122,7 +136,11 @@ impl Kernels {
             return Err(CudaError::Shape { what: "splits", found: op.splits, expected: MOST_SPLITS });
         }
         let (group, chunks) = grouping(op.heads / kv_heads);
-        let (kind, splits) = if self.clusters() { ("cluster", CLUSTER) } else { ("decode", op.splits) };
+        let (kind, splits) = match self.exchange() {
+            Exchange::Clusters => ("cluster", CLUSTER),
+            Exchange::Words if kv_heads * chunks * batch < self.processors() as usize => ("words", op.splits),
+            _ => ("decode", op.splits),
+        };
         let blocks = [narrow("splits", splits)?, narrow("kv_heads", kv_heads * chunks)?, narrow("batch", batch)?];
         let grid = Grid { blocks, threads: 256, shared_bytes: 0 };
         // SAFETY: the regions hold what the dimensions say, as checked above; the rest is the caller's promise.

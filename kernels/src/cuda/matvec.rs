@@ -107,6 +107,30 @@ pub struct Matvec {
     pub finish: Finish,
 }
 
+/// What a sum leaves for a product that reads it through an RMS norm: the norm without its division.
+///
+/// Values are as large as `y` times the gains: beyond 65,504 they have no place in f16, and bf16 holds them all.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "plain buffers, and callers write it out")]
+pub struct Ahead {
+    /// Weights of that norm, `[n]` f32.
+    pub gain: Region,
+    /// `y` times the gains, `[batch, n]` in the weights' format.
+    pub out: Region,
+    /// Shares of the sums of `y`'s squares, `[batch, n.div_ceil(16)]` f32.
+    pub squares: Region,
+}
+
+/// Says that rows come from an [`Ahead`]: the product divides its sums by the root of the mean square.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "what is left of a norm")]
+pub struct Division {
+    /// As [`Ahead::squares`], `[batch, k.div_ceil(16)]` f32.
+    pub squares: Region,
+    /// Added to the mean square.
+    pub eps: f32,
+}
+
 /// What happens to the sums of [`Kernels::matvec_few`].
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::exhaustive_enums, reason = "one kernel each")]
@@ -115,8 +139,8 @@ pub enum FewFinish {
     Store,
     /// Rotated queries to `y` (f32), keys and values to the cache.
     Rotate(Rotation),
-    /// `y += sums`, f32.
-    Add,
+    /// `y += sums`, f32, and what the next product reads of it.
+    Add(Option<Ahead>),
     /// `y = activation(gate) * up` in the weights' format.
     Gated(Activation),
     /// `y = activation(sums)` in the weights' format.
@@ -133,6 +157,8 @@ pub struct MatvecFew {
     pub bias: Option<Region>,
     /// `[batch, k]` in the weights' format.
     pub x: Region,
+    /// What an RMS norm of `x` still lacks.
+    pub division: Option<Division>,
     /// `[batch, n]`; only the queries for [`FewFinish::Rotate`].
     pub y: Region,
     /// Rows, at most [`FEW_ROWS`].
@@ -217,8 +243,9 @@ impl Kernels {
         // Lanes past the end of a row multiply zeros.
         let shared = k.div_ceil(32 * 16 / element) * (32 * 16 / element) * 4;
         let grid = self.one_wave("matvec", groups.div_ceil(WARPS), shared)?;
+        let late = if self.late_norms() && args.norm == NormKind::Rms as u32 { "late_" } else { "" };
         // SAFETY: the regions hold what the dimensions say, as checked above; the rest is the caller's promise.
-        unsafe { self.launch(&format!("matvec_{kind}_{}", self.format().as_str()), &grid, &args) }
+        unsafe { self.launch(&format!("matvec_{kind}_{late}{}", self.format().as_str()), &grid, &args) }
     }
 
     /// Whether [`matvec_few`](Self::matvec_few) can take rows of `k` inputs: they must fit into shared memory.
@@ -254,6 +281,9 @@ impl Kernels {
             batch: narrow("batch", batch)?,
             ..FewArgs::default()
         };
+        if let Some(Division { squares, eps }) = op.division {
+            (args.squares, args.eps) = (squares.holding("squares", batch * k.div_ceil(16) * 4)?, eps);
+        }
         let (kind, pairs, bytes) = match op.finish {
             FewFinish::Store => ("store", n.div_ceil(2), n * 4),
             FewFinish::Rotate(rotation) => {
@@ -261,7 +291,14 @@ impl Kernels {
                 (args.place, args.heads, args.frequencies) = rotation.args(1, element)?;
                 ("rotate", n / 2, outputs * 4)
             }
-            FewFinish::Add => ("add", n.div_ceil(2), n * 4),
+            FewFinish::Add(ahead) => {
+                if let Some(Ahead { gain, out, squares }) = ahead {
+                    args.gain = gain.holding("gain", n * 4)?;
+                    args.ahead = out.holding("the next x", batch * n * element)?;
+                    args.seen = squares.holding("squares", batch * n.div_ceil(16) * 4)?;
+                }
+                ("add", n.div_ceil(2), n * 4)
+            }
             FewFinish::Gated(activation) => {
                 args.activation = activation as u32;
                 ("gated", n, n * element)

@@ -33,12 +33,12 @@ mod rows;
 
 pub use self::{
     args::{Activation, Format, NormKind, Step},
-    attention::{AttentionDecode, AttentionGeneral, AttentionPrefill, FLASH_HEAD_DIMS},
+    attention::{AttentionDecode, AttentionGeneral, AttentionPrefill, Exchange, FLASH_HEAD_DIMS},
     capture::{Guarded, alone, node_types, together},
     error::{CudaError, classify},
     facts::{DeviceFact, device_facts, device_uuid},
     launch::Kernels,
-    matvec::{Embedding, FEW_ROWS, FewFinish, Finish, Head, Matvec, MatvecFew, Norm, Rotation},
+    matvec::{Ahead, Division, Embedding, FEW_ROWS, FewFinish, Finish, Head, Matvec, MatvecFew, Norm, Rotation},
     probe::{Driver, driver},
     region::{Place, Region},
     rows::{Activate, Embed, LastRows, NormRows, PickTokens, RotateAppend},

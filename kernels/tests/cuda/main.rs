@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failure ends the test")]
 
 mod attention;
+mod few;
 mod large;
 mod matvec;
 mod rows;

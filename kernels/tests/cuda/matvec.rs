@@ -1,21 +1,21 @@
-//! Products of few rows and what is fused with them.
+//! Products of one row and what is fused with them.
 
 use super::*;
 use phase_kernels::cuda::*;
 
-const EPS: f32 = 1e-5;
+pub(super) const EPS: f32 = 1e-5;
 
 /// A matrix, a row, a norm and biases of one shape.
-struct Case {
-    weights: Vec<f32>,
-    x: Vec<f32>,
-    gain: Vec<f32>,
-    shift: Vec<f32>,
-    bias: Vec<f32>,
+pub(super) struct Case {
+    pub(super) weights: Vec<f32>,
+    pub(super) x: Vec<f32>,
+    pub(super) gain: Vec<f32>,
+    pub(super) shift: Vec<f32>,
+    pub(super) bias: Vec<f32>,
 }
 
 impl Case {
-    fn new(bench: &Bench, rows: usize, k: usize, batch: usize, seed: u64) -> Self {
+    pub(super) fn new(bench: &Bench, rows: usize, k: usize, batch: usize, seed: u64) -> Self {
         let plain = |seed, len| numbers(seed, len);
         Self {
             weights: bench.numbers(seed, rows * k),
@@ -27,7 +27,7 @@ impl Case {
     }
 }
 
-fn activated(activation: Activation, x: f64) -> f64 {
+pub(super) fn activated(activation: Activation, x: f64) -> f64 {
     match activation {
         Activation::Silu => x / (1.0 + (-x).exp()),
         Activation::GeluTanh => 0.5 * x * (1.0 + (0.797_884_560_802_865_4 * (x + 0.044_715 * x.powi(3))).tanh()),
@@ -37,7 +37,8 @@ fn activated(activation: Activation, x: f64) -> f64 {
 }
 
 /// Widths with whole and broken strips, several tiles, and the smallest.
-const SHAPES: [(usize, usize); 8] = [(40, 32), (7, 48), (96, 576), (64, 2048), (33, 4608), (16, 8192), (2200, 14_336), (5000, 256)];
+pub(super) const SHAPES: [(usize, usize); 8] =
+    [(40, 32), (7, 48), (96, 576), (64, 2048), (33, 4608), (16, 8192), (2200, 14_336), (5000, 256)];
 
 #[test]
 fn store_and_add_and_plain() {
@@ -55,7 +56,13 @@ pub(super) fn check_plain(bench: &Bench, shapes: &[(usize, usize)]) {
             let input = normed(&case.x, &case.gain, layer.then_some(&case.shift[..]), f64::from(EPS));
             let want = product(&case.weights, &input, Some(&case.bias));
             let norm = Some(Norm { kind, gain: gain.region(), shift: layer.then_some(shift.region()), eps: EPS });
-            for finish in [Finish::Store, Finish::Plain(Activation::GeluTanh), Finish::Plain(Activation::Relu)] {
+            for (finish, late) in [
+                (Finish::Store, false),
+                (Finish::Store, true),
+                (Finish::Plain(Activation::GeluTanh), false),
+                (Finish::Plain(Activation::Relu), true),
+            ] {
+                bench.kernels.set_late_norms(late);
                 let y = bench.poison(n * 4);
                 let op = Matvec {
                     weights: weights.region(),
@@ -74,9 +81,10 @@ pub(super) fn check_plain(bench: &Bench, shapes: &[(usize, usize)]) {
                     Finish::Plain(activation) => want.iter().map(|x| activated(activation, *x)).collect(),
                     _ => want.clone(),
                 };
-                assert_near(&format!("{finish:?} {kind:?} {format:?} {n}x{k}"), &bench.read_f32s(&y), &want, 3e-6);
+                assert_near(&format!("{finish:?} {kind:?} {format:?} {n}x{k} late {late}"), &bench.read_f32s(&y), &want, 3e-6);
             }
         }
+        bench.kernels.set_late_norms(false);
         let before = numbers(11, n);
         let y = bench.f32s(&before);
         let op = Matvec {
@@ -108,23 +116,27 @@ pub(super) fn check_gated(bench: &Bench, shapes: &[(usize, usize)]) {
     for &(n, k) in shapes {
         let case = Case::new(bench, 2 * n, k, 1, 21);
         let (weights, x, gain, bias) = (bench.narrow(&case.weights), bench.f32s(&case.x), bench.f32s(&case.gain), bench.f32s(&case.bias));
-        let y = bench.poison(n * 4);
-        let op = Matvec {
-            weights: weights.region(),
-            bias: Some(bias.region()),
-            x: x.region(),
-            embedding: None,
-            norm: Some(Norm { kind: NormKind::Rms, gain: gain.region(), shift: None, eps: EPS }),
-            y: y.region(),
-            n,
-            k,
-            finish: Finish::Gated(Activation::Silu),
-        };
-        // SAFETY: the memory lives to the end of the block, which reads the result.
-        unsafe { bench.kernels.matvec(&op) }.unwrap();
         let sums = product(&case.weights, &normed(&case.x, &case.gain, None, f64::from(EPS)), Some(&case.bias));
         let want: Vec<_> = (0..n).map(|i| activated(Activation::Silu, sums[i]) * sums[n + i]).collect();
-        assert_near(&format!("gated {format:?} {n}x{k}"), &bench.read_f32s(&y), &want, 1e-5);
+        for late in [false, true] {
+            bench.kernels.set_late_norms(late);
+            let y = bench.poison(n * 4);
+            let op = Matvec {
+                weights: weights.region(),
+                bias: Some(bias.region()),
+                x: x.region(),
+                embedding: None,
+                norm: Some(Norm { kind: NormKind::Rms, gain: gain.region(), shift: None, eps: EPS }),
+                y: y.region(),
+                n,
+                k,
+                finish: Finish::Gated(Activation::Silu),
+            };
+            // SAFETY: the memory lives to the end of the block, which reads the result.
+            unsafe { bench.kernels.matvec(&op) }.unwrap();
+            assert_near(&format!("gated {format:?} {n}x{k} late {late}"), &bench.read_f32s(&y), &want, 1e-5);
+        }
+        bench.kernels.set_late_norms(false);
     }
 }
 
@@ -164,11 +176,12 @@ pub(super) fn check_head(bench: &Bench) {
             advance: Some(step.region()),
         }),
     };
-    for _ in 0..2 {
+    for late in [true, false] {
+        bench.kernels.set_late_norms(late);
         // SAFETY: the memory lives to the end of the block, which reads the results.
         unsafe { bench.kernels.matvec(&op) }.unwrap();
+        assert_near(&format!("head {format:?} late {late}"), &bench.read_f32s(&y), &product(&case.weights, &input, None), 3e-6);
     }
-    assert_near(&format!("head {format:?}"), &bench.read_f32s(&y), &product(&case.weights, &input, None), 3e-6);
     let best = u32::try_from(best).unwrap();
     assert_eq!(bench.read_u32s(&tokens), [best]);
     assert_eq!(bench.read_u32s(&out), [7, 7, best, best]);
@@ -179,7 +192,13 @@ pub(super) fn check_head(bench: &Bench) {
 /// Queries are rotated into `y`, keys and values go to their place in the cache, and nothing else is touched.
 #[test]
 fn rotate_and_append() {
-    each(&FORMATS, |bench| check_rotate(bench, &[(4, 2, 16, 64, false), (9, 3, 64, 576, false), (8, 2, 128, 1024, true)]));
+    let shapes = [(4, 2, 16, 64, false), (9, 3, 64, 576, false), (8, 2, 128, 1024, true), (2, 1, 64, 4608, true)];
+    each(&FORMATS, |bench| {
+        for late in [false, true] {
+            bench.kernels.set_late_norms(late);
+            check_rotate(bench, &shapes);
+        }
+    });
 }
 
 pub(super) fn check_rotate(bench: &Bench, shapes: &[(usize, usize, usize, usize, bool)]) {
@@ -233,86 +252,6 @@ pub(super) fn check_rotate(bench: &Bench, shapes: &[(usize, usize, usize, usize,
             let at = cache_at(&place, i / kv_heads, 0, i % kv_heads, position);
             want[at..at + head_dim].copy_from_slice(head);
         }
-        assert_near(&what, &bench.read_narrow(&cache), &want, 5e-6 + epsilon(format));
-    }
-}
-
-#[test]
-fn few_rows() {
-    each(&[Format::F16, Format::Bf16], |bench| check_few(bench, &SHAPES, &[1, 2, 5, 8]));
-}
-
-pub(super) fn check_few(bench: &Bench, shapes: &[(usize, usize)], batches: &[usize]) {
-    let format = bench.format();
-    for &(n, k) in shapes {
-        for &batch in batches {
-            let case = Case::new(bench, 2 * n, k, batch, 51);
-            let (weights, x, bias) = (bench.narrow(&case.weights), bench.narrow(&case.x), bench.f32s(&case.bias));
-            let before = numbers(5, batch * n);
-            let sums: Vec<_> = case
-                .x
-                .chunks_exact(k)
-                .map(|x| product(&case.weights, &x.iter().map(|x| f64::from(*x)).collect::<Vec<_>>(), Some(&case.bias)))
-                .collect();
-            for finish in [FewFinish::Store, FewFinish::Add, FewFinish::Gated(Activation::Silu), FewFinish::Plain(Activation::Relu)] {
-                let y = match finish {
-                    FewFinish::Add => bench.f32s(&before),
-                    FewFinish::Store => bench.poison(batch * n * 4),
-                    _ => bench.poison(batch * n * 2),
-                };
-                let (weights, bias) = (weights.region(), Some(bias.region()));
-                let op = MatvecFew { weights, bias, x: x.region(), y: y.region(), batch, n, k, finish };
-                // SAFETY: the memory lives to the end of the block, which reads the result.
-                unsafe { bench.kernels.matvec_few(&op) }.unwrap();
-                let of = |row: usize, i: usize| match finish {
-                    FewFinish::Add => sums[row][i] + f64::from(before[row * n + i]),
-                    FewFinish::Gated(activation) => activated(activation, sums[row][i]) * sums[row][n + i],
-                    FewFinish::Plain(activation) => activated(activation, sums[row][i]),
-                    _ => sums[row][i],
-                };
-                let want: Vec<_> = (0..batch * n).map(|i| of(i / n, i % n)).collect();
-                let narrow = matches!(finish, FewFinish::Gated(_) | FewFinish::Plain(_));
-                let (got, tolerance) = if narrow { (bench.read_narrow(&y), epsilon(format)) } else { (bench.read_f32s(&y), 5e-6) };
-                assert_near(&format!("{finish:?} {format:?} {batch} of {n}x{k}"), &got, &want, tolerance);
-            }
-        }
-    }
-}
-
-#[test]
-fn few_rows_rotate() {
-    each(&[Format::F16, Format::Bf16], |bench| check_few_rotate(bench, &[(4, 2, 16, 64, 3), (9, 3, 64, 576, 8), (8, 2, 128, 1024, 2)]));
-}
-
-pub(super) fn check_few_rotate(bench: &Bench, shapes: &[(usize, usize, usize, usize, usize)]) {
-    let format = bench.format();
-    for &(heads, kv_heads, head_dim, k, batch) in shapes {
-        let n = (heads + 2 * kv_heads) * head_dim;
-        let case = Case::new(bench, n, k, batch, 61);
-        let (layer, capacity, position) = (1, 12, 7);
-        let cache_len = 2 * 2 * batch * kv_heads * capacity * head_dim;
-        let (cache, freq) = (bench.narrow(&vec![0.5; cache_len]), frequencies(head_dim));
-        let (weights, x, bias, freqs) = (bench.narrow(&case.weights), bench.narrow(&case.x), bench.f32s(&case.bias), bench.f32s(&freq));
-        let y = bench.poison(batch * heads * head_dim * 4);
-        let place = Place { step: None, cache: cache.region(), capacity, start: position, batch, kv_heads, head_dim, layer };
-        let finish = FewFinish::Rotate(Rotation { heads, frequencies: Some(freqs.region()), place });
-        let op = MatvecFew { weights: weights.region(), bias: Some(bias.region()), x: x.region(), y: y.region(), batch, n, k, finish };
-        // SAFETY: the memory lives to the end of the block, which reads the results.
-        unsafe { bench.kernels.matvec_few(&op) }.unwrap();
-        let (mut queries, mut want) = (Vec::new(), vec![0.5f64; cache_len]);
-        for (row, x) in case.x.chunks_exact(k).enumerate() {
-            let mut sums = product(&case.weights, &x.iter().map(|x| f64::from(*x)).collect::<Vec<_>>(), Some(&case.bias));
-            for head in sums.chunks_exact_mut(head_dim).take(heads + kv_heads) {
-                rotated(head, position, &freq);
-            }
-            queries.extend_from_slice(&sums[..heads * head_dim]);
-            for (i, head) in sums[heads * head_dim..].chunks_exact(head_dim).enumerate() {
-                let at = cache_at(&place, i / kv_heads, row, i % kv_heads, position);
-                want[at..at + head_dim].copy_from_slice(head);
-            }
-        }
-        let what = format!("few rotate {format:?} {batch} of {heads}/{kv_heads}x{head_dim}");
-        assert_near(&what, &bench.read_f32s(&y), &queries, 5e-6);
         assert_near(&what, &bench.read_narrow(&cache), &want, 5e-6 + epsilon(format));
     }
 }

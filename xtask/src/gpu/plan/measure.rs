@@ -95,7 +95,9 @@ impl Plan<'_> {
         let steps = step("steps", "cuda_bandwidth", &[size, "512"]);
         // Products of cuBLAS with memory of their own, each way twice.
         let products = step("products", "candle_cuda_speed", &[&path.to_string_lossy(), "bf16", "512", "64", "0,32,0,32"]);
-        vec![steps, products]
+        // Whole steps, with and without late norms in turns.
+        let norms = step("norms", "candle_cuda_speed", &[&path.to_string_lossy(), "bf16", "512", "1,2,4,8", "norms"]);
+        vec![steps, products, norms]
     }
 
     /// Other programs over the same weights, and what torch reaches of the device.

@@ -22,6 +22,7 @@ pub struct Kernels {
     processors: u32,
     overlap: bool,
     clusters: Cell<bool>,
+    warpgroups: Cell<bool>,
 }
 
 struct Function {
@@ -64,6 +65,7 @@ impl Kernels {
             processors: u32::try_from(processors).unwrap_or(1).max(1),
             overlap: true,
             clusters: Cell::new(false),
+            warpgroups: Cell::new(false),
         };
         for image in IMAGES {
             // SAFETY: the image is a complete fat binary, made by this crate's build script.
@@ -120,6 +122,16 @@ impl Kernels {
 
     pub(super) fn clusters(&self) -> bool {
         self.clusters.get()
+    }
+
+    /// Whether [`attention_prefill`](Self::attention_prefill) multiplies with four warps at a time, which only compute capability 9.0
+    /// has; elsewhere it stays the same. The default is no: it has not been measured.
+    pub fn set_warpgroups(&self, warpgroups: bool) {
+        self.warpgroups.set(warpgroups);
+    }
+
+    pub(super) fn warpgroups(&self) -> bool {
+        self.warpgroups.get()
     }
 
     /// Launches of each kernel so far, in the order of their names; those captured into a graph count once.
@@ -191,7 +203,9 @@ fn names(format: Format) -> Vec<(usize, String)> {
         names.extend(["decode", "cluster"].map(|kind| (0, format!("attention_{kind}_{head_dim}_{group}_{format_name}"))));
     }
     if format != Format::F32 {
-        names.extend([64, 128].map(|head_dim| (1, format!("attention_prefill_{head_dim}_{format_name}"))));
+        for head_dim in [64, 128] {
+            names.extend(["prefill", "warpgroup"].map(|kind| (1, format!("attention_{kind}_{head_dim}_{format_name}"))));
+        }
         for kind in ["store", "rotate", "add", "gated", "plain"] {
             names.extend(["", "long_", "wide_"].map(|wide| (3, format!("few_{kind}_{wide}{format_name}"))));
         }

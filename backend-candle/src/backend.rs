@@ -122,7 +122,7 @@ impl Candle {
         ordinal: usize,
     ) -> Result<CandleModel, CandleError> {
         let config = checkpoint.config().clone();
-        let gpu = crate::cuda::Gpu::open(ordinal)?.with_product_workspace(self.config.product_workspace_bytes)?;
+        let gpu = crate::cuda::Gpu::open(ordinal)?.with_products(self.config.products, self.config.product_workspace_bytes)?;
         // The host reads and converts; nothing of it stays once the weights are on the device.
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads.get())
@@ -131,7 +131,7 @@ impl Candle {
         let mode = self.mode();
         let (decoder, digest) = pool.install(|| {
             rayon::join(
-                || crate::cuda::Decoder::load(config.clone(), checkpoint.weights(), spec.dtype, gpu, mode, self.config.rows()),
+                || crate::cuda::Decoder::load(config.clone(), checkpoint.weights(), spec.dtype, gpu, mode, &self.config),
                 || checkpoint.digest(),
             )
         });
@@ -139,6 +139,12 @@ impl Candle {
         let mut stack = self.stack(spec, &config, digest)?.with(Layer::Runtime, "mode", mode.as_str());
         if self.config.product_workspace_bytes > 0 {
             stack = stack.with(Layer::Runtime, "product_workspace_bytes", self.config.product_workspace_bytes.to_string());
+        }
+        if self.config.products != crate::Products::Cublas {
+            stack = stack.with(Layer::Runtime, "products", self.config.products.as_str());
+        }
+        if self.config.warpgroup_attention {
+            stack = stack.with(Layer::Runtime, "prompt_attention", "warpgroups");
         }
         let info = self.info(&config, spec, decoder.bytes_per_step(), decoder.flops_per_token()).with_stack(stack);
         let capabilities = Capabilities::new(spec.max_batch, config.max_context)

@@ -95,7 +95,9 @@ impl Plan<'_> {
         let steps = step("steps", "cuda_bandwidth", &[size, "512"]);
         // Products of cuBLAS with memory of their own, each way twice.
         let products = step("products", "candle_cuda_speed", &[&path.to_string_lossy(), "bf16", "512", "64", "0,32,0,32"]);
-        vec![steps, products]
+        // Ways of a prompt, in turn, and where its time goes. All are loaded at once, which a large model is too large for.
+        let prompts = (size == "1b").then(|| step("prompts", "candle_cuda_prompt", &[&path.to_string_lossy(), "bf16", "1x2048,32x128"]));
+        [steps, products].into_iter().chain(prompts).collect()
     }
 
     /// Other programs over the same weights, and what torch reaches of the device.

@@ -284,18 +284,13 @@ fn describe(algorithm: &sys::cublasLtMatmulAlgo_t) -> String {
         let (mut value, mut written) = (0u32, 0);
         // SAFETY: the attributes asked for are 32 bits wide, and the algorithm is only read.
         let status = unsafe {
-            sys::cublasLtMatmulAlgoConfigGetAttribute(
-                algorithm,
-                attribute,
-                (&raw mut value).cast(),
-                size_of::<u32>(),
-                &raw mut written,
-            )
+            sys::cublasLtMatmulAlgoConfigGetAttribute(algorithm, attribute, (&raw mut value).cast(), size_of::<u32>(), &raw mut written)
         };
         if status == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS { value.to_string() } else { "?".to_owned() }
     };
     let [id, tile, split] =
-        [Attribute::CUBLASLT_ALGO_CONFIG_ID, Attribute::CUBLASLT_ALGO_CONFIG_TILE_ID, Attribute::CUBLASLT_ALGO_CONFIG_SPLITK_NUM].map(number);
+        [Attribute::CUBLASLT_ALGO_CONFIG_ID, Attribute::CUBLASLT_ALGO_CONFIG_TILE_ID, Attribute::CUBLASLT_ALGO_CONFIG_SPLITK_NUM]
+            .map(number);
     format!("algorithm {id}, tile {tile}, split {split}")
 }
 

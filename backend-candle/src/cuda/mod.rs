@@ -20,7 +20,6 @@ use phase_kernels::cuda::{Activation, Format, Kernels, Step, classify, together}
 use phase_model::{ModelConfig, Weights as Checkpoint};
 use rayon::prelude::*;
 
-pub use self::{peak::CudaPeak, profile::PromptPart};
 use self::{
     device::Pinned,
     engine::{At, Engine},
@@ -33,6 +32,7 @@ pub(crate) use self::{
     device::{Buffer, Gpu},
     facts::facts,
 };
+pub use self::{peak::CudaPeak, profile::PromptPart};
 use crate::{CandleCache, CandleConfig, CandleError, cache};
 
 /// Weights, kernels and working memory of one model on one device.

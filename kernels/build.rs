@@ -3,7 +3,7 @@
 use std::{env, path::Path, process::Command, thread};
 
 const SOURCES: [&str; 5] = ["attention_decode", "attention_prefill", "matvec", "matvec_few", "rows"];
-const HEADERS: [&str; 2] = ["common.cuh", "mma.cuh"];
+const HEADERS: [&str; 3] = ["common.cuh", "mma.cuh", "wgmma.cuh"];
 
 #[expect(clippy::disallowed_methods, reason = "cargo talks to build scripts through the environment")]
 fn main() {
@@ -34,11 +34,11 @@ fn main() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// Machine code for compute capability 9.0, and portable code that a driver translates for what comes after it.
+/// Machine code for compute capability 9.0, with what only that has, and portable code that a driver translates for what comes after it.
 fn compile(nvcc: &str, out: &str, name: &str) -> Result<(), String> {
     let image = Path::new(out).join(format!("{name}.fatbin"));
     let output = Command::new(nvcc)
-        .args(["-fatbin", "-std=c++17", "-O3", "-gencode=arch=compute_90,code=sm_90", "-gencode=arch=compute_90,code=compute_90"])
+        .args(["-fatbin", "-std=c++17", "-O3", "-gencode=arch=compute_90a,code=sm_90a", "-gencode=arch=compute_90,code=compute_90"])
         .arg("-o")
         .arg(&image)
         .arg(format!("cuda/{name}.cu"))

@@ -122,7 +122,7 @@ impl Candle {
         ordinal: usize,
     ) -> Result<CandleModel, CandleError> {
         let config = checkpoint.config().clone();
-        let gpu = crate::cuda::Gpu::open(ordinal)?.with_product_workspace(self.config.product_workspace_bytes)?;
+        let gpu = crate::cuda::Gpu::open(ordinal)?.with_products(self.config.products, self.config.product_workspace_bytes)?;
         // The host reads and converts; nothing of it stays once the weights are on the device.
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads.get())
@@ -131,10 +131,7 @@ impl Candle {
         let mode = self.mode();
         let (decoder, digest) = pool.install(|| {
             rayon::join(
-                || {
-                    let (rows, late_norms) = (self.config.rows(), self.config.late_norms);
-                    crate::cuda::Decoder::load(config.clone(), checkpoint.weights(), spec.dtype, gpu, mode, rows, late_norms)
-                },
+                || crate::cuda::Decoder::load(config.clone(), checkpoint.weights(), spec.dtype, gpu, mode, &self.config),
                 || checkpoint.digest(),
             )
         });
@@ -145,6 +142,12 @@ impl Candle {
         }
         if self.config.late_norms {
             stack = stack.with(Layer::Runtime, "late_norms", "true");
+        }
+        if self.config.products != crate::Products::Cublas {
+            stack = stack.with(Layer::Runtime, "products", self.config.products.as_str());
+        }
+        if self.config.warpgroup_attention {
+            stack = stack.with(Layer::Runtime, "prompt_attention", "warpgroups");
         }
         let info = self.info(&config, spec, decoder.bytes_per_step(), decoder.flops_per_token()).with_stack(stack);
         let capabilities = Capabilities::new(spec.max_batch, config.max_context)

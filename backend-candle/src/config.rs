@@ -13,6 +13,32 @@ pub enum Device {
     Cuda(usize),
 }
 
+/// Who chooses how products of many rows are done on a CUDA device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Products {
+    /// cuBLAS, in every call.
+    #[default]
+    Cublas,
+    /// cublasLt's first proposal for a shape, the same in every process with the same library on the same device.
+    LtFirst,
+    /// The fastest of cublasLt's first proposals for a shape, timed on the device when the shape is first seen, which then takes
+    /// some ten milliseconds. It stays as long as the model; another process may choose another, and round otherwise.
+    LtFastest,
+}
+
+impl Products {
+    /// `cublas`, `lt-first`, `lt-fastest`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cublas => "cublas",
+            Self::LtFirst => "lt-first",
+            Self::LtFastest => "lt-fastest",
+        }
+    }
+}
+
 /// Settings of the backend.
 ///
 /// ```
@@ -32,11 +58,18 @@ pub struct CandleConfig {
     /// captured as one graph per batch size when a cache is allocated, and replayed. The host's processor has one way only.
     pub mode: Mode,
     /// Bytes of device memory that cuBLAS's products may work in. 0 leaves that to cuBLAS, which then allocates and frees inside
-    /// every captured product that it splits along its sums.
+    /// every captured product that it splits along its sums; cublasLt then has 32 MiB.
     pub product_workspace_bytes: usize,
     /// Whether, on a CUDA device, decode steps of up to eight rows multiply by an RMS norm's gains only and divide the products by
     /// the root of the mean square. Steps of several rows do so in bf16 alone: f16 does not hold all values before that division.
     pub late_norms: bool,
+    /// Who chooses how products of many rows are done on a CUDA device.
+    pub products: Products,
+    /// Whether a prompt's attention multiplies with four warps at a time on compute capability 9.0. Not measured yet.
+    pub warpgroup_attention: bool,
+    /// Whether the device takes the time of each part of a prompt, for [`CandleModel::prompt_parts`](crate::CandleModel). It costs
+    /// some time of its own.
+    pub prompt_parts: bool,
 }
 
 impl CandleConfig {
@@ -72,6 +105,27 @@ impl CandleConfig {
     #[must_use]
     pub const fn with_late_norms(mut self, late: bool) -> Self {
         self.late_norms = late;
+        self
+    }
+
+    /// Lets products of many rows be done in this way on a CUDA device.
+    #[must_use]
+    pub const fn with_products(mut self, products: Products) -> Self {
+        self.products = products;
+        self
+    }
+
+    /// Lets a prompt's attention multiply with four warps at a time, in 16 bits on compute capability 9.0.
+    #[must_use]
+    pub const fn with_warpgroup_attention(mut self, warpgroups: bool) -> Self {
+        self.warpgroup_attention = warpgroups;
+        self
+    }
+
+    /// Takes the time of each part of a prompt on a CUDA device.
+    #[must_use]
+    pub const fn with_prompt_parts(mut self, parts: bool) -> Self {
+        self.prompt_parts = parts;
         self
     }
 

@@ -94,6 +94,14 @@ impl Decoder {
         }
     }
 
+    #[cfg(feature = "cuda")]
+    pub(crate) fn prompt_parts(&self) -> &[crate::PromptPart] {
+        match self {
+            Self::Cpu(_) => &[],
+            Self::Cuda(decoder) => decoder.prompt_parts(),
+        }
+    }
+
     pub(crate) fn device_steps(&self) -> &[Duration] {
         match self {
             Self::Cpu(_) => &[],

@@ -46,8 +46,8 @@ mod weights;
 
 pub use backend::Candle;
 pub use cache::CandleCache;
-pub use config::{CandleConfig, Device};
+pub use config::{CandleConfig, Device, Products};
 #[cfg(feature = "cuda")]
-pub use cuda::CudaPeak;
+pub use cuda::{CudaPeak, PromptPart};
 pub use error::CandleError;
 pub use model::CandleModel;

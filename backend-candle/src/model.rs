@@ -29,6 +29,13 @@ impl CandleModel {
         Self { info, capabilities, decoder, scores: Logits::new(), id: NEXT.fetch_add(1, Ordering::Relaxed) }
     }
 
+    /// Where the last prompt's time went on a CUDA device, in the order of a layer: nothing unless
+    /// [`CandleConfig::prompt_parts`](crate::CandleConfig) asks for it.
+    #[cfg(feature = "cuda")]
+    pub fn prompt_parts(&self) -> &[crate::PromptPart] {
+        self.decoder.prompt_parts()
+    }
+
     fn run(&mut self, cache: &mut CandleCache, prompt: PromptBatch<'_>, out: &mut Logits) -> Result<(), CandleError> {
         let scores = out.reset(prompt.batch(), self.info.vocab);
         self.decoder.scores(cache, prompt, scores)?;

@@ -11,7 +11,8 @@ use candle_core::{
 };
 use phase_kernels::cuda::{CudaError, Format, Region, classify, device_uuid, driver, together};
 
-use crate::CandleError;
+use super::lt::Lt;
+use crate::{CandleError, Products};
 
 /// A device that a model runs on, with a stream of the model's own.
 pub(crate) struct Gpu {
@@ -19,6 +20,8 @@ pub(crate) struct Gpu {
     blas: Arc<CudaBlas>,
     /// What cuBLAS works in, if it has been given anything. After the handle, which goes first.
     workspace: Option<Buffer>,
+    /// Takes all products where it is there.
+    pub(super) lt: Option<Lt>,
     /// The device's name and its UUID.
     pub(super) label: String,
 }
@@ -69,13 +72,15 @@ impl Gpu {
         let candle = CudaDevice::new_with_stream(ordinal).map_err(CandleError::candle("open the CUDA device"))?;
         // SAFETY: all of a model's work is on this one stream, so that nothing needs an event to be in order.
         unsafe { candle.disable_event_tracking() };
-        Ok(Self { stream: candle.cuda_stream(), blas: candle.cublas_handle(), workspace: None, label })
+        Ok(Self { stream: candle.cuda_stream(), blas: candle.cublas_handle(), workspace: None, lt: None, label })
     }
 
-    /// Gives cuBLAS memory to work in, where it is to have any.
-    pub(crate) fn with_product_workspace(mut self, bytes: usize) -> Result<Self, CandleError> {
-        if bytes > 0 {
-            let _together = together();
+    /// Lets products be done in this way, in memory of so many bytes; 0 is cuBLAS's own choice, and 32 MiB for cublasLt.
+    pub(crate) fn with_products(mut self, products: Products, bytes: usize) -> Result<Self, CandleError> {
+        let _together = together();
+        if products != Products::Cublas {
+            self.lt = Some(Lt::new(&self, products, if bytes > 0 { bytes } else { 32 << 20 })?);
+        } else if bytes > 0 {
             let workspace = self.buffer("cuBLAS's workspace", bytes)?;
             self.bind()?;
             // SAFETY: the memory is this handle's alone, stays as long as it, and all of the handle's work is on this one stream.
@@ -168,7 +173,7 @@ impl Gpu {
         Ok(event.record(&self.stream).map_err(classify("record an event"))?)
     }
 
-    /// `out = x · weightsᵀ`, or `out += ..`, by cuBLAS: `x` is `[rows, k]`, `weights` `[n, k]`, `out` `[rows, n]` in `to`.
+    /// `out = x · weightsᵀ`, or `out += ..`, by cuBLAS or cublasLt: `x` is `[rows, k]`, `weights` `[n, k]`, `out` `[rows, n]` in `to`.
     /// Sums are f32; f32 inputs are not rounded to TF32.
     pub(super) fn matmul(&self, product: &Product, format: Format) -> Result<(), CandleError> {
         let Product { weights, x, out, rows, n, k, to, accumulate } = *product;
@@ -179,6 +184,9 @@ impl Gpu {
         fits("weights", weights, n * k, format)?;
         fits("x", x, rows * k, format)?;
         fits("out", out, rows * n, to)?;
+        if let Some(lt) = &self.lt {
+            return lt.matmul(self, product, format);
+        }
         self.bind()?;
         let dimension = |value: usize| {
             i32::try_from(value).map_err(|_| CudaError::Shape { what: "a matrix", found: value, expected: i32::MAX as usize })

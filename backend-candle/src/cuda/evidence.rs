@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use phase_core::{Artefact, Evidence, Mode};
 
-use super::Decoder;
+use super::{Decoder, lt::Lt};
 
 impl Decoder {
     pub(crate) fn evidence(&self) -> Evidence {
@@ -31,7 +31,12 @@ impl Decoder {
         }
         if products > 0 {
             let format = self.engine.kernels.format().as_str();
-            evidence = evidence.with_kernel(format!("cublasGemmEx {format}: {products} calls"));
+            let lt = self.engine.gpu.lt.as_ref();
+            let call = if lt.is_some() { "cublasLtMatmul" } else { "cublasGemmEx" };
+            evidence = evidence.with_kernel(format!("{call} {format}: {products} calls"));
+            for choice in lt.into_iter().flat_map(Lt::choices) {
+                evidence = evidence.with_kernel(choice);
+            }
         }
         for (batch, graph) in graphs() {
             let nodes: Vec<_> = graph.nodes.iter().map(|(kind, count)| format!("{count} {kind}")).collect();

@@ -4,7 +4,9 @@ mod device;
 mod engine;
 mod evidence;
 mod facts;
+mod lt;
 mod peak;
+mod profile;
 mod prompt;
 mod step;
 mod weights;
@@ -18,10 +20,10 @@ use phase_kernels::cuda::{Activation, Format, Kernels, Step, classify, together}
 use phase_model::{ModelConfig, Weights as Checkpoint};
 use rayon::prelude::*;
 
-pub use self::peak::CudaPeak;
 use self::{
     device::Pinned,
     engine::{At, Engine},
+    profile::Profile,
     prompt::{Piece, PromptWork},
     step::{Graph, StepWork, control_len},
     weights::Weights,
@@ -30,7 +32,8 @@ pub(crate) use self::{
     device::{Buffer, Gpu},
     facts::facts,
 };
-use crate::{CandleCache, CandleError, cache};
+pub use self::{peak::CudaPeak, profile::PromptPart};
+use crate::{CandleCache, CandleConfig, CandleError, cache};
 
 /// Weights, kernels and working memory of one model on one device.
 #[derive(Debug)]
@@ -41,6 +44,9 @@ pub(crate) struct Decoder {
     mode: Mode,
     prompt: Option<PromptWork>,
     prefill_rows: usize,
+    /// Times of a prompt's parts, where they are wanted.
+    profile: Option<Profile>,
+    parts: Vec<PromptPart>,
     /// Tokens picked in a run of steps, `[steps, batch]`.
     picked: Buffer,
     control: Pinned,
@@ -68,8 +74,7 @@ impl Decoder {
         dtype: DType,
         gpu: Gpu,
         mode: Mode,
-        prefill_rows: usize,
-        late_norms: bool,
+        settings: &CandleConfig,
     ) -> Result<Self, CandleError> {
         let format = match dtype {
             DType::F32 => Format::F32,
@@ -87,7 +92,8 @@ impl Decoder {
         };
         let _together = together();
         let kernels = Kernels::load(&gpu.stream, format)?;
-        kernels.set_late_norms(late_norms);
+        kernels.set_late_norms(settings.late_norms);
+        kernels.set_warpgroups(settings.warpgroup_attention);
         let weights = Weights::load(&config, checkpoint, dtype, &gpu)?;
         let picked = gpu.buffer("picked tokens", 4096)?;
         let (control, answer, scores) = (gpu.pinned(control_len(64))?, gpu.pinned(4096)?, gpu.pinned(0)?);
@@ -97,7 +103,9 @@ impl Decoder {
             mode,
             steps: BTreeMap::new(),
             prompt: None,
-            prefill_rows,
+            prefill_rows: settings.rows(),
+            profile: settings.prompt_parts.then(Profile::default),
+            parts: Vec::new(),
             picked,
             control,
             answer,
@@ -164,18 +172,22 @@ impl Decoder {
         let _together = together();
         let batch = prompt.batch();
         self.make_events(2)?;
-        let Self { engine, scores: arrived, .. } = self;
+        let Self { engine, scores: arrived, profile, .. } = self;
         let engine = &*engine;
         let (Some(work), Some(step)) = (&self.prompt, self.steps.get(&batch)) else { return Err(CandleError::ForeignCache) };
         let most = (work.rows / batch).max(1);
         engine.gpu.record(&self.events[0])?;
+        if let Some(profile) = &mut *profile {
+            profile.begin(&engine.gpu)?;
+        }
+        let mut part = |name, cost| profile.as_mut().map_or(Ok(()), |profile| profile.end(&engine.gpu, name, cost));
         let mut done = 0;
         while done < prompt.len() {
             let left = prompt.len() - done;
             let len = left.div_ceil(left.div_ceil(most));
             let piece = Piece { done, len, last: len == left };
             let at = At { step: None, cache: cache.store()?.region(), capacity: cache.capacity(), start: cache.len() + done, batch };
-            engine.piece(work, step, prompt, piece, &at)?;
+            engine.piece(work, step, prompt, piece, &at, &mut part)?;
             done += len;
         }
         let mut ids = vec![0u32; batch];
@@ -190,6 +202,9 @@ impl Decoder {
             Output::Tokens(tokens) => tokens.iter_mut().zip(ids).for_each(|(token, id)| *token = TokenId(id)),
         }
         self.device_time = Some(elapsed(&self.events[0], &self.events[1])?);
+        if let Some(profile) = &self.profile {
+            self.parts = profile.sums()?;
+        }
         Ok(())
     }
 
@@ -252,6 +267,10 @@ impl Decoder {
 
     pub(crate) const fn device_time(&self) -> Option<Duration> {
         self.device_time
+    }
+
+    pub(crate) fn prompt_parts(&self) -> &[PromptPart] {
+        &self.parts
     }
 
     pub(crate) fn device_steps(&self) -> &[Duration] {

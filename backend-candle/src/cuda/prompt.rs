@@ -6,6 +6,7 @@ use phase_kernels::cuda::{AttentionGeneral, AttentionPrefill, Embed, LastRows, R
 use super::{
     device::Buffer,
     engine::{At, Engine, Sum},
+    profile::{Cost, Costs},
     step::StepWork,
 };
 use crate::CandleError;
@@ -56,7 +57,8 @@ impl PromptWork {
 }
 
 impl Engine {
-    /// Writes a piece's keys and values to the cache at `at`; the last piece leaves scores and tokens in `step`.
+    /// Writes a piece's keys and values to the cache at `at`; the last piece leaves scores and tokens in `step`. `part` hears of
+    /// each part when it is on the stream.
     pub(super) fn piece(
         &self,
         work: &PromptWork,
@@ -64,6 +66,7 @@ impl Engine {
         prompt: PromptBatch<'_>,
         piece: Piece,
         at: &At,
+        part: &mut dyn FnMut(&'static str, Cost) -> Result<(), CandleError>,
     ) -> Result<(), CandleError> {
         let Piece { done, len, last } = piece;
         let (config, weights) = (&self.config, &self.weights);
@@ -81,11 +84,15 @@ impl Engine {
         };
         // SAFETY: tokens and positions were checked against the model.
         unsafe { self.kernels.embed(&op) }?;
+        let cost = Costs::new(config, self.kernels.format().size_bytes(), at.batch, at.start, piece);
+        part("embedding", Cost::default())?;
         for (index, layer) in weights.layers.iter().enumerate() {
             let before = index.checked_sub(1).and_then(|before| weights.layers[before].down.bias);
             let (x, normed) = (work.x.region(), work.normed.region());
             self.norm_rows(x, normed, rows, layer.attn_norm, before)?;
+            part("norm", cost.norm())?;
             self.product(layer.qkv, normed, work.qkv.region(), rows, Sum::Narrow)?;
+            part("q, k, v", cost.product(layer.qkv, Sum::Narrow))?;
             let ends = index + 1 == config.layers;
             let (q, tail) = match (ends, last) {
                 (false, _) => (Some(work.q.region()), None),
@@ -93,15 +100,22 @@ impl Engine {
                 (true, false) => (None, None),
             };
             self.append(work, index, len, at, q, tail)?;
+            part("rotation", cost.rotate())?;
             if ends {
                 break;
             }
             self.attend(work, index, len, at)?;
+            part("attention", cost.attention())?;
             self.product(layer.o, work.attended.region(), x, rows, Sum::Onto)?;
+            part("o", cost.product(layer.o, Sum::Onto))?;
             self.norm_rows(x, normed, rows, layer.mlp_norm, layer.o.bias)?;
+            part("norm", cost.norm())?;
             self.product(layer.gate_up, normed, work.wide.region(), rows, Sum::Narrow)?;
+            part("gate, up", cost.product(layer.gate_up, Sum::Narrow))?;
             self.activate(layer.gate_up, work.wide.region(), work.inner.region(), rows)?;
+            part("activation", cost.activate(layer.gate_up))?;
             self.product(layer.down, work.inner.region(), x, rows, Sum::Onto)?;
+            part("down", cost.product(layer.down, Sum::Onto))?;
         }
         if !last {
             return Ok(());
@@ -112,7 +126,8 @@ impl Engine {
         unsafe { self.kernels.last_rows(&op) }?;
         let at = At { start: at.start + len - 1, ..*at };
         self.after_queries(config.layers - 1, step, &at)?;
-        self.head(step, None)
+        self.head(step, None)?;
+        part("last positions", Cost::default())
     }
 
     fn append(

@@ -8,7 +8,7 @@ mod common;
 
 use std::path::Path;
 
-use phase_backend_candle::{Candle, CandleConfig, CandleError, CandleModel, Device};
+use phase_backend_candle::{Candle, CandleConfig, CandleError, CandleModel, Device, Products};
 use phase_core::{
     Backend, BackendId, CacheSpec, DType, Decode, ErrorKind, Fact, KvCache, Layer, LoadSpec, Logits, Mode, Model, PhaseError, Prefill,
     PromptBatch, TokenId,
@@ -129,6 +129,63 @@ fn goldens_in_sixteen_bits() {
     }
 }
 
+/// Products that cublasLt chooses give what cuBLAS's give, in prompts, in captured steps of many rows and in pieces.
+#[test]
+fn goldens_through_cublaslt() {
+    if !here() {
+        return;
+    }
+    for products in [Products::LtFirst, Products::LtFastest] {
+        for rows in [None, Some(10)] {
+            let mut config = CandleConfig::default().with_device(Device::Cuda(0)).with_products(products);
+            config.prefill_rows = rows;
+            for name in ["tiny/gpt2/golden", "tiny/llama-bias/golden", "tiny/llama-gqa-tied/golden", "tiny/qwen3/golden"] {
+                check::check(name, DType::F32, &config, 1e-3);
+                check::check(name, DType::F16, &config, 5e-2);
+            }
+            check::check("tiny/llama-bf16/golden", DType::Bf16, &config, 3e-1);
+        }
+    }
+}
+
+/// Everything that is off by default, against the host, and what says that it was on.
+#[test]
+fn other_ways_of_a_prompt_agree_with_the_host() {
+    if !here() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for (architecture, head_dim, dtype, tolerance) in [
+        (Architecture::Llama, 64, DType::Bf16, 1e-1),
+        (Architecture::Qwen3, 128, DType::F16, 2e-2),
+        (Architecture::Mistral, 64, DType::F16, 2e-2),
+    ] {
+        let path = dir.path().join(format!("{architecture:?}"));
+        let shape = shape(architecture, head_dim);
+        random::write(&path, &shape, 11, DType::F32).unwrap();
+        let config = CandleConfig::default().with_device(Device::Cuda(0)).with_warpgroup_attention(true).with_prompt_parts(true);
+        for config in [config.clone().with_products(Products::LtFirst), config.with_products(Products::LtFastest).with_prefill_rows(100)] {
+            let mut model = Candle::new(config).load(&LoadSpec::new(&path).with_dtype(dtype)).unwrap();
+            agree_on(&mut model, &path, dtype, tolerance, &format!("{architecture:?} of {head_dim}, other ways"));
+            let stack = &model.info().stack;
+            assert!(["products", "prompt_attention"].iter().all(|key| stack.fact(Layer::Runtime, key).is_some()), "{stack:?}");
+            let kernels = model.evidence().unwrap().kernels;
+            for ran in ["phase-kernels attention_warpgroup_", "cublasLtMatmul"] {
+                assert!(kernels.iter().any(|kernel| kernel.starts_with(ran)), "{ran} in {kernels:?}");
+            }
+            let mut cache = model.allocate(CacheSpec { batch: 1, capacity: 8 }).unwrap();
+            model.prefill(&mut cache, PromptBatch::single(&[1, 2, 3, 4].map(TokenId)).unwrap(), &mut Logits::new()).unwrap();
+            let parts = model.prompt_parts();
+            let products = parts.iter().find(|part| part.name == "q, k, v").unwrap();
+            assert!(
+                parts.iter().all(|part| !part.time.is_zero()) && products.times == shape.layers && products.operations > 0,
+                "{parts:?}"
+            );
+            assert!(parts.iter().map(|part| part.time).sum::<std::time::Duration>() <= model.device_time().unwrap(), "{parts:?}");
+        }
+    }
+}
+
 #[test]
 fn goldens_with_late_norms() {
     if !here() {
@@ -182,9 +239,13 @@ fn agrees_with_the_host() {
 }
 
 fn agree(path: &Path, dtype: DType, tolerance: f32, late_norms: bool, what: &str) {
-    let mut host = Candle::cpu().load(&LoadSpec::new(path).with_threads(2)).unwrap();
     let config = CandleConfig::default().with_device(Device::Cuda(0)).with_late_norms(late_norms);
     let mut device = Candle::new(config).load(&LoadSpec::new(path).with_dtype(dtype)).unwrap();
+    agree_on(&mut device, path, dtype, tolerance, what);
+}
+
+fn agree_on(device: &mut CandleModel, path: &Path, dtype: DType, tolerance: f32, what: &str) {
+    let mut host = Candle::cpu().load(&LoadSpec::new(path).with_threads(2)).unwrap();
     for batch in [1, 2, 8, 11] {
         let tokens: Vec<_> = (0..150u32 * 11).map(|i| TokenId((i * 37 + i / 7) % 512)).collect();
         let prompt = PromptBatch::new(&tokens[..130 * batch], batch).unwrap();

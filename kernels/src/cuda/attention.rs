@@ -177,10 +177,12 @@ impl Kernels {
             window: window(op.window)?,
             scale: op.scale,
         };
-        let blocks = [narrow("len", op.len.div_ceil(128))?, narrow("heads", op.heads)?, narrow("batch", batch)?];
-        let grid = Grid { blocks, threads: 256, shared_bytes: narrow("head_dim", 4 * 64 * head_dim * 2)? };
+        let blocks = [narrow("heads", op.heads)?, narrow("len", op.len.div_ceil(128))?, narrow("batch", batch)?];
+        // Tiles of 64 keys and as many values.
+        let (kind, stages) = if self.warpgroups() { ("warpgroup", 3) } else { ("prefill", 2) };
+        let grid = Grid { blocks, threads: 256, shared_bytes: narrow("head_dim", stages * 2 * 64 * head_dim * element)? };
         // SAFETY: the regions hold what the dimensions say, as checked above; the rest is the caller's promise.
-        unsafe { self.launch(&format!("attention_prefill_{head_dim}_{}", self.format().as_str()), &grid, &args) }
+        unsafe { self.launch(&format!("attention_{kind}_{head_dim}_{}", self.format().as_str()), &grid, &args) }
     }
 
     /// Attends with any number of positions and any head size.

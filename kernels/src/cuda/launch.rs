@@ -23,6 +23,7 @@ pub struct Kernels {
     overlap: bool,
     exchange: Cell<Exchange>,
     late_norms: Cell<bool>,
+    warpgroups: Cell<bool>,
 }
 
 struct Function {
@@ -66,6 +67,7 @@ impl Kernels {
             overlap: true,
             exchange: Cell::new(Exchange::Tickets),
             late_norms: Cell::new(false),
+            warpgroups: Cell::new(false),
         };
         for image in IMAGES {
             // SAFETY: the image is a complete fat binary, made by this crate's build script.
@@ -134,6 +136,16 @@ impl Kernels {
     #[must_use]
     pub fn late_norms(&self) -> bool {
         self.late_norms.get()
+    }
+
+    /// Whether [`attention_prefill`](Self::attention_prefill) multiplies with four warps at a time, which only compute capability 9.0
+    /// has; elsewhere it stays the same. The default is no: it has not been measured.
+    pub fn set_warpgroups(&self, warpgroups: bool) {
+        self.warpgroups.set(warpgroups);
+    }
+
+    pub(super) fn warpgroups(&self) -> bool {
+        self.warpgroups.get()
     }
 
     /// Launches of each kernel so far, in the order of their names; those captured into a graph count once.
@@ -205,7 +217,9 @@ fn names(format: Format) -> Vec<(usize, String)> {
         names.extend(["decode", "words", "cluster"].map(|kind| (0, format!("attention_{kind}_{head_dim}_{group}_{format_name}"))));
     }
     if format != Format::F32 {
-        names.extend([64, 128].map(|head_dim| (1, format!("attention_prefill_{head_dim}_{format_name}"))));
+        for head_dim in [64, 128] {
+            names.extend(["prefill", "warpgroup"].map(|kind| (1, format!("attention_{kind}_{head_dim}_{format_name}"))));
+        }
         for kind in ["store", "rotate", "add", "gated", "plain"] {
             names.extend(["", "long_", "wide_"].map(|wide| (3, format!("few_{kind}_{wide}{format_name}"))));
         }

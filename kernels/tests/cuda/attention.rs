@@ -187,13 +187,18 @@ pub(super) fn check_prefill(bench: &Bench, prompts: &[Prompt]) {
     for head_dim in FLASH_HEAD_DIMS {
         for &(batch, heads, kv_heads, start, len, window) in prompts {
             let case = Case::new(bench, batch, heads, kv_heads, head_dim, start, len, window);
-            let (q, cache, out) = (bench.narrow(&case.q), bench.narrow(&case.cache), bench.poison(case.q.len() * 2));
-            let place = Place { cache: cache.region(), ..case.place };
-            let op = AttentionPrefill { q: q.region(), out: out.region(), place, len, heads, window, scale: case.scale() };
-            // SAFETY: the memory lives to the end of the block, which reads the result.
-            unsafe { bench.kernels.attention_prefill(&op) }.unwrap();
-            // Weights and the result are rounded to the format.
-            assert_near(&case.name("prefill", format), &bench.read_narrow(&out), &case.want(), 2.0 * epsilon(format));
+            let (q, cache) = (bench.narrow(&case.q), bench.narrow(&case.cache));
+            for (warpgroups, kind) in [(false, "prefill"), (true, "prefill by warpgroups")] {
+                bench.kernels.set_warpgroups(warpgroups);
+                let out = bench.poison(case.q.len() * 2);
+                let place = Place { cache: cache.region(), ..case.place };
+                let op = AttentionPrefill { q: q.region(), out: out.region(), place, len, heads, window, scale: case.scale() };
+                // SAFETY: the memory lives to the end of the block, which reads the result.
+                unsafe { bench.kernels.attention_prefill(&op) }.unwrap();
+                // Weights and the result are rounded to the format.
+                assert_near(&case.name(kind, format), &bench.read_narrow(&out), &case.want(), 2.0 * epsilon(format));
+            }
+            bench.kernels.set_warpgroups(false);
         }
     }
 }

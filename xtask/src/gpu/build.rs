@@ -23,7 +23,7 @@ pub const FEATURES: &str = "phase-cli/cuda,phase-benches/cuda";
 const TESTS: &str = "cuda*";
 
 /// Examples that time kernels there.
-const EXAMPLES: [&str; 3] = ["cuda_bandwidth", "candle_cuda_speed", "cuda_profile"];
+const EXAMPLES: [&str; 4] = ["cuda_bandwidth", "candle_cuda_prompt", "candle_cuda_speed", "cuda_profile"];
 
 /// What tests read, and what measures beside us, relative to the workspace's root.
 const SOURCES: [&str; 4] = ["model/tests/golden", "benches/peers/drivers", "energy/tools", "LICENSE-MIT"];

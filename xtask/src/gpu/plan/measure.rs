@@ -97,7 +97,9 @@ impl Plan<'_> {
         let products = step("products", "candle_cuda_speed", &[&path.to_string_lossy(), "bf16", "512", "64", "0,32,0,32"]);
         // Whole steps, with and without late norms in turns.
         let norms = step("norms", "candle_cuda_speed", &[&path.to_string_lossy(), "bf16", "512", "1,2,4,8", "norms"]);
-        vec![steps, products, norms]
+        // Ways of a prompt, in turn, and where its time goes. All are loaded at once, which a large model is too large for.
+        let prompts = (size == "1b").then(|| step("prompts", "candle_cuda_prompt", &[&path.to_string_lossy(), "bf16", "1x2048,32x128"]));
+        [steps, products, norms].into_iter().chain(prompts).collect()
     }
 
     /// Other programs over the same weights, and what torch reaches of the device.

@@ -78,6 +78,9 @@ __device__ __forceinline__ void collect(Part& part, float* shares, uint32_t stri
   }
 }
 
+// A line of 128 bytes into the second-level cache.
+__device__ __forceinline__ void prefetch(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+
 // All blocks of a cluster have come here, and see what the others wrote to shared memory before.
 __device__ __forceinline__ void cluster_meet() {
   asm volatile("barrier.cluster.arrive.release;" ::: "memory");
@@ -120,6 +123,12 @@ __device__ __forceinline__ void attention_decode(const AttentionArgs& a) {
   for (int u = 0; u < U; u++) k[u] = fetch(keys, from + u * ROWS + mine, min(to, where.position));
 #pragma unroll
   for (int u = 0; u < U; u++) v[u] = fetch(values, from + u * ROWS + mine, min(to, where.position));
+  // The shares of eight blocks are soon longer than a turn: what later turns read comes closer already.
+  if (EXCHANGE == CLUSTER && part == 0)
+    for (uint32_t at = from + U * ROWS + mine; at < min(to, where.position); at += ROWS) {
+      prefetch(keys + (size_t)at * HEAD_DIM);
+      prefetch(values + (size_t)at * HEAD_DIM);
+    }
   dep_wait();
   dep_launch();
   // A cluster's blocks meet, whether they have a share or not.

@@ -177,7 +177,10 @@ fn other_ways_of_a_prompt_agree_with_the_host() {
             model.prefill(&mut cache, PromptBatch::single(&[1, 2, 3, 4].map(TokenId)).unwrap(), &mut Logits::new()).unwrap();
             let parts = model.prompt_parts();
             let products = parts.iter().find(|part| part.name == "q, k, v").unwrap();
-            assert!(parts.iter().all(|part| !part.time.is_zero()) && products.times == shape.layers && products.operations > 0, "{parts:?}");
+            assert!(
+                parts.iter().all(|part| !part.time.is_zero()) && products.times == shape.layers && products.operations > 0,
+                "{parts:?}"
+            );
             assert!(parts.iter().map(|part| part.time).sum::<std::time::Duration>() <= model.device_time().unwrap(), "{parts:?}");
         }
     }

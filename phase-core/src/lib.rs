@@ -48,7 +48,7 @@ pub use event::{Outcome, PhaseEvent, Regime, Shape};
 pub use evidence::{Artefact, ArtefactForm, Evidence, Placement};
 pub use id::{BackendId, DType, Phase, SessionId, Timestamp, TokenId, UnknownDType};
 pub use input::{Logits, PromptBatch, argmax, check_run, check_slots, check_step};
-pub use load::{LoadSpec, ModelInfo};
+pub use load::{LoadProgress, LoadSpec, ModelInfo};
 pub use machine::{available_memory_bytes, machine};
 pub use measured::{Measured, Tracked};
 pub use phase::{Backend, CacheSpec, Capabilities, Decode, KvCache, Mode, Model, PhaseTypes, Prefill, UnknownMode, run_of_steps};

@@ -70,10 +70,7 @@ impl Backend for Burn {
             return Err(BurnError::Setting { setting: "prefill_rows", found: 0, expected: "1 or more" });
         }
         let threads = threads(spec.threads)?;
-        let mut checkpoint = Checkpoint::open(&spec.path)?;
-        if let Some(dir) = &spec.cache_dir {
-            checkpoint = checkpoint.with_digest_cache(dir);
-        }
+        let checkpoint = Checkpoint::of(spec)?;
         match self.config.device {
             Device::Cpu => self.load_cpu(spec, &checkpoint, threads),
             Device::Cuda(ordinal) => self.load_cuda(spec, &checkpoint, threads, ordinal),

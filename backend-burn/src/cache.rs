@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use phase_core::{CacheSpec, KvCache};
+use phase_core::{CacheSpec, KvCache, available_memory_bytes};
 
 use crate::BurnError;
 
-/// Keys and values of a static batch, preallocated to its capacity.
+/// Keys and values of a static batch, allocated to its capacity and touched at once, so that no phase pays for it.
 ///
 /// On the processor one block holds keys, another values, each `[layers, batch, kv_heads, capacity, head_dim]` in f32; on a
 /// CUDA device both are in one, `[layers, 2, batch, kv_heads, capacity, head_dim]` in the weights' format.
@@ -37,15 +37,18 @@ pub(crate) struct CacheShape {
 
 impl BurnCache {
     pub(crate) fn allocate(shape: &Arc<CacheShape>, CacheSpec { batch, capacity }: CacheSpec) -> Result<Self, BurnError> {
-        let elements = [shape.layers, batch, shape.kv_heads, capacity, shape.head_dim]
-            .into_iter()
-            .try_fold(1usize, usize::checked_mul)
-            .filter(|n| n.checked_mul(2 * size_of::<f32>()).is_some());
-        let bytes = elements.map_or(u64::MAX, |n| (n * 2 * size_of::<f32>()) as u64);
+        let elements = [shape.layers, batch, shape.kv_heads, capacity, shape.head_dim].into_iter().try_fold(1usize, usize::checked_mul);
+        let bytes = elements.and_then(|n| (n as u64).checked_mul(2 * size_of::<f32>() as u64)).unwrap_or(u64::MAX);
         let full = || BurnError::OutOfMemory { what: "a KV cache", bytes };
-        let elements = elements.ok_or_else(full)?;
-        let zeroed = || bytemuck::allocation::try_zeroed_vec(elements).map_err(|()| full());
-        Ok(Self { shape: Arc::clone(shape), batch, capacity, len: 0, store: Memory::Host { keys: zeroed()?, values: zeroed()? } })
+        let elements = elements.filter(|_| available_memory_bytes().is_none_or(|available| bytes <= available)).ok_or_else(full)?;
+        let touched = || {
+            let mut values = Vec::new();
+            values.try_reserve_exact(elements).map_err(|_| full())?;
+            // Written and not asked for as zeros, so that the system maps the pages now and not in the first phase.
+            values.resize(elements, 0.0);
+            Ok::<_, BurnError>(values)
+        };
+        Ok(Self { shape: Arc::clone(shape), batch, capacity, len: 0, store: Memory::Host { keys: touched()?, values: touched()? } })
     }
 
     pub(crate) fn belongs_to(&self, shape: &Arc<CacheShape>) -> bool {
@@ -107,5 +110,21 @@ impl std::fmt::Debug for BurnCache {
             .field("capacity", &self.capacity)
             .field("shape", &self.shape)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use phase_core::{ErrorKind, PhaseError};
+
+    #[test]
+    fn what_does_not_fit_is_refused_before_it_is_touched() {
+        // 512 TiB, and more than 64 bits can count.
+        for layers in [1 << 30, usize::MAX] {
+            let shape = Arc::new(CacheShape { layers, kv_heads: 1, head_dim: 64 });
+            let error = BurnCache::allocate(&shape, CacheSpec { batch: 1, capacity: 1024 }).map(drop).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::OutOfMemory, "{error}");
+        }
     }
 }

@@ -114,10 +114,11 @@ impl PhaseError for BurnError {
 
 #[cfg(feature = "cuda")]
 const fn cuda_kind(error: &phase_kernels::cuda::CudaError) -> ErrorKind {
-    use phase_kernels::cuda::CudaError;
+    use phase_kernels::cuda::{CudaError, Refusal};
     match error {
         CudaError::Unavailable { .. } => ErrorKind::Unavailable,
-        CudaError::Driver { lost: true, .. } => ErrorKind::DeviceLost,
+        CudaError::Driver { refusal: Refusal::DeviceLost, .. } => ErrorKind::DeviceLost,
+        CudaError::Driver { refusal: Refusal::OutOfMemory, .. } => ErrorKind::OutOfMemory,
         _ => ErrorKind::Other,
     }
 }

@@ -79,10 +79,7 @@ impl Backend for Candle {
                 NonZeroUsize::new(threads).ok_or(CandleError::Setting { setting: "threads", found: 0, expected: "1 or more" })?
             }
         };
-        let mut checkpoint = Checkpoint::open(&spec.path)?;
-        if let Some(dir) = &spec.cache_dir {
-            checkpoint = checkpoint.with_digest_cache(dir);
-        }
+        let checkpoint = Checkpoint::of(spec)?;
         check_implemented(checkpoint.config())?;
         match self.config.device {
             Device::Cpu => self.load_cpu(spec, &checkpoint, threads),

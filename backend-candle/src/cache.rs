@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 use half::{bf16, f16};
-use phase_core::{CacheSpec, DType, KvCache};
+use phase_core::{CacheSpec, DType, KvCache, available_memory_bytes};
 use phase_model::ModelConfig;
 
 use crate::{CandleError, memory::Stored};
@@ -37,7 +37,7 @@ impl CandleCache {
     pub(crate) fn allocate(config: &ModelConfig, spec: CacheSpec, dtype: DType, device: &Device, owner: u64) -> Result<Self, CandleError> {
         let CacheSpec { batch, capacity } = spec;
         let needed_bytes = bytes_per_position(config, dtype).saturating_mul(batch as u64).saturating_mul(capacity as u64);
-        if let Some(available_bytes) = available_bytes()
+        if let Some(available_bytes) = available_memory_bytes()
             && needed_bytes > available_bytes
         {
             return Err(CandleError::OutOfMemory { what: "the KV cache's tensors", needed_bytes, available_bytes });
@@ -113,16 +113,9 @@ fn zeros<E: Stored>(shape: [usize; 4], device: &Device) -> Result<Tensor, Candle
     elements.try_reserve_exact(len).map_err(|_| CandleError::OutOfMemory {
         what: "a layer's keys or values",
         needed_bytes: (len * size_of::<E>()) as u64,
-        available_bytes: available_bytes().unwrap_or(0),
+        available_bytes: available_memory_bytes().unwrap_or(0),
     })?;
     // Written and not asked for as zeros, so that the system maps the pages now and not in the first phase.
     elements.resize(len, E::default());
     Tensor::from_vec(elements, &shape, device).map_err(CandleError::candle("allocate a KV cache"))
-}
-
-/// What Linux says it can give without swapping; other systems are asked by allocating.
-fn available_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024)
 }

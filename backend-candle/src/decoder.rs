@@ -116,7 +116,7 @@ impl Decoder {
 fn lost<T>(decoder: &crate::cuda::Decoder, result: Result<T, CandleError>) -> Result<T, CandleError> {
     use phase_core::{ErrorKind, PhaseError};
     match result {
-        Err(e) if e.kind() == ErrorKind::Other => match decoder.alive() {
+        Err(e) if e.kind() != ErrorKind::DeviceLost => match decoder.alive() {
             Err(gone) if gone.kind() == ErrorKind::DeviceLost => Err(gone),
             _ => Err(e),
         },

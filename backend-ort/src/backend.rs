@@ -125,7 +125,7 @@ impl Backend for Ort {
 impl Ort {
     fn load_checkpoint(&self, spec: &LoadSpec, setup: Setup) -> Result<OrtModel, OrtError> {
         let root = store_root(spec)?;
-        let checkpoint = Checkpoint::open(&spec.path)?.with_digest_cache(root.join("digests"));
+        let checkpoint = Checkpoint::of(spec)?.with_digest_cache(root.join("digests"));
         let config = checkpoint.config();
         let file = store::model_file(&checkpoint, &root)?;
         let session = setup.session(&file, None)?;

@@ -9,6 +9,7 @@ use ort::{
     session::{Session, SharedSessionInner},
     sys,
 };
+use phase_core::available_memory_bytes;
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc},
     ffi::{CStr, CString, c_void},
@@ -57,8 +58,19 @@ impl<T: Element> Memory<T> {
         Ok(Self { start: NonNull::new(start.cast()).ok_or_else(none)?, len })
     }
 
-    /// Makes every page exist now, so that no call that is timed pays for it.
-    pub(crate) fn touched(mut self) -> Self
+    /// `count` pieces of `len` elements each, every page of which exists: no call that is timed pays for it.
+    pub(crate) fn touched(count: usize, len: usize) -> Result<Vec<Self>, OrtError>
+    where
+        T: Default,
+    {
+        let bytes = count.saturating_mul(len).saturating_mul(size_of::<T>());
+        if available_memory_bytes().is_some_and(|available| bytes as u64 > available) {
+            return Err(OrtError::OutOfMemory { bytes });
+        }
+        (0..count).map(|_| Ok(Self::new(len)?.touch())).collect()
+    }
+
+    fn touch(mut self) -> Self
     where
         T: Default,
     {

@@ -29,10 +29,7 @@ pub(crate) struct Growing {
 
 impl Growing {
     pub(crate) fn new(interface: &Interface, batch: usize, capacity: usize) -> Result<Self, OrtError> {
-        let buffers = || {
-            let one = || Ok(Memory::new(interface.kv.elements(batch, capacity))?.touched());
-            (0..2 * interface.kv.layers).map(|_| one()).collect::<Result<Vec<_>, OrtError>>()
-        };
+        let buffers = || Memory::touched(2 * interface.kv.layers, interface.kv.elements(batch, capacity));
         let mut mask = Memory::new(batch * capacity)?;
         mask.as_mut_slice().fill(1);
         Ok(Self {

@@ -49,8 +49,7 @@ struct Bound {
 
 impl Shared {
     pub(crate) fn new(shape: KvShape, batch: usize, capacity: usize, chunk: usize, learned_positions: bool) -> Result<Self, OrtError> {
-        let kv =
-            (0..2 * shape.layers).map(|_| Ok(Memory::new(shape.elements(batch, capacity))?.touched())).collect::<Result<_, OrtError>>()?;
+        let kv = Memory::touched(2 * shape.layers, shape.elements(batch, capacity))?;
         Ok(Self {
             bindings: Vec::new(),
             kv,

@@ -46,7 +46,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, default_value_t = Device::Cpu, value_name = "DEVICE")]
     pub(crate) device: Device,
     /// Host threads a backend uses [default: one per core]
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", value_parser = threads)]
     pub(crate) threads: Option<NonZeroUsize>,
     /// Print the answer and what went wrong, nothing else
     #[arg(short, long, global = true)]
@@ -54,6 +54,12 @@ pub(crate) struct Global {
     /// Colours: auto, always or never; auto heeds the terminal, `NO_COLOR` and `CLICOLOR_FORCE`
     #[arg(long, global = true, default_value = "auto", value_name = "WHEN", hide_possible_values = true)]
     pub(crate) color: ColorChoice,
+}
+
+/// More threads than any machine has cores only keep each other waiting: such a number was mistyped.
+fn threads(text: &str) -> Result<NonZeroUsize, String> {
+    const MOST: usize = 1024;
+    text.parse().ok().filter(|n: &NonZeroUsize| n.get() <= MOST).ok_or_else(|| format!("it must be a number from 1 to {MOST}"))
 }
 
 /// Where a bare backend name runs.

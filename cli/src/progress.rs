@@ -1,11 +1,12 @@
-//! Progress on standard error: a spinner for what takes seconds, a bar and a table for runs.
+//! Progress on standard error: a spinner for what takes seconds, a bar where the rest is known, a table for runs.
 //!
 //! A run's is drawn between samples, never inside a timed region; a spinner has a thread of its own and is gone before anything is timed.
 
 use crate::{exit::quiet, watch::Table};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use phase_core::{BoxError, BoxModel, DynBackend, LoadProgress, LoadSpec};
 use phase_scenario::{Observer, Plan, Progress};
-use std::time::Duration;
+use std::{borrow::Cow, sync::Once, time::Duration};
 
 /// Does `work` while a spinner says `what` on a terminal.
 pub(crate) fn during<T>(what: &'static str, work: impl FnOnce() -> T) -> T {
@@ -17,7 +18,7 @@ pub(crate) fn during<T>(what: &'static str, work: impl FnOnce() -> T) -> T {
 struct Spinner(ProgressBar);
 
 impl Spinner {
-    fn new(what: &'static str) -> Self {
+    fn new(what: impl Into<Cow<'static, str>>) -> Self {
         let bar = if quiet() { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
         if !bar.is_hidden() {
             bar.set_style(style("  {spinner} {wide_msg} {elapsed}"));
@@ -34,6 +35,18 @@ impl Drop for Spinner {
     }
 }
 
+/// Loads a model under a spinner, which becomes a bar as soon as weights are read.
+pub(crate) fn loading(backend: &dyn DynBackend, spec: LoadSpec) -> Result<BoxModel, BoxError> {
+    let spinner = Spinner::new(format!("loading {}", backend.arm()));
+    let (bar, first) = (spinner.0.clone(), Once::new());
+    let told = LoadProgress::new(move |done, total| {
+        first.call_once(|| bar.set_style(style(BAR)));
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    backend.load_dyn(&spec.with_progress(told))
+}
+
 /// Does `work` under a bar; `work` tells how much is done, of how much, and what it is at.
 pub(crate) fn watched<T>(work: impl FnOnce(&mut dyn FnMut(u64, u64, &str)) -> T) -> T {
     let steps = Steps::new();
@@ -47,7 +60,7 @@ pub(crate) struct Steps(ProgressBar);
 impl Steps {
     pub(crate) fn new() -> Self {
         let bar = ProgressBar::with_draw_target(Some(0), target());
-        bar.set_style(style("  [{elapsed_precise}] {bar:20} {percent:>3}% {eta} left  {wide_msg}"));
+        bar.set_style(style(BAR));
         Self(bar)
     }
 
@@ -64,6 +77,9 @@ impl Drop for Steps {
         self.0.finish_and_clear();
     }
 }
+
+/// For work that knows how much of it is done.
+const BAR: &str = "  [{elapsed_precise}] {bar:20} {percent:>3}% {eta} left  {wide_msg}";
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")

@@ -152,6 +152,25 @@ fn nothing_is_allocated_after_the_start_and_what_has_no_room_is_counted() {
     assert_eq!(series.attribute(at(8000), at(9500)).energy, Energy::NoData { reason: NoData::NotBracketed });
 }
 
+#[test]
+fn who_forgets_readings_runs_out_of_no_room() {
+    let clock = Arc::new(ManualClock::default());
+    let script = Scripted::new(id(), ReadingKind::Power, (1..=100).map(watts).collect());
+    let wall = Arc::new(Hand(Arc::clone(&clock), AtomicI64::new(0)));
+    let plan = SamplerPlan::default().with_capacity(10).attentive();
+    let mut poller = Poller::new(Arc::<ManualClock>::clone(&clock), wall, vec![Box::new(script)], vec![], plan);
+    for _ in 0..20 {
+        (0..5).for_each(|_| {
+            poller.poll();
+            clock.advance(Duration::from_millis(10));
+        });
+        poller.forget();
+    }
+    let recording = poller.finish().remove(0);
+    assert_eq!((recording.dropped, recording.reads), (0, 100));
+    assert_eq!(recording.samples.iter().map(|s| s.value).collect::<Vec<_>>(), [100_000.0]);
+}
+
 /// A condition that holds in given seconds of the clock.
 #[derive(Debug)]
 struct Says(Arc<ManualClock>, Vec<(u64, NoData)>);

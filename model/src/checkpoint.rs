@@ -6,6 +6,7 @@ use std::{
     sync::OnceLock,
 };
 
+use phase_core::LoadSpec;
 use serde_json::Value as Json;
 
 use crate::{
@@ -77,6 +78,19 @@ impl Checkpoint {
         let path = path.as_ref();
         let metadata = std::fs::metadata(path).map_err(ModelError::io("open", path))?;
         if metadata.is_dir() { Self::open_folder(path) } else { Self::open_gguf(path) }
+    }
+
+    /// Opens what `spec` names: keeps digests in its folder for derived files, where it has one, and tells its progress.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn of(spec: &LoadSpec) -> Result<Self, ModelError> {
+        let mut checkpoint = Self::open(&spec.path)?;
+        checkpoint.weights.tell(spec.progress.clone());
+        Ok(match &spec.cache_dir {
+            Some(dir) => checkpoint.with_digest_cache(dir),
+            None => checkpoint,
+        })
     }
 
     /// Keeps the digest of large files in `dir`, so that they are hashed once and not at every start.

@@ -4,10 +4,11 @@ use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use half::{bf16, f16};
-use phase_core::DType;
+use phase_core::{DType, LoadProgress};
 use rayon::prelude::*;
 
 use crate::{
@@ -41,6 +42,8 @@ pub struct Weights {
     files: Vec<TensorFile>,
     entries: BTreeMap<Role, Entry>,
     tied: bool,
+    progress: Option<LoadProgress>,
+    read_bytes: AtomicU64,
 }
 
 /// One role's tensor.
@@ -99,7 +102,7 @@ impl Weights {
             let reason = format!("it has no place for this tensor of shape {:?}", left.shape);
             return Err(ModelError::UnexpectedTensor { tensor: left.name, path, reason });
         }
-        Ok(Self { files, entries, tied })
+        Ok(Self { files, entries, tied, progress: None, read_bytes: AtomicU64::new(0) })
     }
 
     /// Whether the model has a tensor of this role.
@@ -269,6 +272,20 @@ impl Weights {
         Ok(())
     }
 
+    /// Tells `progress` of every read from now on.
+    pub(crate) fn tell(&mut self, progress: Option<LoadProgress>) {
+        self.progress = progress;
+    }
+
+    fn note_read(&self, bytes: usize) {
+        if let Some(progress) = &self.progress {
+            let all = self.stored_bytes();
+            let done = self.read_bytes.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+            // What is read twice does not count twice.
+            progress.at(done.min(all), all);
+        }
+    }
+
     pub(crate) fn files(&self) -> &[TensorFile] {
         &self.files
     }
@@ -316,9 +333,11 @@ impl Weights {
             Layout::Rows { .. } | Layout::Columns { .. } => 1,
         };
         let rows = (TASK_ELEMENTS / row).next_multiple_of(granule).max(granule);
-        out.par_chunks_mut(rows * row)
-            .enumerate()
-            .try_for_each_init(Scratch::default, |scratch, (task, out)| self.read_rows(entry, task * rows, out, scratch))
+        out.par_chunks_mut(rows * row).enumerate().try_for_each_init(Scratch::default, |scratch, (task, out)| {
+            self.read_rows(entry, task * rows, out, scratch)?;
+            self.note_read(entry.raw.stored.bytes_of(out.len()).unwrap_or(0));
+            Ok(())
+        })
     }
 
     /// Reads whole logical rows from `first` on, as many as `out` holds.

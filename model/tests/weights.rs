@@ -5,8 +5,9 @@ mod common;
 
 use common::golden;
 use half::{bf16, f16};
-use phase_core::{DType, ErrorKind, PhaseError};
+use phase_core::{DType, ErrorKind, LoadProgress, LoadSpec, PhaseError};
 use phase_model::{Architecture, Checkpoint, Element, LayerRole, Role, Values, random};
+use std::sync::{Arc, Mutex};
 
 fn written(shape: &random::Shape, dtype: DType) -> (tempfile::TempDir, Checkpoint) {
     let dir = tempfile::tempdir().unwrap();
@@ -36,6 +37,25 @@ fn conversions_round_to_nearest_even() {
             }
         }
     }
+}
+
+#[test]
+fn who_reads_is_told_how_much_of_it_is_done() {
+    let (dir, _) = written(&random::Shape::tiny(Architecture::Llama), DType::F16);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&seen);
+    let progress = LoadProgress::new(move |done, total| told.lock().unwrap().push((done, total)));
+    let checkpoint = Checkpoint::of(&LoadSpec::new(dir.path().join("model")).with_progress(progress)).unwrap();
+    let weights = checkpoint.weights();
+    assert!(seen.lock().unwrap().is_empty(), "opening reads no weights");
+    for role in weights.roles() {
+        weights.to_vec::<f32>(role).unwrap();
+    }
+    weights.to_vec::<f32>(Role::TokenEmbedding).unwrap();
+    let seen = seen.lock().unwrap();
+    let all = weights.stored_bytes();
+    assert!(seen.iter().all(|(done, total)| done <= total && *total == all));
+    assert!(seen[0].0 < all && seen.iter().any(|(done, _)| *done == all), "{seen:?}");
 }
 
 #[test]

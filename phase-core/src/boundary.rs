@@ -106,7 +106,8 @@ impl TryFrom<Vec<String>> for Includes {
     fn try_from(names: Vec<String>) -> Result<Self, String> {
         names.iter().try_fold(Self::default(), |set, name| {
             let known = Self::NAMES.into_iter().find(|(_, n)| n == name);
-            known.map(|(bit, _)| set | bit).ok_or_else(|| format!("`{name}` is not a part of a timed region"))
+            let parts = || Self::NAMES.map(|(_, name)| name).join(", ");
+            known.map(|(bit, _)| set | bit).ok_or_else(|| format!("`{name}` is not a part of a timed region: one of {}", parts()))
         })
     }
 }

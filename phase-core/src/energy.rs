@@ -188,7 +188,7 @@ reasons! {
     CounterStuck = "counter_stuck",
     /// Two sources that should agree do not.
     CrossCheckFailed = "cross_check_failed",
-    /// Somebody else used the device, or not the planned number of devices was read.
+    /// Somebody else used the device, or the driver does not tell who does; or not the planned number of devices was read.
     DeviceShared = "device_shared",
     /// A reading lies outside what the device can draw.
     ImplausiblePower = "implausible_power",

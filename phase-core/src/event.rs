@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Regime {
-    /// The first call of a phase after loading.
+    /// The first call of a phase after loading, and those before it that failed.
     Cold,
     /// The n-th call after the cold one, counted from 1, before the path is trusted to be warm.
     Warmup(u32),

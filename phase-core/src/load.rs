@@ -1,7 +1,11 @@
 //! What to load, and what was loaded.
 
 use crate::{BackendId, DType, StackInfo};
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// Which checkpoint to load and how.
 ///
@@ -23,12 +27,14 @@ pub struct LoadSpec {
     pub threads: Option<usize>,
     /// Where a backend may keep what it derives from the checkpoint; `None` takes the backend's own default.
     pub cache_dir: Option<PathBuf>,
+    /// Who is told how far reading the weights is.
+    pub progress: Option<LoadProgress>,
 }
 
 impl LoadSpec {
     /// The checkpoint at `path` with default settings.
     pub fn new(path: impl AsRef<Path>) -> Self {
-        Self { path: path.as_ref().to_owned(), dtype: DType::F32, max_batch: 64, threads: None, cache_dir: None }
+        Self { path: path.as_ref().to_owned(), dtype: DType::F32, max_batch: 64, threads: None, cache_dir: None, progress: None }
     }
 
     /// Holds the weights in `dtype`.
@@ -58,7 +64,52 @@ impl LoadSpec {
         self.cache_dir = Some(dir.as_ref().to_owned());
         self
     }
+
+    /// Tells `progress` how far reading the weights is.
+    #[must_use]
+    pub fn with_progress(mut self, progress: LoadProgress) -> Self {
+        self.progress = Some(progress);
+        self
+    }
 }
+
+/// Is told the bytes of weights that were read so far, and all there are. Called on whatever thread reads, many times a
+/// second: keep it short. Loading may go on after the last byte was read: weights are uploaded, kernels compiled.
+///
+/// ```
+/// use phase_core::{LoadProgress, LoadSpec};
+/// let spec = LoadSpec::new("models/smollm2").with_progress(LoadProgress::new(|done, total| eprintln!("{done} of {total} bytes")));
+/// assert!(spec.progress.is_some());
+/// ```
+#[derive(Clone)]
+pub struct LoadProgress(Arc<dyn Fn(u64, u64) + Send + Sync>);
+
+impl LoadProgress {
+    /// Calls `told` with the bytes read and the bytes there are.
+    pub fn new(told: impl Fn(u64, u64) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(told))
+    }
+
+    /// `done` of `total` bytes were read.
+    pub fn at(&self, done: u64, total: u64) {
+        (self.0)(done, total);
+    }
+}
+
+impl fmt::Debug for LoadProgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LoadProgress")
+    }
+}
+
+impl PartialEq for LoadProgress {
+    /// Whether both tell the same.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for LoadProgress {}
 
 /// What was loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -23,6 +23,13 @@ pub fn machine() -> StackInfo {
     stack.with(Layer::Machine, "governor", governor)
 }
 
+/// Bytes that the system can still give without swapping, as Linux estimates them (`MemAvailable`): to refuse what would not fit
+/// before it is touched. `None` where nobody tells.
+pub fn available_memory_bytes() -> Option<u64> {
+    let text = read("/proc/meminfo").and_then(|text| field(&text, "MemAvailable")).ok()?;
+    text.strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
 fn put(stack: StackInfo, key: &str, value: Result<String, String>) -> StackInfo {
     match value {
         Ok(v) => stack.with(Layer::Machine, key, v),

@@ -38,7 +38,7 @@ pub struct Measured<M, C, S> {
     warmup: Warmup,
 }
 
-/// Counts calls per phase until the path counts as warm.
+/// Counts calls per phase until the path counts as warm. A call that failed may have ended before any work: it warms nothing.
 #[derive(Debug)]
 struct Warmup {
     calls: u32,
@@ -134,7 +134,7 @@ impl<M: Model, C: Clock, S: EventSink> Measured<M, C, S> {
         }
     }
 
-    /// Counts `calls` calls of each phase after the cold one as warm-up.
+    /// Counts `calls` calls of each phase after the cold one as warm-up. Calls that fail are not counted.
     #[must_use]
     pub fn with_warmup(mut self, calls: u32) -> Self {
         self.warmup.calls = calls;
@@ -211,12 +211,15 @@ impl<M: Model, C: Clock, S: EventSink> Measured<M, C, S> {
             shape,
             start,
             end,
-            device_time: self.model.device_time(),
+            // After a failure the model may still tell the time of the call before.
+            device_time: result.is_ok().then(|| self.model.device_time()).flatten(),
             outcome: result.as_ref().map_or_else(|e| Outcome::Failed(e.kind()), |()| Outcome::Ok),
             boundary: if greedy { self.greedy.clone() } else { self.scores.clone() },
         });
         cache.step = cache.step.saturating_add(1);
-        self.warmup.count(phase);
+        if result.is_ok() {
+            self.warmup.count(phase);
+        }
         result
     }
 }
@@ -306,6 +309,17 @@ mod tests {
         assert_eq!(events.iter().map(|e| e.regime).collect::<Vec<_>>(), [Regime::Cold, Regime::Cold, Regime::Warmup(1), Regime::Steady]);
         assert_eq!(events[1].shape, Shape { batch: 1, new_tokens: 1, context: 2 });
         assert!(events.iter().all(|e| e.duration() == Duration::from_nanos(5)));
+    }
+
+    #[test]
+    fn a_refused_call_is_not_the_cold_one() {
+        let sink = Arc::new(RingSink::new(8));
+        let mut model = Measured::new(Sim::default().load(&LoadSpec::new("none")).unwrap(), ManualClock::default(), sink.clone());
+        let mut cache = model.allocate(CacheSpec { batch: 1, capacity: 4 }).unwrap();
+        model.decode(&mut cache, &[TokenId(u32::MAX)], &mut Logits::new()).unwrap_err();
+        model.decode(&mut cache, &[TokenId(1)], &mut Logits::new()).unwrap();
+        model.decode(&mut cache, &[TokenId(2)], &mut Logits::new()).unwrap();
+        assert_eq!(sink.drain().iter().map(|e| e.regime).collect::<Vec<_>>(), [Regime::Cold, Regime::Cold, Regime::Warmup(1)]);
     }
 
     #[test]

@@ -8,7 +8,8 @@ pub fn prefill_tokens_per_second(event: &PhaseEvent) -> Option<f64> {
     tokens_per_second(event, Phase::Prefill)
 }
 
-/// Tokens per second of one decode step, over all rows: `batch / duration`. `None` for a zero duration.
+/// Tokens per second of one decode call, over all rows: `batch * steps / duration`, where a call is one step unless it is a
+/// [run](crate::Decode::decode_run). `None` for a zero duration.
 pub fn decode_tokens_per_second(event: &PhaseEvent) -> Option<f64> {
     tokens_per_second(event, Phase::Decode)
 }
@@ -27,9 +28,9 @@ pub fn ttft(request_start: Timestamp, events: &[PhaseEvent]) -> Option<Duration>
 }
 
 /// Inter-token latencies: the gaps between the ends of consecutive calls that gave a token, the first token excluded.
-/// A distribution, not one number.
+/// A distribution, not one number. A [run](crate::Decode::decode_run) of steps gives its tokens together: one gap.
 pub fn inter_token_latency(events: &[PhaseEvent]) -> Vec<Duration> {
-    let ends: Vec<_> = token_ends(events).collect();
+    let ends: Vec<_> = giving(events).map(|(end, _)| end).collect();
     ends.windows(2).map(|pair| pair[1].since(pair[0])).collect()
 }
 
@@ -37,14 +38,16 @@ pub fn inter_token_latency(events: &[PhaseEvent]) -> Vec<Duration> {
 ///
 /// Others define it otherwise: `GuideLLM` includes the first token, `MLPerf` averages the gaps as here.
 pub fn time_per_output_token(events: &[PhaseEvent]) -> Option<Duration> {
-    let ends: Vec<_> = token_ends(events).collect();
-    let gaps = u32::try_from(ends.len().checked_sub(1)?).ok().filter(|n| *n > 0)?;
-    Some(ends.last()?.since(*ends.first()?) / gaps)
+    let mut calls = giving(events);
+    let (begin, _) = calls.next()?;
+    let (end, tokens) = calls.fold((begin, 0), |(_, sum), (end, tokens)| (end, sum + tokens));
+    Some(end.since(begin) / u32::try_from(tokens).ok().filter(|n| *n > 0)?)
 }
 
-fn token_ends(events: &[PhaseEvent]) -> impl Iterator<Item = Timestamp> {
-    let first = events.iter().rfind(|e| e.phase == Phase::Prefill).map(|e| e.end);
-    first.into_iter().chain(events.iter().filter(|e| e.phase == Phase::Decode).map(|e| e.end))
+/// When each call that gave tokens ended, and how many it gave a row: prefill the first one, decode one a step.
+fn giving(events: &[PhaseEvent]) -> impl Iterator<Item = (Timestamp, usize)> {
+    let prefill = events.iter().rfind(|e| e.phase == Phase::Prefill).map(|e| (e.end, 1));
+    prefill.into_iter().chain(events.iter().filter(|e| e.phase == Phase::Decode).map(|e| (e.end, e.shape.new_tokens)))
 }
 
 /// Decode's share of a request's phase time: `sum of decode / (sum of prefill + sum of decode)`; `None` without either.
@@ -93,6 +96,16 @@ mod tests {
         assert_eq!(unattributed(&event(Phase::Request, 50, 1100), &events), Duration::from_nanos(150));
         assert_eq!(prefill_tokens_per_second(&events[0]), Some(16.0 / 400e-9));
         assert_eq!(decode_tokens_per_second(&events[0]), None);
+    }
+
+    #[test]
+    fn a_run_of_steps_gives_as_many_tokens_as_it_has_steps() {
+        let mut run = event(Phase::Decode, 500, 1300);
+        run.shape.new_tokens = 4;
+        let events = [event(Phase::Prefill, 100, 500), run];
+        assert_eq!(time_per_output_token(&events), Some(Duration::from_nanos(200)));
+        assert_eq!(inter_token_latency(&events), [Duration::from_nanos(800)]);
+        assert_eq!(decode_tokens_per_second(&events[1]), Some(8.0 / 800e-9));
     }
 
     #[test]

@@ -152,7 +152,7 @@ impl Answer {
         }
         let rest = taken - faster - ties - undecided;
         if rest > 0 {
-            parts.push(format!("{rest} of {buckets} by default, nothing to compare"));
+            parts.push(format!("{rest} of {buckets} by default, too little to compare"));
         }
         parts.join("; ")
     }

@@ -142,7 +142,7 @@ impl OrtCuda {
         stack: StackInfo,
     ) -> Result<OrtCudaModel, OrtError> {
         let root = store_root(spec)?;
-        let checkpoint = Checkpoint::open(&spec.path)?.with_digest_cache(root.join("digests"));
+        let checkpoint = Checkpoint::of(spec)?.with_digest_cache(root.join("digests"));
         let (config, inputs) = (checkpoint.config(), graph::Weights::Inputs(format));
         let (graph, constants) = decoder(config, inputs)?.finish(config.architecture.as_str());
         let folder = root.join("kernels");

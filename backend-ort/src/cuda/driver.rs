@@ -141,7 +141,7 @@ pub(super) const OUT_OF_MEMORY: Status = 2;
 
 /// Whether nothing more will work in this process after this answer: faults of a kernel, of the device, of its bus.
 pub(super) const fn is_loss(status: Status) -> bool {
-    matches!(status, 4 | 46 | 214 | 220 | 700..=702 | 709 | 710 | 713..=719 | 999)
+    matches!(status, 4 | 46 | 214 | 220 | 700 | 702 | 709 | 710 | 714..=719 | 999)
 }
 
 fn message(api: &Api, status: Status) -> String {
@@ -163,7 +163,8 @@ mod tests {
     #[test]
     fn faults_lose_the_device_and_other_errors_do_not() {
         assert!([700, 719, 999, 214].into_iter().all(is_loss));
-        assert!(![1, OUT_OF_MEMORY, 100, 101, 801, 900].into_iter().any(is_loss));
+        // 701: too many resources asked for; 713: memory of the host that was not registered.
+        assert!(![1, OUT_OF_MEMORY, 100, 101, 701, 713, 801, 900].into_iter().any(is_loss));
     }
 
     #[test]

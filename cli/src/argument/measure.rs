@@ -50,7 +50,7 @@ pub(crate) struct Bench {
     #[arg(short = 'd', long, value_delimiter = ',', default_value = "128", value_name = "LIST")]
     pub(crate) depth: Vec<usize>,
     /// Replication blocks [default: the sets' own; 5 for cells of your own]
-    #[arg(short = 'r', long, value_name = "N")]
+    #[arg(short = 'r', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) repetitions: Option<u32>,
     /// Seed of the order of cells and of the prompts
     #[arg(long, default_value_t = 1)]

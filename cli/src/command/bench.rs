@@ -61,6 +61,7 @@ fn clock() -> Arc<MonotonicClock> {
 
 fn plan(setting: &Setting, arguments: &argument::Bench) -> Result<Plan, Failure> {
     let usage = |e: phase_scenario::ScenarioError| Failure::Usage(e.to_string());
+    let checkpoint = Checkpoint::open(&arguments.checkpoint.model).map_err(|e| Failure::of(&e))?;
     let own = !arguments.prompt_tokens.is_empty() || !arguments.new_tokens.is_empty();
     let names: Vec<&str> = if arguments.scenarios.is_empty() && !own {
         vec!["S0", "S1", "S2", "S3"]
@@ -69,6 +70,7 @@ fn plan(setting: &Setting, arguments: &argument::Bench) -> Result<Plan, Failure>
     };
     let mut sets = names.iter().map(|name| ScenarioSet::built_in(&name.to_lowercase())).collect::<Result<Vec<_>, _>>().map_err(usage)?;
     if own {
+        check_cells(arguments, checkpoint.config().max_context)?;
         let cells = BenchCells {
             prompt_tokens: arguments.prompt_tokens.clone(),
             decode_steps: arguments.new_tokens.clone(),
@@ -87,14 +89,29 @@ fn plan(setting: &Setting, arguments: &argument::Bench) -> Result<Plan, Failure>
     spec.effort = arguments.effort.parse::<Effort>().map_err(|e| Failure::Usage(e.to_string()))?;
     spec.seed = arguments.seed;
     spec.blocks = arguments.repetitions;
-    spec.prompt = prompt(&arguments.checkpoint.model)?;
+    spec.prompt = prompt(&checkpoint);
     Plan::new(&spec).map_err(usage)
 }
 
+/// Refuses cells of one's own that are none, or longer than the model's context.
+fn check_cells(arguments: &argument::Bench, limit: usize) -> Result<(), Failure> {
+    let argument::Bench { prompt_tokens, new_tokens, depth, .. } = arguments;
+    if prompt_tokens.iter().chain(new_tokens).all(|n| *n == 0) {
+        return Err(Failure::Usage("-p and -n name no cell: one of them must be 1 or more".to_owned()));
+    }
+    if let Some(long) = prompt_tokens.iter().find(|n| **n > limit) {
+        return Err(Failure::Usage(format!("-p {long} is longer than the model's context of {limit}")));
+    }
+    let decodes = new_tokens.iter().filter(|n| **n > 0).flat_map(|n| depth.iter().map(move |d| (*n, *d)));
+    match decodes.into_iter().find(|(n, d)| n.saturating_add((*d).max(1)) > limit) {
+        Some((n, d)) => Err(Failure::Usage(format!("-n {n} after -d {d} goes beyond the model's context of {limit}"))),
+        None => Ok(()),
+    }
+}
+
 /// Text tokens when the checkpoint can make them; none otherwise, and the plan makes its own.
-fn prompt(model: &Path) -> Result<Vec<TokenId>, Failure> {
-    let checkpoint = Checkpoint::open(model).map_err(|e| Failure::of(&e))?;
-    Ok(checkpoint.tokenizer().ok().and_then(|t| t.encode(TEXT).ok()).unwrap_or_default())
+fn prompt(checkpoint: &Checkpoint) -> Vec<TokenId> {
+    checkpoint.tokenizer().ok().and_then(|t| t.encode(TEXT).ok()).unwrap_or_default()
 }
 
 fn measure(setting: &Setting, arguments: &argument::Bench, runner: Runner<'_>, ceilings_missing: bool, dir: &Path) -> Result<(), Failure> {

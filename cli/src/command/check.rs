@@ -4,7 +4,7 @@ use super::{plan, policy};
 use crate::{
     argument,
     exit::{Failure, note, say},
-    progress::{during, watched},
+    progress::{loading, watched},
     setting::Setting,
 };
 use phase_core::{BackendId, Measured, MeasurementBoundary, MonotonicClock, NoopSink};
@@ -77,7 +77,7 @@ fn boundaries(
     let mut live = Vec::new();
     // A path with several modes is loaded in the one that routes are decided in.
     for backend in setting.registry.iter().filter(|b| policy.mode(&b.id_dyn()).is_some_and(|mode| mode == b.arm().mode.as_str())) {
-        match during("loading the model", || backend.load_dyn(&setting.load_spec(model, dtype))) {
+        match loading(backend, setting.load_spec(model, dtype)) {
             Ok(loaded) => {
                 let measured = Measured::new(loaded, MonotonicClock::new(), NoopSink);
                 live.push((backend.id_dyn(), (**measured.boundary()).clone()));

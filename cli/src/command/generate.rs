@@ -3,7 +3,7 @@
 use crate::{
     argument,
     exit::{Failure, note},
-    progress::during,
+    progress::loading,
     setting::Setting,
 };
 use phase_core::{
@@ -20,10 +20,12 @@ pub(crate) fn run(setting: &Setting, arguments: &argument::Generate) -> Result<(
     let checkpoint = Checkpoint::open(&arguments.checkpoint.model).map_err(|e| Failure::of(&e))?;
     let tokenizer = checkpoint.tokenizer().map_err(|e| Failure::of(&e))?;
     let prompt = encode(&checkpoint, &tokenizer, arguments)?;
+    check_length(prompt.len(), arguments.max_tokens, checkpoint.config().max_context)?;
     let sink = Arc::new(RingSink::new(arguments.max_tokens.saturating_add(16)));
-    let mut model = match &arguments.policy {
-        Some(path) if arguments.backend == "auto" => routed(setting, arguments, &super::policy::read(path)?, prompt.len(), &sink)?,
-        _ => load(setting, arguments, &arguments.backend, &sink)?,
+    let mut model = match (&arguments.policy, arguments.backend.as_str()) {
+        (Some(path), "auto") => routed(setting, arguments, &super::policy::read(path)?, prompt.len(), &sink)?,
+        (Some(_), named) => return Err(Failure::Usage(format!("--policy is asked with --backend auto only, not with {named}"))),
+        (None, named) => load(setting, arguments, named, &sink)?,
     };
     match arguments.temperature {
         None => stream(&mut model, &sink, &tokenizer, arguments, &prompt, Greedy),
@@ -50,10 +52,21 @@ fn encode(checkpoint: &Checkpoint, tokenizer: &Tokenizer, arguments: &argument::
     Ok(tokens)
 }
 
+/// Before anything is loaded, or memory for that many events taken.
+fn check_length(prompt_tokens: usize, max_tokens: usize, limit: usize) -> Result<(), Failure> {
+    if prompt_tokens.saturating_add(max_tokens) <= limit {
+        return Ok(());
+    }
+    let rest = limit.saturating_sub(prompt_tokens);
+    Err(Failure::Usage(format!(
+        "{prompt_tokens} prompt tokens and --max-tokens {max_tokens} exceed the model's context of {limit}: at most {rest} are left"
+    )))
+}
+
 fn load(setting: &Setting, arguments: &argument::Generate, backend: &str, sink: &Arc<RingSink>) -> Result<Loaded, Failure> {
     let spec = setting.load_spec(&arguments.checkpoint.model, arguments.checkpoint.dtype);
     let backend = setting.backend(backend)?;
-    let model = during("loading the model", || backend.load_dyn(&spec)).map_err(|e| Failure::of(&e))?;
+    let model = loading(backend, spec).map_err(|e| Failure::of(&e))?;
     Ok(Measured::new(model, MonotonicClock::new(), sink.clone()))
 }
 
@@ -75,7 +88,12 @@ fn routed(
         Err(changed) => {
             let safe = policy.default_safe();
             note(&format!("the policy does not hold here, so {safe} answers: {changed}\n"));
-            if safe == chosen { Ok(model) } else { load(setting, arguments, safe.as_str(), sink) }
+            if safe == chosen {
+                return Ok(model);
+            }
+            // Two models at once may not fit.
+            drop(model);
+            load(setting, arguments, safe.as_str(), sink)
         }
     }
 }
@@ -88,16 +106,7 @@ fn stream(
     prompt: &[TokenId],
     sampler: impl Sampler,
 ) -> Result<(), Failure> {
-    let limit = phase_core::Model::info(model).max_context;
-    let capacity = prompt.len().saturating_add(arguments.max_tokens);
-    if capacity > limit {
-        return Err(Failure::Usage(format!(
-            "{} prompt tokens and --max-tokens {} exceed the model's context of {limit}",
-            prompt.len(),
-            arguments.max_tokens
-        )));
-    }
-    let mut session = Session::new(model, capacity).map_err(|e| Failure::of(&e))?;
+    let mut session = Session::new(model, prompt.len() + arguments.max_tokens).map_err(|e| Failure::of(&e))?;
     let options = GenerateOptions::new(arguments.max_tokens).with_stop(tokenizer.eos().iter().copied());
     let mut tokens = session.generate(prompt, options, sampler).map_err(|e| Failure::work(&e))?;
     let mut text = tokenizer.stream();

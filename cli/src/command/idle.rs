@@ -24,6 +24,7 @@ pub(crate) fn run(setting: &Setting, arguments: &argument::Idle) -> Result<(), F
     for name in &arguments.backends {
         let backend = setting.backend(name)?;
         note(&format!("{}: at least {:.0} s", backend.arm(), plan.at_least().as_secs_f64()));
+        steps.at(slept, whole, format!("loading {}", backend.arm()));
         let model = backend.load_dyn(&spec).map_err(|e| Failure::of(&e))?;
         // Drawn before the model stands idle, never while it does.
         let mut sleep = |time: Duration| {

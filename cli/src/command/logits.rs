@@ -3,7 +3,7 @@
 use crate::{
     argument,
     exit::{Failure, say},
-    progress::during,
+    progress::loading,
     setting::Setting,
 };
 use phase_core::{CacheSpec, CallError, Decode, Logits, Model, Prefill, PromptBatch, TokenId};
@@ -14,7 +14,7 @@ pub(crate) fn run(setting: &Setting, arguments: &argument::Logits) -> Result<(),
     let tokens: Vec<_> = arguments.tokens.iter().copied().map(TokenId).collect();
     let prompt = PromptBatch::single(&tokens).map_err(|e| Failure::of(&e))?;
     let spec = setting.load_spec(&arguments.checkpoint.model, arguments.checkpoint.dtype);
-    let mut model = during("loading the model", || backend.load_dyn(&spec)).map_err(|e| Failure::of(&e))?;
+    let mut model = loading(backend, spec).map_err(|e| Failure::of(&e))?;
     // Checked before any work, so that a bad `--then` does not cost a prefill.
     let vocab = model.info().vocab;
     if let Some(bad) = arguments.then.iter().find(|t| **t as usize >= vocab) {

@@ -32,7 +32,7 @@ const MAX_DEGREES: f64 = 3.0;
 const MAX_CLOCK: f64 = 0.02;
 /// What windows of one board differ by from day to day, whatever their interval says, as a share.
 const SYSTEMATIC: f64 = 0.015;
-/// Updates fall this far below the plan before a window is refused: the last update of a window is outside of it.
+/// Updates may be so many fewer than planned: those at the edges of a window may fall outside of it.
 const UPDATES_SLACK: f64 = 2.0;
 
 /// The mean energy of one replay, from `windows` under `sensor`; `rest` is taken off for the time between replays.
@@ -43,7 +43,7 @@ const UPDATES_SLACK: f64 = 2.0;
 ///
 /// # Refusals
 /// In this order: `sensor_locked` (replays in step with a part-time sensor); a window's own reason; `thermal_drift` (over
-/// 3 degrees or 2% of the clock within a window, or held down by heat); `too_few_updates` (under 20 in a window, or under
+/// 3 degrees or 2% of the clock within a window, or held down by heat); `too_few_updates` (under 18 in a window, which is planned for 20; under
 /// five windows, or windows of different numbers of replays); `too_uncertain` (an interval of more than half of the mean).
 pub fn verdict(windows: &[ReplayWindow], sensor: &SensorModel, rest: Option<&Baseline>, method: MacroMethod) -> Energy {
     match judge(windows, sensor, rest) {
@@ -119,7 +119,7 @@ pub struct GuardedWindow {
     pub guards_s: [f64; 2],
 }
 
-/// Quiet time on either side of a guarded shot: ten updates, and not less than this, seconds.
+/// Quiet time on either side of a guarded shot: three updates, and not less than this, seconds.
 const MIN_GUARD_S: f64 = 0.3;
 
 /// The response energy of an isolated event, from `shots` of it: what the device drew above `rest` over event and guards.

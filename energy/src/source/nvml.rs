@@ -208,9 +208,10 @@ impl Condition for BoardCondition {
             return Some(NoData::Mig);
         }
         match self.users.ask(&self.board) {
-            Ok(seen) if shared(std::process::id(), seen, self.processes) => return Some(NoData::DeviceShared),
+            Ok(seen) if !shared(std::process::id(), seen, self.processes) => {}
             Err(Library::GpuLost) => return Some(NoData::BoundaryChanged),
-            _ => {}
+            // Where nobody tells who uses the board, nobody can say that it is ours alone.
+            Ok(_) | Err(_) => return Some(NoData::DeviceShared),
         }
         (device.enforced_power_limit().ok() != self.limit_mw).then_some(NoData::BoundaryChanged)
     }

@@ -35,7 +35,7 @@ pub use self::{
     args::{Activation, Format, NormKind, Step},
     attention::{AttentionDecode, AttentionGeneral, AttentionPrefill, Exchange, FLASH_HEAD_DIMS},
     capture::{Guarded, alone, node_types, together},
-    error::{CudaError, classify},
+    error::{CudaError, Refusal, classify},
     facts::{DeviceFact, device_facts, device_uuid},
     launch::Kernels,
     matvec::{Ahead, Division, Embedding, FEW_ROWS, FewFinish, Finish, Head, Matvec, MatvecFew, Norm, Rotation},

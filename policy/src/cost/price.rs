@@ -138,10 +138,11 @@ impl Machine {
         if self.tiers().next().is_none() {
             return Err("it has no price at all".to_owned());
         }
-        // A commitment that costs more than none was mistyped.
-        let order = [("spot", spot), ("reserved_3y", reserved_3y), ("reserved_1y", reserved_1y), ("on_demand", on_demand)];
-        let given: Vec<_> = order.iter().filter_map(|(name, usd)| usd.map(|usd| (*name, usd))).collect();
-        match given.windows(2).find(|pair| pair[0].1 > pair[1].1) {
+        // A commitment, or a risk, that costs more than none was mistyped. Spot against a commitment is the market's business.
+        let commitments = [("reserved_3y", reserved_3y), ("reserved_1y", reserved_1y), ("on_demand", on_demand)];
+        let ladders = [&commitments[..], &[("spot", spot), ("on_demand", on_demand)]];
+        let given = ladders.map(|ladder| ladder.iter().filter_map(|(name, usd)| Some((*name, (*usd)?))).collect::<Vec<_>>());
+        match given.iter().flat_map(|ladder| ladder.windows(2)).find(|pair| pair[0].1 > pair[1].1) {
             Some([(less, a), (more, b)]) => Err(format!("{less} at {a} $/h is dearer than {more} at {b} $/h")),
             _ => Ok(()),
         }
@@ -370,6 +371,8 @@ mod tests {
     fn every_bad_book_is_refused_with_its_reason() {
         let good = r#"{"name":"m","usd_per_hour":{"on_demand":1.0}}"#;
         assert!(book(good).is_ok());
+        let spot = r#"{"name":"m","usd_per_hour":{"on_demand":1.0,"reserved_3y":0.3,"spot":0.4}}"#;
+        assert!(book(spot).is_ok(), "the market may ask more for a spot than for three years");
         for (machines, reason) in [
             ("", "no machine"),
             (r#"{"name":"m"}"#, "no price at all"),

@@ -87,7 +87,8 @@ impl Estimate {
             high: a.high + b.high,
             confidence: a.confidence.min(b.confidence),
         });
-        // The sum of percentiles is the percentile of the sum only if slow goes with slow; else it is above it.
+        // The sum of percentiles is the percentile of the sum if slow goes with slow, and above it for calls that are slow on
+        // their own, unless very few of them are very slow.
         let sum = |a: Option<f64>, b: Option<f64>| a.zip(b).map(|(a, b)| a + b);
         Self {
             ns: self.ns + other.ns,

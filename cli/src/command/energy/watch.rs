@@ -40,18 +40,24 @@ pub(super) fn run(arguments: &argument::Watch) -> Result<(), Failure> {
                 *seen = recording.samples.len().saturating_sub(1);
                 say(&line(recording, new, second, arguments.json))?;
             }
+            if arguments.out.is_none() {
+                poller.forget();
+                seen.fill(0);
+            }
             second += 1;
         }
     }
     let cost = cost.stop(&*clock);
     let recordings = poller.finish();
     say(&share(cost, arguments.json))?;
-    match &arguments.out {
-        Some(folder) => {
-            recordings.iter().try_for_each(|r| keep(folder, &format!("samples-{}-{}.jsonl", name(&r.id.device), r.id.field), r))
+    let Some(folder) = &arguments.out else { return Ok(()) };
+    for recording in &recordings {
+        if recording.dropped > 0 {
+            note(&format!("{}: no room was left for the last {} readings", recording.id, recording.dropped));
         }
-        None => Ok(()),
+        keep(folder, &format!("samples-{}-{}.jsonl", name(&recording.id.device), recording.id.field), recording)?;
     }
+    Ok(())
 }
 
 /// Every source there is. What can't be read is said; that nothing can be read is a failure.

@@ -1,6 +1,6 @@
 //! Prints load time, prefill and decode speed of one checkpoint, best of several, beside this machine's read bandwidth.
 //!
-//! `cargo run --release -p phase-backend-candle --example speed -- CHECKPOINT [f32|f16|bf16] [THREADS] [BATCH]`
+//! `cargo run --release -p phase-backend-candle --example candle_speed -- CHECKPOINT [f32|f16|bf16] [THREADS] [BATCH]`
 
 use std::{path::PathBuf, time::Instant};
 

@@ -1,4 +1,4 @@
-//! Prints what ONNX Runtime reaches on a checkpoint: `speed PATH [THREADS]`, with the library in `PHASE_ORT_LIBRARY`.
+//! Prints what ONNX Runtime reaches on a checkpoint: `ort_speed PATH [THREADS]`, with the library in `PHASE_ORT_LIBRARY`.
 
 #![expect(clippy::print_stdout, clippy::disallowed_methods, clippy::unwrap_used, reason = "a program that measures and prints")]
 

@@ -1,4 +1,4 @@
-//! Prints how fast a checkpoint runs: `speed PATH [f32|f16|bf16] [direct_rows] [prefill_rows] [prefill|decode]`.
+//! Prints how fast a checkpoint runs: `burn_speed PATH [f32|f16|bf16] [direct_rows] [prefill_rows] [prefill|decode]`.
 //!
 //! Best of several rounds, because machines are noisy; an argument left out takes its default.
 

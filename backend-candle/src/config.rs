@@ -57,7 +57,7 @@ pub struct CandleConfig {
     pub mode: Mode,
     /// Bytes of device memory that products of many rows may work in on a CUDA device, by default the 32 MiB that NVIDIA recommends
     /// for compute capability 9.0. 0 leaves that to cuBLAS, which then allocates and frees inside every captured product that it
-    /// splits along its sums; cublasLt then splits none.
+    /// splits along its sums; cublasLt then has none.
     pub product_workspace_bytes: usize,
     /// Who chooses how products of many rows are done on a CUDA device.
     pub products: Products,

@@ -127,18 +127,11 @@ impl Candle {
             )
         });
         let (decoder, digest) = (decoder?, digest?.to_string());
-        let mut stack = self.stack(spec, &config, digest)?.with(Layer::Runtime, "mode", mode.as_str());
-        if self.config.product_workspace_bytes > 0 {
-            stack = stack.with(Layer::Runtime, "product_workspace_bytes", self.config.product_workspace_bytes.to_string());
-        }
-        if self.config.late_norms {
-            stack = stack.with(Layer::Runtime, "late_norms", "true");
-        }
+        let workspace = self.config.product_workspace_bytes.to_string();
+        let stack = self.stack(spec, &config, digest)?.with(Layer::Runtime, "mode", mode.as_str());
+        let mut stack = stack.with(Layer::Runtime, "product_workspace_bytes", workspace);
         if self.config.products != crate::Products::Cublas {
             stack = stack.with(Layer::Runtime, "products", self.config.products.as_str());
-        }
-        if self.config.warpgroup_attention {
-            stack = stack.with(Layer::Runtime, "prompt_attention", "warpgroups");
         }
         let info = self.info(&config, spec, decoder.bytes_per_step(), decoder.flops_per_token()).with_stack(stack);
         let capabilities = Capabilities::new(spec.max_batch, config.max_context)

@@ -20,6 +20,7 @@ use crate::{
     shared::KvShape,
     store::hash_file,
 };
+use phase_capture::{Guarded, together};
 use phase_core::{Backend, BackendId, Capabilities, Layer, LoadSpec, Mode, ModelInfo, StackInfo};
 use phase_model::{Checkpoint, Position};
 use prost::Message;
@@ -68,7 +69,8 @@ impl OrtCuda {
         self
     }
 
-    fn open(&self) -> Result<(Library, Arc<Device>, StackInfo), OrtError> {
+    fn open(&self) -> Result<(Library, Guarded<Arc<Device>>, StackInfo), OrtError> {
+        let _together = together();
         // The driver first: without it, the provider's own message names some library and not the cause.
         let device = Device::open(self.ordinal)?;
         let library = library::load(self.config.library.as_deref())?;
@@ -86,7 +88,7 @@ impl OrtCuda {
                 return Err(OrtError::Device { reason });
             }
         };
-        Ok((library, device, stack))
+        Ok((library, Guarded::new(device), stack))
     }
 }
 
@@ -143,6 +145,10 @@ impl OrtCuda {
     ) -> Result<OrtCudaModel, OrtError> {
         let root = store_root(spec)?;
         let checkpoint = Checkpoint::of(spec)?.with_digest_cache(root.join("digests"));
+        // Reading all weights is not work on the device: others may capture meanwhile.
+        let digest = checkpoint.digest()?.to_string();
+        let _together = together();
+        device.enter()?;
         let (config, inputs) = (checkpoint.config(), graph::Weights::Inputs(format));
         let (graph, constants) = decoder(config, inputs)?.finish(config.architecture.as_str());
         let folder = root.join("kernels");
@@ -171,7 +177,7 @@ impl OrtCuda {
             .facts()
             .into_iter()
             .fold(stack, |stack, (key, value)| stack.with(Layer::Runtime, key, value))
-            .with(Layer::Model, "digest", checkpoint.digest()?.to_string())
+            .with(Layer::Model, "digest", digest)
             .with(Layer::Model, "architecture", config.architecture.as_str())
             .with(Layer::Model, "dtype", spec.dtype.as_str())
             .with(Layer::Runtime, "graph", format!("phase {GRAPH_VERSION}"))
@@ -194,8 +200,8 @@ impl OrtCuda {
             mode: self.mode,
             session,
             single,
-            program,
-            runtime,
+            program: Guarded::new(program),
+            runtime: Guarded::new(runtime),
             captured: BTreeMap::new(),
             steps: Vec::new(),
             device_time: None,

@@ -3,7 +3,7 @@
 use super::{
     device::Device,
     evidence::Sessions,
-    kernels::{Picking, StepKernels},
+    kernels::{Gating, Picking, StepKernels},
     model::{OrtCudaModel, Program, Runtime},
     weights::Weights,
 };
@@ -150,8 +150,10 @@ impl OrtCuda {
         let _together = together();
         device.enter()?;
         let (config, inputs) = (checkpoint.config(), graph::Weights::Inputs(format));
-        let (graph, constants) = decoder(config, inputs)?.finish(config.architecture.as_str());
         let folder = root.join("kernels");
+        let graph = decoder(config, inputs)?;
+        let gating = graph.has_own().then(|| Gating::new(device, format, &folder).map(Arc::new)).transpose()?;
+        let (graph, constants) = graph.finish(config.architecture.as_str());
         let single = match step(config, inputs) {
             Ok(graph) => {
                 let kernels = Arc::new(StepKernels::new(device, config, format, &folder)?);
@@ -181,6 +183,7 @@ impl OrtCuda {
             .with(Layer::Model, "architecture", config.architecture.as_str())
             .with(Layer::Model, "dtype", spec.dtype.as_str())
             .with(Layer::Runtime, "graph", format!("phase {GRAPH_VERSION}"))
+            .with(Layer::Runtime, "gated_layers", if gating.is_some() { "own" } else { "provider" })
             .with(Layer::Runtime, "single_steps", steps);
         let (weight_bytes, kv_bytes, flops) = work(config, spec.dtype);
         let info = ModelInfo::new(self.id(), config.vocab, config.max_context, spec.dtype)
@@ -191,7 +194,7 @@ impl OrtCuda {
             .with_device_timing()
             .with_device_sampling()
             .with_decode_run();
-        let program = Arc::new(Program { setup, graph: graph.encode_to_vec(), single: single.ok() });
+        let program = Arc::new(Program { setup, graph: graph.encode_to_vec(), gating, single: single.ok() });
         let Sessions { session, single } = Sessions::open(&program, &runtime.device, format, None)?;
         Ok(OrtCudaModel {
             id: next_id(),

@@ -25,7 +25,7 @@ impl Sessions {
     /// Opens them, together with other users of the device; with `profile`, each records what it runs into a file in that folder.
     pub(super) fn open(program: &Program, device: &Device, format: Format, profile: Option<&Path>) -> Result<Self, OrtError> {
         let prefix = |name| profile.map(|folder| folder.join(name));
-        let both = session::open(&program.setup, device, &program.graph, None, Record::profile(prefix("both").as_deref()))?;
+        let both = open_both(program, device, format, Record::profile(prefix("both").as_deref()))?;
         let single = match &program.single {
             Some((graph, kernels)) => {
                 let domain = operators::domain(kernels, format).map_err(OrtError::runtime("adding operators"))?;
@@ -35,6 +35,12 @@ impl Sessions {
         };
         Ok(Self { session: Guarded::new(both), single: single.map(Guarded::new) })
     }
+}
+
+/// A session of the graph for both phases.
+fn open_both(program: &Program, device: &Device, format: Format, record: Record<'_>) -> Result<Session, OrtError> {
+    let domain = program.gating.as_ref().map(|gating| operators::gated_domain(gating, format)).transpose();
+    session::open(&program.setup, device, &program.graph, domain.map_err(OrtError::runtime("adding operators"))?, record)
 }
 
 /// Runs a prefill and a decode step under the profiler, for one sequence and for two.
@@ -95,7 +101,7 @@ pub(super) fn observe(model: &OrtCudaModel) -> Result<Evidence, OrtError> {
 fn optimised(model: &OrtCudaModel, folder: &Path) -> Result<Vec<u8>, OrtError> {
     let file = folder.join("optimised.onnx");
     let _together = together();
-    session::open(&model.program.setup, &model.runtime.device, &model.program.graph, None, Record::Optimised(&file))?;
+    open_both(&model.program, &model.runtime.device, model.runtime.format, Record::Optimised(&file))?;
     std::fs::read(&file).map_err(OrtError::store("read", file))
 }
 

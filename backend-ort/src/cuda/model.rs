@@ -3,7 +3,7 @@
 use super::{
     cache::{Held, OrtCudaCache, PromptRun},
     device::Device,
-    kernels::{Picking, StepKernels},
+    kernels::{Gating, Picking, StepKernels},
     weights::Weights,
 };
 use crate::{
@@ -60,6 +60,8 @@ pub(super) struct Captured {
 pub(super) struct Program {
     pub(super) setup: Setup,
     pub(super) graph: Vec<u8>,
+    /// Its gated layers' operator, if it has one of ours.
+    pub(super) gating: Option<Arc<Gating>>,
     pub(super) single: Option<(Vec<u8>, Arc<StepKernels>)>,
 }
 

@@ -6,7 +6,7 @@
 //!
 //! # For applications
 //! The backends hold this lock themselves. CUDA of the application's own that runs while models are loaded or caches
-//! allocated holds [`together`] too:
+//! allocated holds [`together`] too, but never around a call of a backend, which takes it itself:
 //!
 //! ```
 //! let beside = phase_capture::together();

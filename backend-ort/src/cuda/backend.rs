@@ -70,9 +70,11 @@ impl OrtCuda {
     }
 
     fn open(&self) -> Result<(Library, Guarded<Arc<Device>>, StackInfo), OrtError> {
-        let _together = together();
         // The driver first: without it, the provider's own message names some library and not the cause.
-        let device = Device::open(self.ordinal)?;
+        let device = {
+            let _together = together();
+            Guarded::new(Device::open(self.ordinal)?)
+        };
         let library = library::load(self.config.library.as_deref())?;
         let provider = library.path.with_file_name(PROVIDER_FILE);
         let stack = stack(ID, &library)
@@ -88,7 +90,7 @@ impl OrtCuda {
                 return Err(OrtError::Device { reason });
             }
         };
-        Ok((library, Guarded::new(device), stack))
+        Ok((library, device, stack))
     }
 }
 

@@ -50,7 +50,8 @@ impl Backend for Plain {
     }
 
     fn load(&self, spec: &LoadSpec) -> Result<PlainModel, PlainError> {
-        let checkpoint = Checkpoint::open(&spec.path)?;
+        spec.check()?;
+        let checkpoint = Checkpoint::of(spec)?;
         let config = checkpoint.config().clone();
         let plain =
             config.architecture == Architecture::Llama && !config.biases.qkv && !config.biases.attention_output && !config.biases.mlp;

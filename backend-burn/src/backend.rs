@@ -57,19 +57,20 @@ impl Backend for Burn {
 
     fn probe(&self) -> Result<StackInfo, BurnError> {
         match self.config.device {
-            Device::Cpu => Ok(evidence::runtime(&self.config, threads(None)?.get())),
+            Device::Cpu => Ok(evidence::runtime(&self.config, threads(None).get())),
             Device::Cuda(ordinal) => self.probe_cuda(ordinal),
         }
     }
 
     fn load(&self, spec: &LoadSpec) -> Result<BurnModel, BurnError> {
-        if spec.max_batch == 0 || spec.max_batch > MAX_BATCH {
+        spec.check()?;
+        if spec.max_batch > MAX_BATCH {
             return Err(CallError::Batch { got: spec.max_batch, max: MAX_BATCH }.into());
         }
         if self.config.prefill_rows == Some(0) {
             return Err(BurnError::Setting { setting: "prefill_rows", found: 0, expected: "1 or more" });
         }
-        let threads = threads(spec.threads)?;
+        let threads = threads(spec.threads);
         let checkpoint = Checkpoint::of(spec)?;
         match self.config.device {
             Device::Cpu => self.load_cpu(spec, &checkpoint, threads),
@@ -183,9 +184,6 @@ fn model_facts(stack: StackInfo, spec: &LoadSpec, checkpoint: &Checkpoint, diges
 /// Sequences in one cache.
 const MAX_BATCH: usize = 64;
 
-fn threads(wanted: Option<usize>) -> Result<NonZeroUsize, BurnError> {
-    match wanted {
-        Some(n) => NonZeroUsize::new(n).ok_or(BurnError::Setting { setting: "threads", found: 0, expected: "1 or more" }),
-        None => Ok(thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)),
-    }
+fn threads(wanted: Option<usize>) -> NonZeroUsize {
+    wanted.and_then(NonZeroUsize::new).or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
 }

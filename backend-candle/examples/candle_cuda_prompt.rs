@@ -1,8 +1,8 @@
-//! Compares ways of a prompt on a CUDA device, and prints where the time goes.
+//! Prints where the time of a prompt goes on a CUDA device, with both choosers of its products.
 //!
 //! `cargo run --release -p phase-backend-candle --features cuda --example candle_cuda_prompt -- CHECKPOINT|SHAPE [bf16] [1x2048,32x128]`
 //!
-//! All ways are loaded at once and take turns prompt by prompt. The times of parts are those of prompts of their own, with an event
+//! Both are loaded at once and take turns prompt by prompt. The times of parts are those of prompts of their own, with an event
 //! behind each part. SHAPE is a name that `phase model random` knows; its weights are written to the temporary folder once.
 
 #![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures and prints")]
@@ -30,10 +30,10 @@ fn main() -> Result<(), Error> {
     println!("matrix products of 8192 x 8192 x 8192 in {dtype}: {ceiling:.0} TFLOP/s");
     let path = checkpoint(&name, dtype)?;
     let spec = LoadSpec::new(&path).with_dtype(dtype).with_cache_dir(std::env::temp_dir());
-    let mut ways = WAYS.map(|(way, products, warpgroups)| {
-        let config = CandleConfig::default().with_device(Device::Cuda(0)).with_products(products).with_warpgroup_attention(warpgroups);
+    let mut ways = [Products::Cublas, Products::Fastest].map(|products| {
+        let config = CandleConfig::default().with_device(Device::Cuda(0)).with_products(products);
         let load = |parts| Candle::new(config.clone().with_prompt_parts(parts)).load(&spec);
-        Ok::<_, Error>((way, load(false)?, load(true)?))
+        Ok::<_, Error>((products.as_str(), load(false)?, load(true)?))
     });
     for size in sizes.split(',') {
         let (batch, len) = size.split_once('x').ok_or("a size is sequences x positions")?;
@@ -54,15 +54,6 @@ fn main() -> Result<(), Error> {
     }
     Ok(())
 }
-
-/// What is compared: products, and whether attention multiplies by warpgroups.
-const WAYS: [(&str, Products, bool); 5] = [
-    ("default", Products::Cublas, false),
-    ("lt-first", Products::LtFirst, false),
-    ("lt-fastest", Products::LtFastest, false),
-    ("warpgroups", Products::Cublas, true),
-    ("lt-fastest, warpgroups", Products::LtFastest, true),
-];
 
 /// One way with a prompt.
 struct Run<'a> {
@@ -116,7 +107,7 @@ fn compare(runs: &mut [(&str, Run<'_>, Run<'_>)], ceiling: f64, what: &str) -> R
     for (way, plain, watched) in runs.iter() {
         let (wall, device) = (median(&plain.wall), median(&plain.device));
         let tflops = plain.model.info().flops_per_token as f64 * plain.prompt.len() as f64 / wall / 1e12;
-        let same = if plain.next == runs[0].1.next { "" } else { "; other tokens than default" };
+        let same = if plain.next == runs[0].1.next { "" } else { "; other tokens than the first" };
         println!(
             "  {way}: {:.3} ms (device {:.3} ms), {tflops:.0} TFLOP/s, {:.3} of the ceiling{same}",
             wall * 1e3,

@@ -2,9 +2,7 @@
 //!
 //! `cargo run --release -p phase-backend-candle --features cuda --example candle_cuda_speed -- CHECKPOINT|SHAPE [bf16] [CONTEXT] [BATCHES] [MIB]`
 //!
-//! MIB is how much memory cuBLAS is given for its products, 0 by default; each of several, as in `0,32,0,32`, has a turn.
-//! `norms` in its place compares steps with and without late norms: two models in one process take turns.
-//!
+//! MIB is how much memory cuBLAS is given for its products, 32 by default; each of several, as in `0,32,0,32`, has a turn.
 //! SHAPE is a name that `phase model random` knows; its weights are written to the temporary folder once.
 
 #![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures and prints")]
@@ -25,11 +23,7 @@ fn main() -> Result<(), Error> {
     let batches: Vec<usize> = args.next().as_deref().unwrap_or("1,8,64").split(',').map(str::parse).collect::<Result<_, _>>()?;
     let path = checkpoint(&name, dtype)?;
     let spec = LoadSpec::new(&path).with_dtype(dtype).with_cache_dir(std::env::temp_dir());
-    let last = args.next();
-    if last.as_deref() == Some("norms") {
-        return compare(&spec, context, &batches);
-    }
-    let workspaces: Vec<usize> = last.as_deref().unwrap_or("0").split(',').map(str::parse).collect::<Result<_, _>>()?;
+    let workspaces: Vec<usize> = args.next().as_deref().unwrap_or("32").split(',').map(str::parse).collect::<Result<_, _>>()?;
     // Eager steps are the same with and without.
     let turns = workspaces.iter().map(|mib| (Mode::Compiled, *mib)).chain([(Mode::Eager, workspaces[0])]);
     for (mode, mib) in turns {
@@ -57,38 +51,6 @@ fn main() -> Result<(), Error> {
         for kernel in model.evidence()?.kernels {
             println!("    {kernel}");
         }
-    }
-    Ok(())
-}
-
-/// Steps of a run by the device's clock, without and with late norms.
-fn compare(spec: &LoadSpec, context: usize, batches: &[usize]) -> Result<(), Error> {
-    let load = |late| Candle::new(CandleConfig::default().with_device(Device::Cuda(0)).with_late_norms(late)).load(spec);
-    let mut models = [load(false)?, load(true)?];
-    for &batch in batches {
-        let mut caches = Vec::new();
-        let mut next = vec![TokenId(0); batch];
-        for model in &mut models {
-            let mut cache = model.allocate(CacheSpec { batch, capacity: context + STEPS + 1 })?;
-            model.prefill_greedy(&mut cache, PromptBatch::new(&prompt(context, batch, model.info().vocab), batch)?, &mut next)?;
-            caches.push(cache);
-        }
-        let (mut seconds, mut picked) = ([Vec::new(), Vec::new()], vec![TokenId(0); STEPS * batch]);
-        for _ in 0..12 {
-            for ((model, cache), seconds) in models.iter_mut().zip(&mut caches).zip(&mut seconds) {
-                cache.truncate(context);
-                model.decode_run(cache, &next, &mut picked)?;
-                seconds.extend(model.device_steps().iter().skip(1).map(std::time::Duration::as_secs_f64));
-            }
-        }
-        let [before, late] = seconds.map(median);
-        println!(
-            "norms: decode x {batch} @ {context}: {:.4} ms a step, late {:.4} ms = {:.0} tok/s, {:+.1} us",
-            before * 1e3,
-            late * 1e3,
-            batch as f64 / late,
-            (late - before) * 1e6
-        );
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use phase_core::{Backend, BackendId, CallError, Capabilities, Layer, LoadSpec, Mode, ModelInfo, StackInfo};
+use phase_core::{Backend, BackendId, Capabilities, Layer, LoadSpec, Mode, ModelInfo, StackInfo};
 use phase_model::{Activation, Checkpoint, Mlp, ModelConfig, Norm, Position};
 
 use crate::{CandleConfig, CandleError, CandleModel, Device, cache, cpu, decoder::Decoder, weights::Weights};
@@ -67,18 +67,12 @@ impl Backend for Candle {
     }
 
     fn load(&self, spec: &LoadSpec) -> Result<CandleModel, CandleError> {
-        if spec.max_batch == 0 {
-            return Err(CallError::Batch { got: 0, max: 64 }.into());
-        }
+        spec.check()?;
         if self.config.prefill_rows == Some(0) {
             return Err(CandleError::Setting { setting: "prefill_rows", found: 0, expected: "1 or more" });
         }
-        let threads = match spec.threads {
-            None => std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
-            Some(threads) => {
-                NonZeroUsize::new(threads).ok_or(CandleError::Setting { setting: "threads", found: 0, expected: "1 or more" })?
-            }
-        };
+        let threads = spec.threads.and_then(NonZeroUsize::new).or_else(|| std::thread::available_parallelism().ok());
+        let threads = threads.unwrap_or(NonZeroUsize::MIN);
         let checkpoint = Checkpoint::of(spec)?;
         check_implemented(checkpoint.config())?;
         match self.config.device {
@@ -133,18 +127,11 @@ impl Candle {
             )
         });
         let (decoder, digest) = (decoder?, digest?.to_string());
-        let mut stack = self.stack(spec, &config, digest)?.with(Layer::Runtime, "mode", mode.as_str());
-        if self.config.product_workspace_bytes > 0 {
-            stack = stack.with(Layer::Runtime, "product_workspace_bytes", self.config.product_workspace_bytes.to_string());
-        }
-        if self.config.late_norms {
-            stack = stack.with(Layer::Runtime, "late_norms", "true");
-        }
+        let workspace = self.config.product_workspace_bytes.to_string();
+        let stack = self.stack(spec, &config, digest)?.with(Layer::Runtime, "mode", mode.as_str());
+        let mut stack = stack.with(Layer::Runtime, "product_workspace_bytes", workspace);
         if self.config.products != crate::Products::Cublas {
             stack = stack.with(Layer::Runtime, "products", self.config.products.as_str());
-        }
-        if self.config.warpgroup_attention {
-            stack = stack.with(Layer::Runtime, "prompt_attention", "warpgroups");
         }
         let info = self.info(&config, spec, decoder.bytes_per_step(), decoder.flops_per_token()).with_stack(stack);
         let capabilities = Capabilities::new(spec.max_batch, config.max_context)

@@ -106,6 +106,7 @@ impl Backend for Ort {
     }
 
     fn load(&self, spec: &LoadSpec) -> Result<OrtModel, OrtError> {
+        spec.check()?;
         if spec.dtype != DType::F32 {
             return Err(OrtError::DType(spec.dtype));
         }
@@ -179,7 +180,7 @@ impl Ort {
 
 pub(crate) fn threads(spec: &LoadSpec) -> usize {
     let all = || std::thread::available_parallelism().map_or(1, usize::from);
-    spec.threads.unwrap_or_else(all).max(1)
+    spec.threads.unwrap_or_else(all)
 }
 
 pub(crate) fn store_root(spec: &LoadSpec) -> Result<PathBuf, OrtError> {

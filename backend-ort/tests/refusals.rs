@@ -37,6 +37,16 @@ fn a_second_library_is_refused_and_both_are_named() {
 }
 
 #[test]
+fn numbers_without_meaning_are_refused_as_everywhere() {
+    let spec = LoadSpec::new(common::golden("tiny/llama-f16"));
+    for (spec, says) in [(spec.clone().with_threads(0), "threads is 0"), (spec.with_max_batch(0), "max_batch is 0")] {
+        let error = Ort::cpu().load(&spec).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(says), "{error}");
+    }
+}
+
+#[test]
 fn half_formats_are_unsupported_and_f32_is_named() {
     for dtype in [DType::F16, DType::Bf16] {
         let spec = LoadSpec::new(common::golden("tiny/llama-f16")).with_dtype(dtype);

@@ -134,7 +134,7 @@ fn nothing_is_allocated_after_the_start_and_what_has_no_room_is_counted() {
     let gpu = FakeGpu::new(PowerCurve::requests(20.0, 60.0, 700.0, 1), sensor, 20.0, 1);
     let source: Box<dyn Source> = Box::new(gpu.source(Arc::<ManualClock>::clone(&clock)));
     let wall = Arc::new(Hand(Arc::clone(&clock), AtomicI64::new(0)));
-    let plan = SamplerPlan::default().with_capacity(900);
+    let plan = SamplerPlan::default().with_period(Duration::from_millis(10)).with_capacity(900);
     let condition: Box<dyn Condition> = Box::new(Says(Arc::clone(&clock), vec![]));
     let mut poller = Poller::new(Arc::<ManualClock>::clone(&clock), wall, vec![source], vec![condition], plan);
     let before = ALLOCATIONS.with(Cell::get);

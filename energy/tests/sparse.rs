@@ -217,12 +217,12 @@ fn sampled(cost: Duration, plan: SamplerPlan, attention: bool) -> Recording {
 fn by_default_a_dear_counter_takes_less_than_a_hundredth_of_a_core_and_a_cheap_one_is_read_at_every_poll() {
     let share = |r: &Recording| Duration::from_nanos(r.read_ns).as_secs_f64() / 600.0;
     let dear = sampled(Duration::from_micros(4600), SamplerPlan::default(), false);
-    assert!(share(&dear) < 0.008, "{} of a core", share(&dear));
-    assert!((900..1000).contains(&(dear.pace_ns / 1_000_000)), "{} ns", dear.pace_ns);
+    assert!(share(&dear) < 0.005, "{} of a core", share(&dear));
+    assert!((1500..1600).contains(&(dear.pace_ns / 1_000_000)), "{} ns", dear.pace_ns);
     let cheap = sampled(Duration::from_micros(4), SamplerPlan::default(), false);
-    assert!(share(&cheap) < 0.001 && cheap.reads > 59_000 && cheap.pace_ns == 10_000_000, "{} reads", cheap.reads);
+    assert!(share(&cheap) < 0.001 && cheap.reads > 29_900 && cheap.pace_ns == 20_000_000, "{} reads", cheap.reads);
     let all = sampled(Duration::from_micros(4600), SamplerPlan::default().attentive(), false);
-    assert!((0.45..0.47).contains(&share(&all)), "{} of a core", share(&all));
+    assert!((0.22..0.24).contains(&share(&all)), "{} of a core", share(&all));
     // What was read so seldom still has an answer, and one that knows when to look has a better one.
     let mut calibration = SensorCalibration::described(SensorKind::Integrating, 1e8, 1e8, 0.0, 60.0, 700.0);
     let at_100 = |r: &Recording, c: &SensorCalibration| {
@@ -231,12 +231,37 @@ fn by_default_a_dear_counter_takes_less_than_a_hundredth_of_a_core_and_a_cheap_o
     };
     let coarse = at_100(&dear, &calibration);
     calibration.clock = Some(UpdateClock { period_s: 0.1, period_error_s: 1e-6, error_s: 1e-4 }.into());
-    assert!(at_100(&dear, &calibration) < coarse);
+    assert!(at_100(&dear, &calibration) < coarse, "{} against {coarse}", at_100(&dear, &calibration));
+}
+
+/// All four sensors of a board together, with what their reads took on an H100.
+#[test]
+fn the_sources_of_a_board_share_one_budget() {
+    let clock = Arc::new(ManualClock::default());
+    let costs = [5100, 5, 1].map(Duration::from_micros);
+    let sources = costs.map(|cost| {
+        let source = gpu(0.1, 0.0, 0.0137, 610.0, 1).source(Arc::<ManualClock>::clone(&clock));
+        Box::new(Dear { source, clock: Arc::clone(&clock), cost }) as Box<dyn Source>
+    });
+    let wall = Arc::new(InStep(Arc::clone(&clock)));
+    let mut poller = Poller::new(Arc::<ManualClock>::clone(&clock), wall, sources.into(), vec![], SamplerPlan::default());
+    while clock.now() < at(60.0) {
+        match poller.deadline().since(clock.now()) {
+            Duration::ZERO => poller.poll(),
+            left => clock.advance(left),
+        }
+    }
+    let recordings = poller.finish();
+    let share: f64 = recordings.iter().map(|r| Duration::from_nanos(r.read_ns).as_secs_f64() / 60.0).sum();
+    assert!((0.002..0.005).contains(&share), "{share} of a core, the opening look included");
+    // The cheap ones take what they need, the dear one what is left.
+    assert!(recordings[1..].iter().all(|r| r.pace_ns == 20_000_000), "{recordings:?}");
+    assert!((1700..2100).contains(&(recordings[0].pace_ns / 1_000_000)), "{} ns", recordings[0].pace_ns);
 }
 
 #[test]
 fn attention_reads_at_every_poll_from_one_poll_to_the_next() {
     let (without, with) = [false, true].map(|on| sampled(Duration::from_micros(4600), SamplerPlan::default(), on)).into();
     let inside = |r: &Recording| r.samples.iter().filter(|s| (100_000_000_000..101_000_000_000).contains(&s.t_ns)).count();
-    assert!(inside(&without) <= 2 && (97..=101).contains(&inside(&with)), "{} and {}", inside(&without), inside(&with));
+    assert!(inside(&without) <= 2 && (48..=51).contains(&inside(&with)), "{} and {}", inside(&without), inside(&with));
 }

@@ -2,17 +2,15 @@
 //
 // A block takes one sequence, one key-value head (at most G of its query heads) and one share of the positions. HEAD_DIM / PER
 // lanes hold a cache row, so that a group of lanes keeps its own running maximum and sum and meets the others only at the end.
-// The last block of a head to arrive adds the shares up, in their order; or the one with the last share does, and takes each word of
-// the others' when it is there; or, where a head's blocks are a cluster, each of them adds up a part of the outputs, from the
-// others' shared memory. Rows that earlier steps wrote are asked for before the kernel waits for
-// the one that computes queries and the new row.
+// The last block of a head to arrive adds the shares up, in their order. Rows that earlier steps wrote are asked for before the
+// kernel waits for the one that computes queries and the new row.
 #include "common.cuh"
 
 // Mirrored by `AttentionArgs` in src/cuda/args.rs.
 struct AttentionArgs {
   const float* q;    // [batch, heads * head_dim], rotated
   void* out;         // [batch, heads * head_dim], f32 or the cache's format
-  float* partial;    // [batch, heads, splits, head_dim + 2]; with words, all of them are ABSENT between launches
+  float* partial;    // [batch, heads, splits, head_dim + 2]
   uint32_t* ticket;  // [batch, kv_heads * chunks], zero between launches
   Place place;
   uint32_t heads, window, narrow;  // narrow: `out` in the cache's format
@@ -23,82 +21,7 @@ constexpr int THREADS = 256, WARPS = THREADS / 32;
 constexpr uint32_t MOST_SHARES = 64;
 constexpr float NONE = -1e30f;
 
-// How blocks that share a head put their results together.
-enum Exchange { TICKETS, WORDS, CLUSTER };
-constexpr uint32_t BLOCKS = 8;  // of a cluster
-
-// A word that has not been written: no result of arithmetic, whose NaNs have other bits.
-constexpr uint32_t ABSENT = 0xffffffffu;
-
-// One share's outputs, or those of several: the highest score, the sum of weights against it, and a sum of weighted values.
-struct Part {
-  float top, sum, x;
-};
-
-// Words pass between blocks that run at the same time, each by itself: nothing is said about the order of two of them.
-__device__ __forceinline__ void publish(float* p, float v) { asm volatile("st.relaxed.gpu.global.f32 [%0], %1;" ::"l"(p), "f"(v) : "memory"); }
-__device__ __forceinline__ float peek(const float* p) {
-  float v;
-  asm volatile("ld.relaxed.gpu.global.f32 %0, [%1];" : "=f"(v) : "l"(p) : "memory");
-  return v;
-}
-__device__ __forceinline__ bool absent(float v) { return __float_as_uint(v) == ABSENT; }
-
-// Adds one output of `others` shares to `part`, in their order. A share is `stride` floats long, has this output at `at` and its
-// highest score and sum at `tail`. The outputs that were taken are ABSENT again.
-__device__ __forceinline__ void collect(Part& part, float* shares, uint32_t stride, uint32_t others, uint32_t at, uint32_t tail) {
-  constexpr int HELD = 12;  // shares whose words are asked for together
-  for (uint32_t from = 0; from < others; from += HELD) {
-    Part of[HELD];
-    bool waiting;
-    do {
-      waiting = false;
-#pragma unroll
-      for (int h = 0; h < HELD; h++) {
-        of[h] = {NONE, 0.f, 0.f};
-        if (from + h >= others) continue;
-        const float* share = shares + (size_t)(from + h) * stride;
-        of[h] = {peek(share + tail), peek(share + tail + 1), peek(share + at)};
-      }
-#pragma unroll
-      for (int h = 0; h < HELD; h++) waiting |= absent(of[h].top) || absent(of[h].sum) || absent(of[h].x);
-    } while (waiting);
-    float most = part.top;
-#pragma unroll
-    for (int h = 0; h < HELD; h++) most = fmaxf(most, of[h].top);
-    const float less = exp2f(part.top - most);
-    part = {most, part.sum * less, part.x * less};
-#pragma unroll
-    for (int h = 0; h < HELD; h++) {
-      const float weight = exp2f(of[h].top - most);
-      part.sum += of[h].sum * weight;
-      part.x += of[h].x * weight;
-      if (from + h < others) publish(shares + (size_t)(from + h) * stride + at, __uint_as_float(ABSENT));
-    }
-  }
-}
-
-// A line of 128 bytes into the second-level cache.
-__device__ __forceinline__ void prefetch(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
-
-// All blocks of a cluster have come here, and see what the others wrote to shared memory before.
-__device__ __forceinline__ void cluster_meet() {
-  asm volatile("barrier.cluster.arrive.release;" ::: "memory");
-  asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
-}
-
-// A float at the place that `mine` has in this block's shared memory, in that of the cluster's block `rank`.
-__device__ __forceinline__ float of_block(const float* mine, uint32_t rank) {
-  float v;
-  asm volatile(
-      "{ .reg .u32 a; mapa.shared::cluster.u32 a, %1, %2; ld.shared::cluster.f32 %0, [a]; }"
-      : "=f"(v)
-      : "r"((uint32_t)__cvta_generic_to_shared(mine)), "r"(rank)
-      : "memory");
-  return v;
-}
-
-template <typename T, int HEAD_DIM, int G, Exchange EXCHANGE>
+template <typename T, int HEAD_DIM, int G>
 __device__ __forceinline__ void attention_decode(const AttentionArgs& a) {
   constexpr int PER = Format<T>::PER, LANES = HEAD_DIM / PER, ROWS = THREADS / LANES, U = G >= 8 ? 1 : 2;
   constexpr uint32_t LEAST = U * ROWS;
@@ -123,16 +46,9 @@ __device__ __forceinline__ void attention_decode(const AttentionArgs& a) {
   for (int u = 0; u < U; u++) k[u] = fetch(keys, from + u * ROWS + mine, min(to, where.position));
 #pragma unroll
   for (int u = 0; u < U; u++) v[u] = fetch(values, from + u * ROWS + mine, min(to, where.position));
-  // The shares of eight blocks are soon longer than a turn: what later turns read comes closer already.
-  if (EXCHANGE == CLUSTER && part == 0)
-    for (uint32_t at = from + U * ROWS + mine; at < min(to, where.position); at += ROWS) {
-      prefetch(keys + (size_t)at * HEAD_DIM);
-      prefetch(values + (size_t)at * HEAD_DIM);
-    }
   dep_wait();
   dep_launch();
-  // A cluster's blocks meet, whether they have a share or not.
-  if (EXCHANGE != CLUSTER && split >= shares) return;
+  if (split >= shares) return;
 #pragma unroll
   for (int u = 0; u < U; u++)
     if (from + u * ROWS + mine == where.position && where.position < to) {
@@ -224,72 +140,24 @@ __device__ __forceinline__ void attention_decode(const AttentionArgs& a) {
     else static_cast<float*>(a.out)[at] = x;
   };
   float* partial = a.partial + ((size_t)row * a.heads + first) * splits * (HEAD_DIM + 2);
-  const bool collects = EXCHANGE == WORDS && split == shares - 1;
-  __shared__ float joined[EXCHANGE == CLUSTER ? G : 1][HEAD_DIM], joined_tops[G], joined_sums[G];
   for (uint32_t i = t; i < present * HEAD_DIM; i += THREADS) {
     const uint32_t g = i / HEAD_DIM, d = i % HEAD_DIM;
-    Part own = {NONE, 0.f, 0.f};
+    float most = NONE, total = 0.f, x = 0.f;
 #pragma unroll
-    for (int w = 0; w < WARPS; w++) own.top = fmaxf(own.top, tops[w][g]);
+    for (int w = 0; w < WARPS; w++) most = fmaxf(most, tops[w][g]);
 #pragma unroll
     for (int w = 0; w < WARPS; w++) {
-      const float less = exp2f(tops[w][g] - own.top);
-      own.sum += sums[w][g] * less;
-      own.x += accs[w][g][d] * less;
+      const float less = exp2f(tops[w][g] - most);
+      total += sums[w][g] * less;
+      x += accs[w][g][d] * less;
     }
-    if constexpr (EXCHANGE == CLUSTER) {
-      joined[g][d] = own.x;
-      if (d == 0) joined_tops[g] = own.top, joined_sums[g] = own.sum;
+    if (shares == 1) {
+      store(g, d, x / total);
       continue;
     }
-    float* of_head = partial + (size_t)g * splits * (HEAD_DIM + 2);
-    if (collects) collect(own, of_head, HEAD_DIM + 2, split, d, HEAD_DIM);
-    if (collects || shares == 1) {
-      store(g, d, own.x / own.sum);
-      continue;
-    }
-    float* to = of_head + (size_t)split * (HEAD_DIM + 2);
-    publish(to + d, own.x);
-    if (d == 0) publish(to + HEAD_DIM, own.top), publish(to + HEAD_DIM + 1, own.sum);
-  }
-  if constexpr (EXCHANGE == WORDS) {
-    if (!collects) return;
-    // These words have more than one reader.
-    __syncthreads();
-    for (uint32_t i = t; i < present * split; i += THREADS) {
-      float* tail = partial + ((size_t)(i / split) * splits + i % split) * (HEAD_DIM + 2) + HEAD_DIM;
-      publish(tail, __uint_as_float(ABSENT)), publish(tail + 1, __uint_as_float(ABSENT));
-    }
-    return;
-  }
-  if constexpr (EXCHANGE == CLUSTER) {
-    cluster_meet();
-    const uint32_t part_size = (present * HEAD_DIM + BLOCKS - 1) / BLOCKS;
-    for (uint32_t i = t; i < part_size; i += THREADS) {
-      const uint32_t at = split * part_size + i;
-      if (at >= present * HEAD_DIM) break;
-      const uint32_t g = at / HEAD_DIM, d = at % HEAD_DIM;
-      float x[BLOCKS], high[BLOCKS], sum[BLOCKS], most = NONE;
-#pragma unroll
-      for (int rank = 0; rank < BLOCKS; rank++) {
-        x[rank] = of_block(&joined[g][d], rank);
-        high[rank] = of_block(&joined_tops[g], rank);
-        sum[rank] = of_block(&joined_sums[g], rank);
-      }
-#pragma unroll
-      for (int rank = 0; rank < BLOCKS; rank++) most = fmaxf(most, high[rank]);
-      float all = 0.f, total = 0.f;
-#pragma unroll
-      for (int rank = 0; rank < BLOCKS; rank++) {
-        const float weight = exp2f(high[rank] - most);
-        all += x[rank] * weight;
-        total += sum[rank] * weight;
-      }
-      store(g, d, all / total);
-    }
-    // Nobody's shared memory goes while others read it.
-    cluster_meet();
-    return;
+    float* to = partial + ((size_t)g * splits + split) * (HEAD_DIM + 2);
+    to[d] = x;
+    if (d == 0) to[HEAD_DIM] = most, to[HEAD_DIM + 1] = total;
   }
   if (shares == 1) return;
   __shared__ bool last;
@@ -348,14 +216,7 @@ __device__ __forceinline__ void attention_decode(const AttentionArgs& a) {
 
 #define ATTENTION(SUFFIX, T, HEAD_DIM, G)                                                                                             \
   extern "C" __global__ void __launch_bounds__(THREADS) attention_decode_##HEAD_DIM##_##G##_##SUFFIX(const __grid_constant__ AttentionArgs a) { \
-    attention_decode<T, HEAD_DIM, G, TICKETS>(a);                                                                                     \
-  }                                                                                                                                   \
-  extern "C" __global__ void __launch_bounds__(THREADS) attention_words_##HEAD_DIM##_##G##_##SUFFIX(const __grid_constant__ AttentionArgs a) { \
-    attention_decode<T, HEAD_DIM, G, WORDS>(a);                                                                                       \
-  }                                                                                                                                   \
-  extern "C" __global__ void __cluster_dims__(8, 1, 1) __launch_bounds__(THREADS)                                                     \
-      attention_cluster_##HEAD_DIM##_##G##_##SUFFIX(const __grid_constant__ AttentionArgs a) {                                        \
-    attention_decode<T, HEAD_DIM, G, CLUSTER>(a);                                                                                     \
+    attention_decode<T, HEAD_DIM, G>(a);                                                                                              \
   }
 #define ATTENTIONS(SUFFIX, T)    \
   ATTENTION(SUFFIX, T, 64, 1)    \

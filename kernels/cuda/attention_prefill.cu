@@ -152,74 +152,13 @@ __device__ __forceinline__ void store(const PrefillArgs& a, const Work<T>& w, co
   }
 }
 
-// Byte offset of a 16-byte chunk of a row in shared memory: neighbouring rows start in different banks.
-template <int HEAD_DIM>
-__device__ __forceinline__ uint32_t tile_at(uint32_t row, uint32_t chunk) {
-  return row * HEAD_DIM * 2 + ((chunk & ~7u) | ((chunk ^ row) & 7u)) * 16;
-}
-
 extern __shared__ __align__(1024) unsigned char shared[];
 
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+// Products of four warps and 64 queries run while these warps do something else: the scores with the next keys are under way while
+// the weights of these values are added up (FlashAttention-3, arXiv 2407.08608).
 template <typename T, int HEAD_DIM>
 __device__ __forceinline__ void attention_prefill(const PrefillArgs& a) {
-  dep_wait();
-  dep_launch();
-  constexpr int STEPS = HEAD_DIM / 16, TILE = KEYS * HEAD_DIM * 2;
-  const uint32_t base = shared_address(shared), warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const Work<T> w = work_of<T>(a);
-  fetch<T, HEAD_DIM>(w, w.begin, base, tile_at<HEAD_DIM>);
-  uint32_t q[STEPS][4];
-  load_queries<T, HEAD_DIM>(a, w, q);
-  float acc[2 * STEPS][4] = {}, top[2] = {NEVER, NEVER}, sum[2] = {0.f, 0.f};
-  const uint32_t warp_end = min(w.first + warp * 16 + 16, w.total);
-
-  uint32_t stage = 0;
-  for (uint32_t j0 = w.begin; j0 < w.end; j0 += KEYS, stage ^= 1) {
-    if (j0 + KEYS < w.end) {
-      fetch<T, HEAD_DIM>(w, j0 + KEYS, base + (stage ^ 1) * 2 * TILE, tile_at<HEAD_DIM>);
-      copy_wait<1>();
-    } else {
-      copy_wait<0>();
-    }
-    __syncthreads();
-    if (j0 < warp_end) {
-      const uint32_t k_tile = base + stage * 2 * TILE, v_tile = k_tile + TILE;
-      float s[KEYS / 8][4] = {}, less[2];
-#pragma unroll
-      for (int step = 0; step < STEPS; step++)
-#pragma unroll
-        for (int n = 0; n < KEYS / 16; n++) {
-          uint32_t b[4];
-          load_tiles(b, k_tile + tile_at<HEAD_DIM>(n * 16 + (lane >> 4) * 8 + lane % 8, step * 2 + (lane >> 3 & 1)));
-          mma<T>(s[2 * n], q[step], b[0], b[1]);
-          mma<T>(s[2 * n + 1], q[step], b[2], b[3]);
-        }
-      if (!sees_all(a, w, j0, warp * 16, 16)) hide(a, w, j0, s);
-      soften(a, s, top, sum, less);
-      shrink(acc, less);
-#pragma unroll
-      for (int step = 0; step < KEYS / 16; step++) {
-        uint32_t p[4];
-        pack_weights<T>(p, s, step);
-#pragma unroll
-        for (int n = 0; n < STEPS; n++) {
-          uint32_t b[4];
-          load_tiles_transposed(b, v_tile + tile_at<HEAD_DIM>(step * 16 + (lane >> 3 & 1) * 8 + lane % 8, n * 2 + (lane >> 4)));
-          mma<T>(acc[2 * n], p, b[0], b[1]);
-          mma<T>(acc[2 * n + 1], p, b[2], b[3]);
-        }
-      }
-    }
-    __syncthreads();
-  }
-  store<T, HEAD_DIM>(a, w, acc, sum);
-}
-
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
-// As above, with products of four warps and 64 queries that run while these warps do something else: the scores with the next
-// keys are under way while the weights of these values are added up (FlashAttention-3, arXiv 2407.08608).
-template <typename T, int HEAD_DIM>
-__device__ __forceinline__ void attention_warpgroup(const PrefillArgs& a) {
   dep_wait();
   dep_launch();
   // Tiles 64 elements wide: of larger heads one behind the other.
@@ -296,22 +235,76 @@ __device__ __forceinline__ void attention_warpgroup(const PrefillArgs& a) {
   store<T, HEAD_DIM>(a, w, acc, sum);
 }
 #else
+// Byte offset of a 16-byte chunk of a row in shared memory: neighbouring rows start in different banks.
+template <int HEAD_DIM>
+__device__ __forceinline__ uint32_t tile_at(uint32_t row, uint32_t chunk) {
+  return row * HEAD_DIM * 2 + ((chunk & ~7u) | ((chunk ^ row) & 7u)) * 16;
+}
+
+// What a driver translates for devices after compute capability 9.0: products of single warps.
 template <typename T, int HEAD_DIM>
-__device__ __forceinline__ void attention_warpgroup(const PrefillArgs& a) {
-  attention_prefill<T, HEAD_DIM>(a);
+__device__ __forceinline__ void attention_prefill(const PrefillArgs& a) {
+  dep_wait();
+  dep_launch();
+  constexpr int STEPS = HEAD_DIM / 16, TILE = KEYS * HEAD_DIM * 2;
+  const uint32_t base = shared_address(shared), warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const Work<T> w = work_of<T>(a);
+  fetch<T, HEAD_DIM>(w, w.begin, base, tile_at<HEAD_DIM>);
+  uint32_t q[STEPS][4];
+  load_queries<T, HEAD_DIM>(a, w, q);
+  float acc[2 * STEPS][4] = {}, top[2] = {NEVER, NEVER}, sum[2] = {0.f, 0.f};
+  const uint32_t warp_end = min(w.first + warp * 16 + 16, w.total);
+
+  uint32_t stage = 0;
+  for (uint32_t j0 = w.begin; j0 < w.end; j0 += KEYS, stage ^= 1) {
+    if (j0 + KEYS < w.end) {
+      fetch<T, HEAD_DIM>(w, j0 + KEYS, base + (stage ^ 1) * 2 * TILE, tile_at<HEAD_DIM>);
+      copy_wait<1>();
+    } else {
+      copy_wait<0>();
+    }
+    __syncthreads();
+    if (j0 < warp_end) {
+      const uint32_t k_tile = base + stage * 2 * TILE, v_tile = k_tile + TILE;
+      float s[KEYS / 8][4] = {}, less[2];
+#pragma unroll
+      for (int step = 0; step < STEPS; step++)
+#pragma unroll
+        for (int n = 0; n < KEYS / 16; n++) {
+          uint32_t b[4];
+          load_tiles(b, k_tile + tile_at<HEAD_DIM>(n * 16 + (lane >> 4) * 8 + lane % 8, step * 2 + (lane >> 3 & 1)));
+          mma<T>(s[2 * n], q[step], b[0], b[1]);
+          mma<T>(s[2 * n + 1], q[step], b[2], b[3]);
+        }
+      if (!sees_all(a, w, j0, warp * 16, 16)) hide(a, w, j0, s);
+      soften(a, s, top, sum, less);
+      shrink(acc, less);
+#pragma unroll
+      for (int step = 0; step < KEYS / 16; step++) {
+        uint32_t p[4];
+        pack_weights<T>(p, s, step);
+#pragma unroll
+        for (int n = 0; n < STEPS; n++) {
+          uint32_t b[4];
+          load_tiles_transposed(b, v_tile + tile_at<HEAD_DIM>(step * 16 + (lane >> 3 & 1) * 8 + lane % 8, n * 2 + (lane >> 4)));
+          mma<T>(acc[2 * n], p, b[0], b[1]);
+          mma<T>(acc[2 * n + 1], p, b[2], b[3]);
+        }
+      }
+    }
+    __syncthreads();
+  }
+  store<T, HEAD_DIM>(a, w, acc, sum);
 }
 #endif
 
 // Two blocks a multiprocessor where the accumulators leave room for that.
-#define PREFILL(KIND, SUFFIX, T, HEAD_DIM)                                                \
-  extern "C" __global__ void __launch_bounds__(THREADS, 128 / HEAD_DIM)                    \
-      attention_##KIND##_##HEAD_DIM##_##SUFFIX(const __grid_constant__ PrefillArgs a) {    \
-    attention_##KIND<T, HEAD_DIM>(a);                                                     \
+#define PREFILL(SUFFIX, T, HEAD_DIM)                                                    \
+  extern "C" __global__ void __launch_bounds__(THREADS, 128 / HEAD_DIM)                  \
+      attention_prefill_##HEAD_DIM##_##SUFFIX(const __grid_constant__ PrefillArgs a) {   \
+    attention_prefill<T, HEAD_DIM>(a);                                                  \
   }
-#define FORMATS(KIND, HEAD_DIM)          \
-  PREFILL(KIND, f16, __half, HEAD_DIM)   \
-  PREFILL(KIND, bf16, __nv_bfloat16, HEAD_DIM)
-FORMATS(prefill, 64)
-FORMATS(prefill, 128)
-FORMATS(warpgroup, 64)
-FORMATS(warpgroup, 128)
+PREFILL(f16, __half, 64)
+PREFILL(f16, __half, 128)
+PREFILL(bf16, __nv_bfloat16, 64)
+PREFILL(bf16, __nv_bfloat16, 128)

@@ -9,7 +9,7 @@ struct MatvecArgs {
   const void* w;
   const float* bias;        // [n], or null
   const float* x;           // [k]
-  const float* gain;        // [k], with a norm
+  const float* gain;        // [k], with a norm: each kernel has one, or none
   const float* shift;       // [k], with a layer norm
   float* y;
   const void* embedding;    // [vocab, k]: where x comes from instead, in a model's first layer
@@ -22,7 +22,7 @@ struct MatvecArgs {
   Step* advance;            // moved on by the head when it is there
   Place place;
   uint32_t n, k;
-  uint32_t norm, activation, heads;
+  uint32_t activation, heads;
   float eps;
 };
 
@@ -90,7 +90,7 @@ __device__ __forceinline__ void pad(const MatvecArgs& a, float4* xs, uint32_t pa
 // Fills xs with the input times an RMS norm's gains. What the norm divides by is left to the sums: each thread puts the squares
 // that it has seen into `squares`, and nothing waits for them before the first product.
 template <typename T>
-__device__ __forceinline__ void stage_late(const MatvecArgs& a, float4* xs, uint32_t padded, float* squares) {
+__device__ __forceinline__ void stage_rms(const MatvecArgs& a, float4* xs, uint32_t padded, float* squares) {
   constexpr int HELD = 4;
   const uint32_t quads = a.k / 4, t = threadIdx.x;
   const float4* gain = reinterpret_cast<const float4*>(a.gain);
@@ -120,17 +120,17 @@ __device__ __forceinline__ void stage_late(const MatvecArgs& a, float4* xs, uint
   __syncthreads();
 }
 
-// Fills xs with the input, normed where asked. Its gains are there already when `wait` returns.
-template <typename T, bool NORMED>
+// Fills xs with the input, through a layer norm where asked. Its gains are there already when `wait` returns.
+template <typename T, Norm NORM>
 __device__ __forceinline__ void stage(const MatvecArgs& a, float4* xs, uint32_t padded) {
   __shared__ float scratch[WARPS];
   const uint32_t quads = a.k / 4, t = threadIdx.x;
   pad<T>(a, xs, padded);
-  if (NORMED)
+  if (NORM == NORM_LAYER)
     for (uint32_t i = t; i < quads; i += THREADS) xs[slot<T>(i, padded)] = reinterpret_cast<const float4*>(a.gain)[i];
   dep_wait();
   dep_launch();
-  if (!NORMED) {
+  if (NORM == NORM_NONE) {
     for (uint32_t i = t; i < quads; i += THREADS) xs[slot<T>(i, padded)] = __ldcg(reinterpret_cast<const float4*>(a.x) + i);
     __syncthreads();
     return;
@@ -142,7 +142,6 @@ __device__ __forceinline__ void stage(const MatvecArgs& a, float4* xs, uint32_t 
   float sum = 0.f, squares = 0.f;
   auto take = [&](float4 x, uint32_t i) {
     sum += x.x + x.y + x.z + x.w;
-    squares += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
     if (a.embedding && blockIdx.x == 0) reinterpret_cast<float4*>(a.residual)[i] = x;
   };
 #pragma unroll
@@ -154,23 +153,19 @@ __device__ __forceinline__ void stage(const MatvecArgs& a, float4* xs, uint32_t 
   for (int h = 0; h < HELD; h++)
     if (t + h * THREADS < quads) take(v[h], t + h * THREADS);
   for (uint32_t i = t + HELD * THREADS; i < quads; i += THREADS) take(input_quad<T>(a, token, position, i), i);
-  float mean = 0.f;
-  if (a.norm == NORM_LAYER) {
-    mean = block_sum<THREADS>(sum, scratch) / a.k;
-    squares = 0.f;
-    auto spread = [&](float4 x) {
-      x.x -= mean, x.y -= mean, x.z -= mean, x.w -= mean;
-      squares += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
-    };
+  const float mean = block_sum<THREADS>(sum, scratch) / a.k;
+  auto spread = [&](float4 x) {
+    x.x -= mean, x.y -= mean, x.z -= mean, x.w -= mean;
+    squares += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
+  };
 #pragma unroll
-    for (int h = 0; h < HELD; h++)
-      if (t + h * THREADS < quads) spread(v[h]);
-    for (uint32_t i = t + HELD * THREADS; i < quads; i += THREADS) spread(input_quad<T>(a, token, position, i));
-  }
-  float scale = rsqrtf(block_sum<THREADS>(squares, scratch) / a.k + a.eps);
+  for (int h = 0; h < HELD; h++)
+    if (t + h * THREADS < quads) spread(v[h]);
+  for (uint32_t i = t + HELD * THREADS; i < quads; i += THREADS) spread(input_quad<T>(a, token, position, i));
+  const float scale = rsqrtf(block_sum<THREADS>(squares, scratch) / a.k + a.eps);
   auto put = [&](float4 x, uint32_t i) {
     float4 g = xs[slot<T>(i, padded)];
-    float4 s = a.norm == NORM_LAYER ? reinterpret_cast<const float4*>(a.shift)[i] : make_float4(0, 0, 0, 0);
+    float4 s = reinterpret_cast<const float4*>(a.shift)[i];
     xs[slot<T>(i, padded)] = make_float4((x.x - mean) * scale * g.x + s.x, (x.y - mean) * scale * g.y + s.y,
                                          (x.z - mean) * scale * g.z + s.z, (x.w - mean) * scale * g.w + s.w);
   };
@@ -252,8 +247,7 @@ __device__ __forceinline__ void pick(const MatvecArgs& a, uint64_t best) {
   }
 }
 
-// LATE: an RMS norm's division is done to the sums.
-template <typename T, int MODE, int R, int U, bool LATE>
+template <typename T, int MODE, int R, int U, Norm NORM>
 __device__ __forceinline__ void matvec(const MatvecArgs& a) {
   extern __shared__ float4 xs[];
   constexpr int PER = Format<T>::PER;
@@ -274,12 +268,12 @@ __device__ __forceinline__ void matvec(const MatvecArgs& a) {
     for (int r = 0; r < R; r++) load(g, 0, r, u);
   float4 squares[2];
   float scale = 1.f;
-  if constexpr (LATE) {
+  if constexpr (NORM == NORM_RMS) {
     __shared__ float4 seen[THREADS / 4];
-    stage_late<T>(a, xs, padded, &seen[0].x);
+    stage_rms<T>(a, xs, padded, &seen[0].x);
     squares[0] = seen[lane], squares[1] = seen[lane + 32];
   } else {
-    stage<T, MODE != ADD>(a, xs, padded);
+    stage<T, NORM>(a, xs, padded);
   }
   const Where where = MODE == ROTATE ? locate(a.place) : Where{};
   uint64_t best = 0;
@@ -300,7 +294,7 @@ __device__ __forceinline__ void matvec(const MatvecArgs& a) {
       }
     }
     // Each warp adds all squares up by itself, along with its first sums, and keeps the factor.
-    if (LATE && g < warps) {
+    if (NORM == NORM_RMS && g < warps) {
       const float4 p = squares[0], q = squares[1];
       scale = rsqrtf(warp_sum(((p.x + p.y) + (p.z + p.w)) + ((q.x + q.y) + (q.z + q.w))) / a.k + a.eps);
     }
@@ -311,18 +305,18 @@ __device__ __forceinline__ void matvec(const MatvecArgs& a) {
   if (MODE == HEAD) pick(a, best);
 }
 
-#define MATVEC(NAME, T, MODE, R, U, LATE) \
-  extern "C" __global__ void __launch_bounds__(THREADS, 2) NAME(const __grid_constant__ MatvecArgs a) { matvec<T, MODE, R, U, LATE>(a); }
-#define NORMED(NAME, SUFFIX, T, MODE)                \
-  MATVEC(matvec_##NAME##_##SUFFIX, T, MODE, 2, 8, false) \
-  MATVEC(matvec_##NAME##_late_##SUFFIX, T, MODE, 2, 8, true)
+#define MATVEC(NAME, T, MODE, R, U, NORM) \
+  extern "C" __global__ void __launch_bounds__(THREADS, 2) NAME(const __grid_constant__ MatvecArgs a) { matvec<T, MODE, R, U, NORM>(a); }
+#define NORMED(NAME, SUFFIX, T, MODE)                     \
+  MATVEC(matvec_##NAME##_##SUFFIX, T, MODE, 2, 8, NORM_RMS) \
+  MATVEC(matvec_##NAME##_layer_##SUFFIX, T, MODE, 2, 8, NORM_LAYER)
 #define MATVECS(SUFFIX, T)                            \
   NORMED(store, SUFFIX, T, STORE)                     \
   NORMED(rotate, SUFFIX, T, ROTATE)                   \
   NORMED(gated, SUFFIX, T, GATED)                     \
   NORMED(plain, SUFFIX, T, PLAIN)                     \
   NORMED(head, SUFFIX, T, HEAD)                       \
-  MATVEC(matvec_add_##SUFFIX, T, ADD, 1, 16, false)
+  MATVEC(matvec_add_##SUFFIX, T, ADD, 1, 16, NORM_NONE)
 MATVECS(f32, float)
 MATVECS(f16, __half)
 MATVECS(bf16, __nv_bfloat16)

@@ -36,15 +36,20 @@ struct NormArgs {
   float eps;
 };
 
-template <typename T>
+// A block takes one row. HELD quads of it stay in a thread's registers, beyond that it reads x again.
+template <typename T, int HELD>
 __device__ __forceinline__ void norm(const NormArgs& a) {
+  __shared__ float scratch[THREADS / 32];
+  float4* x = reinterpret_cast<float4*>(a.x + (size_t)blockIdx.x * a.width);
+  const float4* gain = reinterpret_cast<const float4*>(a.gain);
+  const uint32_t quads = a.width / 4, t = threadIdx.x;
+  constexpr int AHEAD = HELD <= 2 ? HELD : 0;  // of them have their gains asked for before anything is waited for
+  float4 v[HELD], g[HELD];
+#pragma unroll
+  for (int h = 0; h < AHEAD; h++)
+    if (t + h * THREADS < quads) g[h] = gain[t + h * THREADS];
   dep_wait();
   dep_launch();
-  __shared__ float scratch[THREADS / 32];
-  constexpr int HELD = 8;  // quads a thread keeps in registers; beyond that it reads x again
-  float4* x = reinterpret_cast<float4*>(a.x + (size_t)blockIdx.x * a.width);
-  const uint32_t quads = a.width / 4, t = threadIdx.x;
-  float4 v[HELD];
   float sum = 0.f, squares = 0.f;
   auto first = [&](uint32_t i) {
     float4 q = x[i];
@@ -76,8 +81,7 @@ __device__ __forceinline__ void norm(const NormArgs& a) {
   }
   const float scale = rsqrtf(block_sum<THREADS>(squares, scratch) / a.width + a.eps);
   T* out = static_cast<T*>(a.out) + (size_t)blockIdx.x * a.width;
-  auto put = [&](float4 q, uint32_t i) {
-    const float4 g = reinterpret_cast<const float4*>(a.gain)[i];
+  auto put = [&](float4 q, float4 g, uint32_t i) {
     const float4 s = a.norm == NORM_LAYER ? reinterpret_cast<const float4*>(a.shift)[i] : make_float4(0, 0, 0, 0);
     T four[4] = {Format<T>::from((q.x - mean) * scale * g.x + s.x), Format<T>::from((q.y - mean) * scale * g.y + s.y),
                  Format<T>::from((q.z - mean) * scale * g.z + s.z), Format<T>::from((q.w - mean) * scale * g.w + s.w)};
@@ -86,8 +90,8 @@ __device__ __forceinline__ void norm(const NormArgs& a) {
   };
 #pragma unroll
   for (int h = 0; h < HELD; h++)
-    if (t + h * THREADS < quads) put(v[h], t + h * THREADS);
-  for (uint32_t i = t + HELD * THREADS; i < quads; i += THREADS) put(x[i], i);
+    if (t + h * THREADS < quads) put(v[h], h < AHEAD ? g[h] : gain[t + h * THREADS], t + h * THREADS);
+  for (uint32_t i = t + HELD * THREADS; i < quads; i += THREADS) put(x[i], gain[i], i);
 }
 
 // Mirrored by `RotateArgs`.
@@ -97,88 +101,128 @@ struct RotateArgs {
   const float* q_norm;       // [head_dim], or null
   const float* k_norm;       // [head_dim], or null
   const float* frequencies;  // [head_dim / 2], or null: no rotation
-  void* q;                   // [rows, heads * head_dim] in T, or f32 when `wide_out`
+  void* q;                   // [rows, heads * head_dim] in T, or f32 when `wide_out`; or null
   float* last;               // [batch, heads * head_dim], or null: the queries of each sequence's last new position
   Place place;
   uint32_t len, heads, wide_in, wide_out;
+  uint32_t lanes;            // of a head: a power of two, at most a warp
   float eps;
 };
 
-// A warp takes one head of one row: bias, norm over the head, rotation; then to the queries or into the cache.
-template <typename T>
+constexpr int APPEND_THREADS = 64, MOST_HALF = 128;
+
+// V elements from the `i`th on, of f32 when `wide`, else of T: 16 bytes of T at a time where V is more than one.
+template <typename T, int V>
+__device__ __forceinline__ void take(const void* from, size_t i, bool wide, float (&x)[V]) {
+  const float* f = static_cast<const float*>(from) + i;
+  const T* n = static_cast<const T*>(from) + i;
+  if constexpr (V == 1) {
+    x[0] = wide ? *f : Format<T>::to(*n);
+  } else if (wide) {
+#pragma unroll
+    for (int e = 0; e < V; e += 4) Format<float>::unpack(*reinterpret_cast<const uint4*>(f + e), x + e);
+  } else {
+    Format<T>::unpack(*reinterpret_cast<const uint4*>(n), x);
+  }
+}
+
+template <typename T, int V>
+__device__ __forceinline__ void give(void* to, size_t i, bool wide, const float (&x)[V]) {
+  float* f = static_cast<float*>(to) + i;
+  T* n = static_cast<T*>(to) + i;
+  if constexpr (V == 1) {
+    if (wide) *f = x[0];
+    else *n = Format<T>::from(x[0]);
+  } else if (wide) {
+#pragma unroll
+    for (int e = 0; e < V; e += 4) *reinterpret_cast<float4*>(f + e) = make_float4(x[e], x[e + 1], x[e + 2], x[e + 3]);
+  } else {
+    __align__(16) T narrow[V];
+#pragma unroll
+    for (int e = 0; e < V; e++) narrow[e] = Format<T>::from(x[e]);
+    *reinterpret_cast<uint4*>(n) = *reinterpret_cast<uint4*>(narrow);
+  }
+}
+
+// A block takes some heads of one row: bias, norm over the head, rotation; then to the queries or into the cache. A lane has V
+// neighbours of a head's first half and those of its second half that they are rotated with, TURNS times. The block computes the
+// row's angles once.
+template <typename T, int V, int TURNS>
 __device__ __forceinline__ void rotate_append(const RotateArgs& a) {
+  __shared__ float2 angles[MOST_HALF];
+  const uint32_t head_dim = a.place.head_dim, half = head_dim / 2, kv_heads = a.place.kv_heads, all = a.heads + 2 * kv_heads;
+  const uint32_t t = threadIdx.x, row = blockIdx.x, lane = t % a.lanes, head = blockIdx.y * (APPEND_THREADS / a.lanes) + t / a.lanes;
+  const uint32_t at = row % a.len, sequence = row / a.len;
+  const bool query = head < a.heads, rotates = head < a.heads + kv_heads, ends = a.last && at == a.len - 1;
+  const bool works = head < all && (!query || a.q || ends);
   dep_wait();
   dep_launch();
-  constexpr int HELD = 4;  // pairs a lane holds: heads of up to 256 elements
-  const uint32_t head_dim = a.place.head_dim, half = head_dim / 2, kv_heads = a.place.kv_heads, all = a.heads + 2 * kv_heads;
-  const uint32_t row = blockIdx.x, lane = threadIdx.x % 32;
   const Where where = locate(a.place);
-  const uint32_t at = row % a.len, position = where.position + at, sequence = row / a.len;
-  float frequency[HELD], s[HELD], c[HELD];
+  const uint32_t position = where.position + at;
+  float x[TURNS][V] = {}, y[TURNS][V] = {};
+  auto place_of = [&](int turn) { return (lane + turn * a.lanes) * V; };
+  auto each = [&](auto&& body) {
 #pragma unroll
-  for (int h = 0; h < HELD; h++) {
-    const uint32_t i = lane + h * 32;
-    s[h] = 0.f, c[h] = 1.f;
-    if (a.frequencies && i < half) {
-      frequency[h] = a.frequencies[i];
-      sincosf((float)position * frequency[h], &s[h], &c[h]);
-    }
+    for (int turn = 0; turn < TURNS; turn++)
+      if (works && place_of(turn) < half) body(x[turn], y[turn], place_of(turn));
+  };
+  const size_t from = ((size_t)row * all + head) * head_dim;
+  each([&](auto& low, auto& high, uint32_t i) {
+    take<T, V>(a.qkv, from + i, a.wide_in, low);
+    take<T, V>(a.qkv, from + i + half, a.wide_in, high);
+  });
+  if (a.frequencies)
+    for (uint32_t i = t; i < half; i += APPEND_THREADS) sincosf((float)position * a.frequencies[i], &angles[i].y, &angles[i].x);
+  __syncthreads();
+  if (a.bias)
+    each([&](auto& low, auto& high, uint32_t i) {
+      float b[2][V];
+      take<float, V>(a.bias, head * head_dim + i, true, b[0]);
+      take<float, V>(a.bias, head * head_dim + i + half, true, b[1]);
+#pragma unroll
+      for (int e = 0; e < V; e++) low[e] += b[0][e], high[e] += b[1][e];
+    });
+  if (a.q_norm || a.k_norm) {
+    float squares = 0.f;
+    each([&](auto& low, auto& high, uint32_t) {
+#pragma unroll
+      for (int e = 0; e < V; e++) squares += low[e] * low[e] + high[e] * high[e];
+    });
+    // All lanes of a warp take part, whatever their heads are.
+    for (uint32_t o = a.lanes / 2; o; o >>= 1) squares += __shfl_xor_sync(~0u, squares, o);
+    const float scale = rsqrtf(squares / head_dim + a.eps);
+    const float* gain = query ? a.q_norm : rotates ? a.k_norm : nullptr;
+    if (gain)
+      each([&](auto& low, auto& high, uint32_t i) {
+        float g[2][V];
+        take<float, V>(gain, i, true, g[0]);
+        take<float, V>(gain, i + half, true, g[1]);
+#pragma unroll
+        for (int e = 0; e < V; e++) low[e] *= scale * g[0][e], high[e] *= scale * g[1][e];
+      });
   }
-  for (uint32_t head = threadIdx.x / 32; head < all; head += THREADS / 32) {
-    const size_t base = ((size_t)row * all + head) * head_dim;
-    float x[HELD], y[HELD];
-    auto take = [&](uint32_t i) {
-      float v = a.wide_in ? static_cast<const float*>(a.qkv)[base + i] : Format<T>::to(static_cast<const T*>(a.qkv)[base + i]);
-      return a.bias ? v + a.bias[head * head_dim + i] : v;
-    };
+  if (a.frequencies && rotates)
+    each([&](auto& low, auto& high, uint32_t i) {
 #pragma unroll
-    for (int h = 0; h < HELD; h++) {
-      const uint32_t i = lane + h * 32;
-      x[h] = i < half ? take(i) : 0.f;
-      y[h] = i < half ? take(i + half) : 0.f;
-    }
-    const float* gain = head < a.heads ? a.q_norm : head < a.heads + kv_heads ? a.k_norm : nullptr;
-    if (gain) {
-      float squares = 0.f;
-#pragma unroll
-      for (int h = 0; h < HELD; h++) squares += x[h] * x[h] + y[h] * y[h];
-      const float scale = rsqrtf(warp_sum(squares) / head_dim + a.eps);
-#pragma unroll
-      for (int h = 0; h < HELD; h++) {
-        const uint32_t i = lane + h * 32;
-        if (i < half) x[h] *= scale * gain[i], y[h] *= scale * gain[i + half];
+      for (int e = 0; e < V; e++) {
+        const float2 angle = angles[i + e];
+        const float u = low[e] * angle.x - high[e] * angle.y;
+        high[e] = high[e] * angle.x + low[e] * angle.y;
+        low[e] = u;
       }
-    }
-    if (head < a.heads + kv_heads)
-#pragma unroll
-      for (int h = 0; h < HELD; h++) {
-        const float u = x[h] * c[h] - y[h] * s[h];
-        y[h] = y[h] * c[h] + x[h] * s[h];
-        x[h] = u;
-      }
-    T* cached = nullptr;
-    if (head >= a.heads) {
-      const uint32_t of = head - a.heads;
-      cached = cache_of<T>(a.place, where, of / kv_heads, sequence, of % kv_heads) + (size_t)position * head_dim;
-    }
-#pragma unroll
-    for (int h = 0; h < HELD; h++) {
-      const uint32_t i = lane + h * 32;
-      if (i >= half) continue;
-      if (cached) {
-        cached[i] = Format<T>::from(x[h]);
-        cached[i + half] = Format<T>::from(y[h]);
-        continue;
-      }
-      const size_t to = ((size_t)row * a.heads + head) * head_dim + i;
-      if (a.q && a.wide_out) static_cast<float*>(a.q)[to] = x[h], static_cast<float*>(a.q)[to + half] = y[h];
-      else if (a.q) static_cast<T*>(a.q)[to] = Format<T>::from(x[h]), static_cast<T*>(a.q)[to + half] = Format<T>::from(y[h]);
-      if (a.last && at == a.len - 1) {
-        float* last = a.last + ((size_t)sequence * a.heads + head) * head_dim + i;
-        last[0] = x[h], last[half] = y[h];
-      }
-    }
+    });
+  if (!works) return;
+  if (!query) {
+    const uint32_t of = head - a.heads;
+    T* cached = cache_of<T>(a.place, where, of / kv_heads, sequence, of % kv_heads) + (size_t)position * head_dim;
+    each([&](auto& low, auto& high, uint32_t i) { give<T, V>(cached, i, false, low), give<T, V>(cached, i + half, false, high); });
+    return;
   }
+  const size_t to = ((size_t)row * a.heads + head) * head_dim, tail = ((size_t)sequence * a.heads + head) * head_dim;
+  each([&](auto& low, auto& high, uint32_t i) {
+    if (a.q) give<T, V>(a.q, to + i, a.wide_out, low), give<T, V>(a.q, to + i + half, a.wide_out, high);
+    if (ends) give<T, V>(a.last, tail + i, true, low), give<T, V>(a.last, tail + i + half, true, high);
+  });
 }
 
 // Mirrored by `ActivateArgs`.
@@ -332,8 +376,14 @@ extern "C" __global__ void __launch_bounds__(THREADS) read_memory(const __grid_c
 
 #define ROWS(SUFFIX, T)                                                                                                             \
   extern "C" __global__ void __launch_bounds__(THREADS) embed_##SUFFIX(const __grid_constant__ EmbedArgs a) { embed<T>(a); }          \
-  extern "C" __global__ void __launch_bounds__(THREADS) norm_##SUFFIX(const __grid_constant__ NormArgs a) { norm<T>(a); }             \
-  extern "C" __global__ void __launch_bounds__(THREADS) rotate_append_##SUFFIX(const __grid_constant__ RotateArgs a) { rotate_append<T>(a); } \
+  extern "C" __global__ void __launch_bounds__(THREADS) norm_##SUFFIX(const __grid_constant__ NormArgs a) { norm<T, 2>(a); }          \
+  extern "C" __global__ void __launch_bounds__(THREADS) norm_wide_##SUFFIX(const __grid_constant__ NormArgs a) { norm<T, 8>(a); }     \
+  extern "C" __global__ void __launch_bounds__(APPEND_THREADS) rotate_append_##SUFFIX(const __grid_constant__ RotateArgs a) {         \
+    rotate_append<T, Format<T>::PER, 1>(a);                                                                                           \
+  }                                                                                                                                   \
+  extern "C" __global__ void __launch_bounds__(APPEND_THREADS) rotate_append_any_##SUFFIX(const __grid_constant__ RotateArgs a) {     \
+    rotate_append<T, 1, MOST_HALF / 32>(a);                                                                                           \
+  }                                                                                                                                   \
   extern "C" __global__ void __launch_bounds__(THREADS) activate_##SUFFIX(const __grid_constant__ ActivateArgs a) { activate_rows<T>(a); } \
   extern "C" __global__ void __launch_bounds__(THREADS) attention_general_##SUFFIX(const __grid_constant__ GeneralArgs a) { attention_general<T>(a); }
 ROWS(f32, float)

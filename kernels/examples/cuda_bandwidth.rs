@@ -1,8 +1,10 @@
-//! Times each CUDA kernel of a decode step, and whole steps, against a plain read of the same memory in the same run.
+//! Times each CUDA kernel of a decode step, and whole steps, against a plain read of the same memory in the same run; then what
+//! surrounds a prompt's products.
 //!
 //! `cargo run --release -p phase-kernels --features cuda --example cuda_bandwidth [1b|8b] [CONTEXT]`
 //!
-//! A kernel is captured sixteen times in a row into a graph, each time on another layer's weights, so that no cache helps.
+//! A kernel is captured sixteen times in a row into a graph, each time on another layer's weights, so that no cache helps. What
+//! surrounds a prompt's products has the same memory each time, much of which the second-level cache holds, as in a prompt.
 //! Numbers are medians of several blocks.
 
 #![expect(clippy::print_stdout, reason = "a program that measures and prints")]
@@ -12,8 +14,8 @@ use std::{env::args, error::Error, sync::Arc};
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, sys};
 use half::bf16;
 use phase_kernels::cuda::{
-    Activation, Ahead, AttentionDecode, AttentionPrefill, CudaError, Division, Exchange, FewFinish, Finish, Format, Head, Kernels, Matvec,
-    MatvecFew, Norm, NormKind, NormRows, PickTokens, Place, Region, Rotation, Step,
+    Activation, Ahead, AttentionDecode, AttentionPrefill, CudaError, Division, FewFinish, Finish, Format, Head, Kernels, Matvec, MatvecFew,
+    Norm, NormKind, NormRows, PickTokens, Place, Region, RotateAppend, Rotation, Step,
 };
 
 type Failure = Box<dyn Error>;
@@ -62,10 +64,9 @@ struct Bench {
     attended: Region,
     inner: Region,
     scores: Region,
+    /// What goes in and out of a prompt's kernels, `[PROMPT, hidden]` and `[PROMPT, qkv]` f32.
+    rows: [Region; 2],
     partial: Region,
-    /// As `partial`, for an exchange through words.
-    words: Region,
-    exchange: Exchange,
     tickets: Region,
     control: Region,
     tokens: Region,
@@ -109,9 +110,8 @@ impl Bench {
             attended: nothing,
             inner: nothing,
             scores: nothing,
+            rows: [nothing; 2],
             partial: nothing,
-            words: nothing,
-            exchange: Exchange::Tickets,
             tickets: nothing,
             control: nothing,
             tokens: nothing,
@@ -119,12 +119,6 @@ impl Bench {
         };
         bench.fill()?;
         Ok(bench)
-    }
-
-    fn set(&mut self, exchange: Exchange, late_norms: bool) {
-        self.exchange = exchange;
-        self.kernels.set_exchange(exchange);
-        self.kernels.set_late_norms(late_norms);
     }
 
     fn alloc(&mut self, bytes: usize) -> Result<Region, Failure> {
@@ -183,12 +177,9 @@ impl Bench {
         self.squares = self.alloc(batch * s.hidden.div_ceil(16) * 4)?;
         self.attended = self.alloc(batch * s.q() * 4)?;
         self.inner = self.alloc(batch * s.inner * 4)?;
-        // Prompts borrow it for queries and outputs.
-        self.scores = self.alloc((batch * s.vocab * 4).max(2 * 2048 * s.q() * 2))?;
+        self.scores = self.alloc(batch * s.vocab * 4)?;
+        self.rows = [self.alloc(PROMPT * s.hidden * 4)?, self.alloc(PROMPT * s.qkv() * 4)?];
         self.partial = self.alloc(Kernels::partial_bytes(batch, s.heads, s.head_dim, 64))?;
-        self.words = self.alloc(self.partial.bytes())?;
-        // SAFETY: the region is as long.
-        unsafe { cudarc::driver::result::memset_d8_async(self.words.address(), 0xff, self.words.bytes(), self.stream.cu_stream())? };
         self.tickets = self.alloc(batch * s.heads * 4 + 16)?;
         self.control = self.alloc(32 + batch * 4)?;
         self.tokens = self.alloc(4 * batch * 4096)?;
@@ -238,8 +229,9 @@ impl Bench {
         unsafe { self.kernels.matvec(&op) }
     }
 
-    fn few(&self, weights: Region, y: Region, n: usize, finish: FewFinish) -> Result<(), CudaError> {
-        let division = self.kernels.late_norms().then_some(Division { squares: self.squares, eps: 1e-5 });
+    /// A product of the normed stream. In the first layer nothing is left of the norm.
+    fn few(&self, weights: Region, y: Region, n: usize, ahead: bool, finish: FewFinish) -> Result<(), CudaError> {
+        let division = ahead.then_some(Division { squares: self.squares, eps: 1e-5 });
         let op = MatvecFew { weights, bias: None, x: self.normed, division, y, batch: self.batch, n, k: self.shape.hidden, finish };
         // SAFETY: as above.
         unsafe { self.kernels.matvec_few(&op) }
@@ -247,20 +239,39 @@ impl Bench {
 
     fn few_onto(&self, weights: Region, x: Region, k: usize) -> Result<(), CudaError> {
         let ahead = Ahead { gain: self.gain, out: self.normed, squares: self.squares };
-        let finish = FewFinish::Add(self.kernels.late_norms().then_some(ahead));
+        let finish = FewFinish::Add(Some(ahead));
         let op = MatvecFew { weights, bias: None, x, division: None, y: self.x, batch: self.batch, n: self.shape.hidden, k, finish };
         // SAFETY: as above.
         unsafe { self.kernels.matvec_few(&op) }
     }
 
-    /// The norm of few rows, where a product before it has left nothing ahead.
-    fn norm_rows(&self, ahead: bool) -> Result<(), CudaError> {
-        if self.batch == 1 || (ahead && self.kernels.late_norms()) {
-            return Ok(());
-        }
-        let op = NormRows { x: self.x, add: None, norm: self.norm(), out: self.normed, rows: self.batch, width: self.shape.hidden };
+    /// Norms rows of `x`.
+    fn norm_rows(&self, x: Region, out: Region, rows: usize) -> Result<(), CudaError> {
+        let op = NormRows { x, add: None, norm: self.norm(), out, rows, width: self.shape.hidden };
         // SAFETY: as above.
         unsafe { self.kernels.norm(&op) }
+    }
+
+    /// Rotates the queries and keys of `batch` sequences and appends to the first layer's cache.
+    fn append(&self, batch: usize, len: usize) -> Result<(), CudaError> {
+        let [q, qkv] = self.rows;
+        let op = RotateAppend {
+            qkv,
+            wide_in: false,
+            bias: None,
+            q_norm: None,
+            k_norm: None,
+            eps: 1e-5,
+            frequencies: Some(self.frequencies),
+            q: Some(q),
+            wide_out: false,
+            last: None,
+            place: Place { step: None, batch, ..self.place(0) },
+            len,
+            heads: self.shape.heads,
+        };
+        // SAFETY: as above.
+        unsafe { self.kernels.rotate_append(&op) }
     }
 
     fn qkv(&self, layer: usize) -> Result<(), CudaError> {
@@ -269,7 +280,7 @@ impl Bench {
         if self.batch == 1 {
             return self.one(l.qkv, self.x, self.q, s.qkv(), s.hidden, Finish::Rotate(rotation));
         }
-        self.few(l.qkv, self.q, s.qkv(), FewFinish::Rotate(rotation))
+        self.few(l.qkv, self.q, s.qkv(), layer > 0, FewFinish::Rotate(rotation))
     }
 
     fn attention(&self, layer: usize) -> Result<(), CudaError> {
@@ -278,7 +289,7 @@ impl Bench {
             q: self.q,
             out: self.attended,
             narrow: self.batch > 1,
-            partial: if self.exchange == Exchange::Words { self.words } else { self.partial },
+            partial: self.partial,
             tickets: self.tickets,
             place: self.place(layer),
             heads: s.heads,
@@ -303,7 +314,7 @@ impl Bench {
         if self.batch == 1 {
             return self.one(l.gate_up, self.x, self.inner, s.inner, s.hidden, Finish::Gated(Activation::Silu));
         }
-        self.few(l.gate_up, self.inner, s.inner, FewFinish::Gated(Activation::Silu))
+        self.few(l.gate_up, self.inner, s.inner, true, FewFinish::Gated(Activation::Silu))
     }
 
     fn down(&self, layer: usize) -> Result<(), CudaError> {
@@ -322,23 +333,23 @@ impl Bench {
             let head = Head { tokens, best, ticket, advance: Some(self.control) };
             return self.one(self.head, self.x, self.scores, s.vocab, s.hidden, Finish::Head(head));
         }
-        self.few(self.head, self.scores, s.vocab, FewFinish::Store)?;
+        self.few(self.head, self.scores, s.vocab, true, FewFinish::Store)?;
         let op = PickTokens { scores: self.scores, tokens, ticket, advance: Some(self.control), batch: self.batch, vocab: s.vocab };
         // SAFETY: as above.
         unsafe { self.kernels.pick_tokens(&op) }
     }
 
     fn step(&self) -> Result<(), CudaError> {
+        if self.batch > 1 {
+            self.norm_rows(self.x, self.normed, self.batch)?;
+        }
         for layer in 0..self.shape.layers {
-            self.norm_rows(layer > 0)?;
             self.qkv(layer)?;
             self.attention(layer)?;
             self.o(layer)?;
-            self.norm_rows(true)?;
             self.gate_up(layer)?;
             self.down(layer)?;
         }
-        self.norm_rows(true)?;
         self.head(0)
     }
 
@@ -387,36 +398,35 @@ impl Bench {
         Ok(())
     }
 
-    fn prefill(&self) -> Result<(), Failure> {
+    /// What surrounds the products of a prompt, and of a step of 64 rows.
+    fn prompt(&self) -> Result<(), Failure> {
         let s = self.shape;
-        for len in [512, self.capacity.min(2048)] {
-            let place = Place { step: None, batch: 1, ..self.place(0) };
-            // Scores hold both, as they are the largest buffer.
-            let bytes = len * s.q() * 2;
-            let (q, out) = (Region::new(self.scores.address(), bytes), Region::new(self.scores.address() + bytes as u64, bytes));
-            if 2 * bytes > self.scores.bytes() {
+        let [x, y] = self.rows;
+        let per = |seconds: f64, bytes: usize| format!("{:8.2} us  {:6.0} GB/s", seconds * 1e6, bytes as f64 / seconds / 1e9);
+        for (batch, len) in [(64, 1), (1, 512), (1, PROMPT)] {
+            let rows = batch * len;
+            let norm = self.time(10, || (0..8).try_for_each(|_| self.norm_rows(x, y, rows)))? / 8.0;
+            println!("{batch} x {len}: norm      {}", per(norm, rows * s.hidden * (4 + 2)));
+            let append = self.time(10, || (0..8).try_for_each(|_| self.append(batch, len)))? / 8.0;
+            println!("{batch} x {len}: rotation  {}", per(append, rows * s.qkv() * 2 * 2));
+            if len == 1 {
                 continue;
             }
-            let op = AttentionPrefill { q, out, place, len, heads: s.heads, window: None, scale: 0.125 };
+            let place = Place { step: None, batch, ..self.place(0) };
+            let op = AttentionPrefill { q: x, out: y, place, len, heads: s.heads, window: None, scale: 0.125 };
             // SAFETY: as above.
-            let seconds = self.time(10, || (0..8).try_for_each(|_| unsafe { self.kernels.attention_prefill(&op) }))? / 8.0;
+            let attention = self.time(10, || (0..8).try_for_each(|_| unsafe { self.kernels.attention_prefill(&op) }))? / 8.0;
             let flops = 2.0 * (len * len * s.q()) as f64;
-            println!("  prefill attention {len}: {:.1} us, {:.0} TFLOP/s of the causal half", seconds * 1e6, flops / seconds / 1e12);
+            let tflops = flops / attention / 1e12;
+            println!("{batch} x {len}: attention {:8.2} us  {tflops:6.0} TFLOP/s of the causal half", attention * 1e6);
         }
         Ok(())
     }
 }
 
 const MOST_ROWS: usize = 8;
-
-/// How attention puts shares together, and whether norms are late.
-const WAYS: [(&str, Exchange, bool); 5] = [
-    ("as by default", Exchange::Tickets, false),
-    ("with clusters", Exchange::Clusters, false),
-    ("with words", Exchange::Words, false),
-    ("with late norms", Exchange::Tickets, true),
-    ("with words and late norms", Exchange::Words, true),
-];
+/// Positions of the longest prompt.
+const PROMPT: usize = 2048;
 
 fn main() -> Result<(), Failure> {
     let mut args = args().skip(1);
@@ -448,18 +458,8 @@ fn main() -> Result<(), Failure> {
         };
         step(&bench, "without overlap")?;
         bench.kernels.set_overlap(true);
-        // What is compared takes turns.
-        for _ in 0..3 {
-            for (what, exchange, late_norms) in WAYS {
-                bench.set(exchange, late_norms);
-                step(&bench, what)?;
-            }
-        }
-        for (what, exchange, late_norms) in [WAYS[1], WAYS[4], WAYS[0]] {
-            println!("kernels, {what}");
-            bench.set(exchange, late_norms);
-            bench.kernels(bandwidth)?;
-        }
+        step(&bench, "as it is")?;
+        bench.kernels(bandwidth)?;
     }
-    bench.prefill()
+    bench.prompt()
 }

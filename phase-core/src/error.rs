@@ -106,6 +106,16 @@ pub enum CallError {
         /// Most positions the model serves.
         max: usize,
     },
+    /// A number of a [`LoadSpec`](crate::LoadSpec) that means nothing.
+    #[error("{setting} is {found}, expected {expected}")]
+    Setting {
+        /// Its name.
+        setting: &'static str,
+        /// Its value.
+        found: usize,
+        /// What would be right.
+        expected: &'static str,
+    },
     /// A prompt without tokens, or rows of unequal length.
     #[error("a prompt of {tokens} tokens can't be split into {batch} equal, non-empty rows")]
     Prompt {
@@ -120,7 +130,9 @@ impl PhaseError for CallError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Overflow { .. } | Self::Context { .. } => ErrorKind::ContextOverflow,
-            Self::Rows { .. } | Self::Token { .. } | Self::Batch { .. } | Self::Prompt { .. } => ErrorKind::InvalidInput,
+            Self::Rows { .. } | Self::Token { .. } | Self::Batch { .. } | Self::Setting { .. } | Self::Prompt { .. } => {
+                ErrorKind::InvalidInput
+            }
         }
     }
 }

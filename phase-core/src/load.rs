@@ -1,6 +1,6 @@
 //! What to load, and what was loaded.
 
-use crate::{BackendId, DType, StackInfo};
+use crate::{BackendId, CallError, DType, StackInfo};
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -63,6 +63,23 @@ impl LoadSpec {
     pub fn with_cache_dir(mut self, dir: impl AsRef<Path>) -> Self {
         self.cache_dir = Some(dir.as_ref().to_owned());
         self
+    }
+
+    /// Checks its numbers, as every backend must before it loads anything.
+    ///
+    /// # Errors
+    /// [`CallError::Setting`] for batches of no rows, or no threads.
+    ///
+    /// ```
+    /// let error = phase_core::LoadSpec::new("models/smollm2").with_threads(0).check().unwrap_err();
+    /// assert_eq!(error.to_string(), "threads is 0, expected 1 or more");
+    /// ```
+    pub fn check(&self) -> Result<(), CallError> {
+        let numbers = [("max_batch", Some(self.max_batch)), ("threads", self.threads)];
+        match numbers.into_iter().find(|(_, n)| *n == Some(0)) {
+            Some((setting, _)) => Err(CallError::Setting { setting, found: 0, expected: "1 or more" }),
+            None => Ok(()),
+        }
     }
 
     /// Tells `progress` how far reading the weights is.

@@ -100,6 +100,7 @@ impl Backend for Sim {
 
     fn load(&self, spec: &LoadSpec) -> Result<SimModel, SimError> {
         static LOADS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        spec.check()?;
         let stack = self.probe()?.with(Layer::Runtime, "backend", self.id.as_str()).with(Layer::Model, "digest", "sim").with(
             Layer::Model,
             "dtype",

@@ -76,11 +76,11 @@ impl Gpu {
         Ok(Self { stream: candle.cuda_stream(), blas: candle.cublas_handle(), workspace: None, lt: None, label })
     }
 
-    /// Lets products be done in this way, in memory of so many bytes; 0 is cuBLAS's own choice, and 32 MiB for cublasLt.
+    /// Lets products be done in this way, in memory of so many bytes; 0 is cuBLAS's own choice, and none for cublasLt.
     pub(crate) fn with_products(mut self, products: Products, bytes: usize) -> Result<Self, CandleError> {
         let _together = together();
-        if products != Products::Cublas {
-            self.lt = Some(Lt::new(&self, products, if bytes > 0 { bytes } else { 32 << 20 })?);
+        if products == Products::Fastest {
+            self.lt = Some(Lt::new(&self, bytes)?);
         } else if bytes > 0 {
             let workspace = self.buffer("cuBLAS's workspace", bytes)?;
             self.bind()?;
@@ -112,16 +112,11 @@ impl Gpu {
 
     /// Memory with zeros in it.
     pub(crate) fn zeros(&self, what: &'static str, bytes: usize) -> Result<Buffer, CandleError> {
-        self.filled(what, bytes, 0)
-    }
-
-    /// Memory with one value in all of its bytes.
-    pub(super) fn filled(&self, what: &'static str, bytes: usize, value: u8) -> Result<Buffer, CandleError> {
         let buffer = self.buffer(what, bytes)?;
         if bytes > 0 {
             // SAFETY: the memory is this buffer's, all of it.
-            unsafe { result::memset_d8_async(buffer.region.address(), value, bytes, self.stream.cu_stream()) }
-                .map_err(classify("fill memory"))?;
+            unsafe { result::memset_d8_async(buffer.region.address(), 0, bytes, self.stream.cu_stream()) }
+                .map_err(classify("clear memory"))?;
         }
         Ok(buffer)
     }

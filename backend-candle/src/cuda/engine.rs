@@ -32,7 +32,7 @@ pub(super) struct Engine {
 pub(super) enum Path {
     /// One row: each product with the steps around it in one kernel.
     One,
-    /// Up to eight rows in 16 bits: the same on tensor cores, norms apart unless they are late.
+    /// Up to eight rows in 16 bits: the same on tensor cores, all but RMS norms in bf16 apart.
     Few,
     /// cuBLAS, and kernels between its products.
     Many,
@@ -234,7 +234,7 @@ impl Engine {
         y: Region,
         finish: FewFinish,
     ) -> Result<(), CandleError> {
-        let division = if ahead && self.late(norm) {
+        let division = if ahead && self.divides(norm) {
             Some(Division { squares: work.squares.region(), eps: norm.eps })
         } else {
             self.norm(work, norm, None)?;
@@ -246,7 +246,7 @@ impl Engine {
     /// A product onto the residual stream, which the norm `next` reads.
     fn few_onto(&self, linear: Linear, x: Region, work: &StepWork, next: Norm) -> Result<(), CandleError> {
         let ahead = Ahead { gain: next.gain, out: work.normed.region(), squares: work.squares.region() };
-        self.few(linear, x, None, work.x.region(), work.batch, FewFinish::Add(self.late(next).then_some(ahead)))
+        self.few(linear, x, None, work.x.region(), work.batch, FewFinish::Add(self.divides(next).then_some(ahead)))
     }
 
     fn few(
@@ -265,8 +265,8 @@ impl Engine {
     }
 
     /// Whether few rows have this norm done by the products around it. Before its division, values may be too large for f16.
-    fn late(&self, norm: Norm) -> bool {
-        self.kernels.late_norms() && self.kernels.format() == Format::Bf16 && norm.kind == NormKind::Rms
+    fn divides(&self, norm: Norm) -> bool {
+        self.kernels.format() == Format::Bf16 && norm.kind == NormKind::Rms
     }
 
     fn norm(&self, work: &StepWork, norm: Norm, add: Option<Region>) -> Result<(), CandleError> {

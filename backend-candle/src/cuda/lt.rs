@@ -1,4 +1,4 @@
-//! Products through cublasLt, each shape with one algorithm, chosen when the shape is first seen.
+//! Products through cublasLt, each shape with the fastest of its proposals, timed when the shape is first seen.
 
 use std::{cell::RefCell, collections::HashMap, ffi::c_void, ptr};
 
@@ -19,13 +19,12 @@ use super::{
     device::{Buffer, Gpu, Product},
     elapsed,
 };
-use crate::{CandleError, Products};
+use crate::CandleError;
 
 /// A handle of cublasLt, what it works in, and what was chosen.
 pub(super) struct Lt {
     handle: sys::cublasLtHandle_t,
     workspace: Buffer,
-    products: Products,
     plans: RefCell<HashMap<Shape, Plan>>,
 }
 
@@ -44,10 +43,10 @@ struct Shape {
 }
 
 impl Lt {
-    pub(super) fn new(gpu: &Gpu, products: Products, workspace_bytes: usize) -> Result<Self, CandleError> {
+    pub(super) fn new(gpu: &Gpu, workspace_bytes: usize) -> Result<Self, CandleError> {
         let workspace = gpu.buffer("cublasLt's workspace", workspace_bytes)?;
         gpu.bind()?;
-        Ok(Self { handle: create_handle().map_err(failed)?, workspace, products, plans: RefCell::default() })
+        Ok(Self { handle: create_handle().map_err(failed)?, workspace, plans: RefCell::default() })
     }
 
     /// As [`Gpu::matmul`], which has checked that the matrices fit their regions.
@@ -92,31 +91,27 @@ impl Lt {
     }
 
     fn choose(&self, gpu: &Gpu, shape: Shape, weights: Region, x: Region) -> Result<Plan, CandleError> {
-        let most = if self.products == Products::LtFastest { PROPOSALS } else { 1 };
         let mut plan = Plan::new(shape)?;
-        let proposals = self.propose(&plan, most)?;
-        let Some(first) = proposals.first() else {
+        let proposals = self.propose(&plan)?;
+        let out = gpu.zeros("a product to take the time of", shape.rows * shape.n * shape.to.size_bytes())?;
+        plan.proposal = self.fastest(gpu, &plan, [weights, x, out.region()], &proposals)?;
+        let Some(algorithm) = proposals.get(plan.proposal) else {
             let reason = format!("cublasLt proposes nothing for {shape:?}");
             return Err(CandleError::Candle { action: "multiply with cublasLt", source: reason.into() });
         };
-        (plan.algorithm, plan.proposals) = (*first, proposals.len());
-        if proposals.len() > 1 {
-            let out = gpu.zeros("a product to take the time of", shape.rows * shape.n * shape.to.size_bytes())?;
-            plan.proposal = self.fastest(gpu, &plan, [weights, x, out.region()], &proposals)?;
-            plan.algorithm = proposals[plan.proposal];
-        }
+        (plan.algorithm, plan.proposals) = (*algorithm, proposals.len());
         Ok(plan)
     }
 
     /// The best first, by cublasLt's own estimate.
-    fn propose(&self, plan: &Plan, most: usize) -> Result<Vec<sys::cublasLtMatmulAlgo_t>, CandleError> {
+    fn propose(&self, plan: &Plan) -> Result<Vec<sys::cublasLtMatmulAlgo_t>, CandleError> {
         let preference = Preference(create_matmul_pref().map_err(failed)?);
         let bytes = self.workspace.region().bytes();
         let attribute = sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
         // SAFETY: the preference exists, and the attribute is a `size_t`.
         unsafe { set_matmul_pref_attribute(preference.0, attribute, ptr::from_ref(&bytes).cast(), size_of::<usize>()) }.map_err(failed)?;
-        let mut found = vec![std::mem::MaybeUninit::<sys::cublasLtMatmulHeuristicResult_t>::zeroed(); most];
-        let (wanted, mut count) = (i32::try_from(most).unwrap_or(1), 0);
+        let mut found = [std::mem::MaybeUninit::<sys::cublasLtMatmulHeuristicResult_t>::zeroed(); PROPOSALS];
+        let mut count = 0;
         // SAFETY: all descriptors exist, and there is room for as many results as are asked for.
         let status = unsafe {
             sys::cublasLtMatmulAlgoGetHeuristic(
@@ -127,13 +122,13 @@ impl Lt {
                 plan.out,
                 plan.out,
                 preference.0,
-                wanted,
+                i32::try_from(PROPOSALS).unwrap_or(1),
                 found.as_mut_ptr().cast(),
                 &raw mut count,
             )
         };
         status.result().map_err(failed)?;
-        let count = usize::try_from(count).unwrap_or(0).min(most);
+        let count = usize::try_from(count).unwrap_or(0).min(PROPOSALS);
         // SAFETY: so many were written.
         let results = found[..count].iter().map(|result| unsafe { result.assume_init() });
         Ok(results.filter(|result| result.state == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS).map(|result| result.algo).collect())

@@ -93,8 +93,6 @@ impl Decoder {
         };
         let _together = together();
         let kernels = Kernels::load(&gpu.stream, format)?;
-        kernels.set_late_norms(settings.late_norms);
-        kernels.set_warpgroups(settings.warpgroup_attention);
         let weights = Weights::load(&config, checkpoint, dtype, &gpu)?;
         let picked = gpu.buffer("picked tokens", 4096)?;
         let (control, answer, scores) = (gpu.pinned(control_len(64))?, gpu.pinned(4096)?, gpu.pinned(0)?);

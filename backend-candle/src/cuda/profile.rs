@@ -114,8 +114,10 @@ impl<'a> Costs<'a> {
         self.moved(self.config.hidden * (4 + self.element))
     }
 
-    pub(super) fn rotate(&self) -> Cost {
-        self.moved((self.config.q_dim() + 2 * self.config.kv_dim()) * 2 * self.element)
+    /// `queries`: whether they are asked for.
+    pub(super) fn rotate(&self, queries: bool) -> Cost {
+        let width = if queries { self.config.q_dim() } else { 0 } + 2 * self.config.kv_dim();
+        self.moved(width * 2 * self.element)
     }
 
     pub(super) fn attention(&self) -> Cost {

@@ -100,7 +100,7 @@ impl Engine {
                 (true, false) => (None, None),
             };
             self.append(work, index, len, at, q, tail)?;
-            part("rotation", cost.rotate())?;
+            part("rotation", cost.rotate(q.is_some()))?;
             if ends {
                 break;
             }

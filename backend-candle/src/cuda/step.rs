@@ -67,8 +67,7 @@ impl StepWork {
             wide: floats("a step's activations", if path == Path::Many { 2 * config.intermediate } else { 0 })?,
             inner: floats("a step's activations", config.intermediate)?,
             scores: floats("a step's scores", config.vocab)?,
-            // As an exchange through words wants it.
-            partial: gpu.filled("a step's activations", Kernels::partial_bytes(batch, config.heads, config.head_dim, splits), 0xff)?,
+            partial: gpu.buffer("a step's activations", Kernels::partial_bytes(batch, config.heads, config.head_dim, splits))?,
             tickets: gpu.zeros("a step's counters", batch * config.heads * 4)?,
             best: Region::new(at, 8),
             ticket: Region::new(at + 8, 4),

@@ -120,6 +120,7 @@ impl Backend for OrtCuda {
         let unsupported = |what, found: &str, supported: &str| {
             Err(OrtError::Unsupported { what, found: found.to_owned(), supported: supported.to_owned() })
         };
+        spec.check()?;
         let Some(format) = Format::of(spec.dtype) else {
             return unsupported("dtype", spec.dtype.as_str(), "its CUDA attention computes in f16 and bf16");
         };

@@ -70,7 +70,7 @@ pub(crate) struct Watch {
     #[arg(long, value_name = "N")]
     pub(crate) seconds: Option<u64>,
     /// Time between polls in milliseconds
-    #[arg(long, default_value_t = 10, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    #[arg(long, default_value_t = 20, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub(crate) period_ms: u64,
     /// A folder to keep the readings in, as samples files
     #[arg(short, long, value_name = "DIR")]

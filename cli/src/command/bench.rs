@@ -137,7 +137,8 @@ fn measure(setting: &Setting, arguments: &argument::Bench, runner: Runner<'_>, c
         .with_cold_launcher(Box::new(CommandLauncher::new(program, launch)));
     runner = energy::with_energy(runner, arguments)?;
     if ceilings_missing {
-        // After the sensors were opened, which must find nobody on the device, not even us.
+        // After the sensors were opened and the rest was taken, which must find nobody on the device, not even us.
+        runner.deep_idle();
         let ceilings::OfPlan { now, beside } = ceilings::of_plan(setting, runner.plan());
         runner = runner.with_ceilings(now);
         if let Some(meter) = beside {

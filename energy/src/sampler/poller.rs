@@ -1,6 +1,6 @@
 use super::{
     Condition, Wall,
-    pace::Pace,
+    pace::{Pace, level},
     recording::{Lateness, Recording, Void},
 };
 use crate::{ReadError, Sample, Source};
@@ -13,18 +13,18 @@ use std::{fmt, sync::Arc, time::Duration};
 pub struct SamplerPlan {
     /// Time between polls: a quarter of the sensor's update period, and not less than 5 ms, is plenty.
     pub period: Duration,
-    /// Readings kept of each source. A reading takes 16 bytes: an hour at 10 ms is 6 MB.
+    /// Readings kept of each source. A reading takes 16 bytes: an hour at 20 ms is 2.9 MB.
     pub capacity: usize,
-    /// Share of a core that reads of one source may take while nobody asks for [attention](super::Sampler::attend): where a
-    /// poll period is too short for that, the source is read every few of them. 1 reads every source at every poll.
+    /// Share of a core that the reads of all sources may take together while nobody asks for [attention](super::Sampler::attend):
+    /// where a poll period is too short for that, the dearest are read every few of them. 1 reads every source at every poll.
     pub share: f64,
 }
 
 impl Default for SamplerPlan {
-    /// Every 10 ms, for three hours, with half a percent of a core for a source. A counter whose read takes 4.6 ms is then
-    /// read every 0.92 s, and at every poll for two of its updates once a minute.
+    /// Every 20 ms, for three hours, with 0.3 percent of a core for reads; to wake up 50 times a second takes 0.5 in a virtual
+    /// machine. A counter whose read takes 5 ms is then read every 1.8 s, and at every poll for two of its updates once a minute.
     fn default() -> Self {
-        Self { period: Duration::from_millis(10), capacity: 3 * 3600 * 100, share: 0.005 }
+        Self { period: Duration::from_millis(20), capacity: 3 * 3600 * 50, share: 0.003 }
     }
 }
 
@@ -56,6 +56,8 @@ const KEPT_VOIDS: usize = 4096;
 /// Unix time is adjusted by less than this between two looks, or it was set.
 const WALL_STEP_NS: i64 = 5_000_000;
 const CONDITION_NS: u64 = 1_000_000_000;
+/// Asking takes at most a thousandth of a core: where it takes longer than a millisecond, it is done less often.
+const CONDITION_TIMES: u64 = 1000;
 
 /// The sampling loop, one step at a time. [`Sampler`](super::Sampler) runs it; tests step it.
 pub struct Poller {
@@ -63,11 +65,14 @@ pub struct Poller {
     wall: Arc<dyn Wall>,
     period_ns: u64,
     attentive: bool,
+    share: f64,
     sources: Vec<(Box<dyn Source>, Recording)>,
     conditions: Vec<Box<dyn Condition>>,
     voids: Vec<Void>,
     /// When the conditions were last asked, and what they said.
     asked: Option<(u64, Option<NoData>)>,
+    /// Time between two times that they are asked.
+    condition_ns: u64,
     /// Unix time less the clock, nanoseconds.
     wall_offset_ns: i64,
     deadline_ns: u64,
@@ -111,16 +116,18 @@ impl Poller {
         let period_ns = nanos(plan.period).max(1);
         // A share that is none would never read again.
         let share = if plan.share > 0.0 { plan.share.min(1.0) } else { 1.0 };
-        let paces = vec![Pace::new(deadline_ns, period_ns, share); sources.len()];
+        let paces = vec![Pace::new(deadline_ns, period_ns); sources.len()];
         Self {
             clock,
             wall,
             period_ns,
             attentive: share >= 1.0,
+            share,
             sources,
             conditions,
             voids: Vec::with_capacity(KEPT_VOIDS),
             asked: None,
+            condition_ns: CONDITION_NS,
             wall_offset_ns,
             deadline_ns,
             paces,
@@ -152,6 +159,7 @@ impl Poller {
         *total_ns += late;
         *worst_ns = (*worst_ns).max(late);
         self.conditions(begin);
+        let share = level(&self.paces, self.share);
         for ((source, recording), pace) in self.sources.iter_mut().zip(&mut self.paces) {
             // A source that remembers is asked when half of its memory is full, even under attention.
             let memory_ns = source.memory().map(nanos);
@@ -162,7 +170,7 @@ impl Poller {
             let (last, spent_ns) = (recording.samples.last().copied(), recording.read_ns);
             read(source.as_mut(), recording, &*self.clock, self.wall_offset_ns, self.period_ns);
             let changed = last.zip(recording.samples.last()).is_some_and(|(a, b)| a.value.to_bits() != b.value.to_bits());
-            pace.read(begin, recording.read_ns - spent_ns, changed, memory_ns);
+            pace.read(begin, recording.read_ns - spent_ns, changed, memory_ns, share);
             recording.pace_ns = recording.pace_ns.max(pace.longest_ns());
         }
         let end = self.now();
@@ -171,7 +179,7 @@ impl Poller {
         self.lateness.missed += missed;
         self.deadline_ns += (missed + 1) * self.period_ns;
         let attentive = self.attentive;
-        let due_ns = self.paces.iter().map(|p| p.due_ns(attentive)).min().unwrap_or(0).min(begin + CONDITION_NS);
+        let due_ns = self.paces.iter().map(|p| p.due_ns(attentive)).min().unwrap_or(0).min(begin + self.condition_ns);
         self.deadline_ns += due_ns.saturating_sub(self.deadline_ns) / self.period_ns * self.period_ns;
     }
 
@@ -208,12 +216,14 @@ impl Poller {
         sources.into_iter().map(finished).collect()
     }
 
-    /// Once a second: whether what was true of the device still is. What was found holds back to the last look.
+    /// About once a second: whether what was true of the device still is. What was found holds back to the last look.
     fn conditions(&mut self, now: u64) {
-        if self.asked.is_some_and(|(at, _)| now - at < CONDITION_NS) {
+        if self.asked.is_some_and(|(at, _)| now - at < self.condition_ns) {
             return;
         }
         let found = self.conditions.iter_mut().find_map(|c| c.check());
+        let since_ns = self.asked.map_or(CONDITION_NS, |(at, _)| now - at);
+        self.condition_ns = CONDITION_NS.max(self.now().saturating_sub(now).saturating_mul(CONDITION_TIMES));
         if let Some((since, before)) = self.asked
             && let Some(reason) = found.or(before)
         {
@@ -224,7 +234,7 @@ impl Poller {
         if (wall_offset_ns - self.wall_offset_ns).abs() > WALL_STEP_NS {
             for (_, recording) in &mut self.sources {
                 if recording.samples.last().is_some() && recording.voids.len() < recording.voids.capacity() {
-                    recording.voids.push(Void { from_ns: now.saturating_sub(CONDITION_NS), to_ns: now, reason: NoData::ClockJump });
+                    recording.voids.push(Void { from_ns: now.saturating_sub(since_ns), to_ns: now, reason: NoData::ClockJump });
                 }
             }
         }

@@ -109,7 +109,6 @@ pub(super) struct MatvecArgs {
     pub(super) place: PlaceArgs,
     pub(super) n: u32,
     pub(super) k: u32,
-    pub(super) norm: u32,
     pub(super) activation: u32,
     pub(super) heads: u32,
     pub(super) eps: f32,
@@ -215,6 +214,7 @@ pub(super) struct RotateArgs {
     pub(super) heads: u32,
     pub(super) wide_in: u32,
     pub(super) wide_out: u32,
+    pub(super) lanes: u32,
     pub(super) eps: f32,
 }
 

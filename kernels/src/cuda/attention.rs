@@ -9,19 +9,6 @@ use super::{
 /// Head sizes with fast kernels; all others go through [`Kernels::attention_general`].
 pub const FLASH_HEAD_DIMS: [usize; 2] = [64, 128];
 
-/// How blocks that share a head put their results together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "one kernel each")]
-pub enum Exchange {
-    /// The last block to arrive reads what the others wrote.
-    Tickets,
-    /// The block with the last share reads each word of the others as soon as it is there. Where there are as many heads as
-    /// multiprocessors, or more, tickets are taken: blocks that wait must leave room for those they wait for.
-    Words,
-    /// A head has a cluster of eight blocks, whatever [`AttentionDecode::splits`] says, which read each other's shared memory.
-    Clusters,
-}
-
 /// Attention of one new position per sequence, whose keys and values are in the cache already.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::exhaustive_structs, reason = "plain buffers, and callers write it out")]
@@ -32,8 +19,7 @@ pub struct AttentionDecode {
     pub out: Region,
     /// Whether `out` is in the cache's format.
     pub narrow: bool,
-    /// Room for [`Kernels::partial_bytes`]. For [`Exchange::Words`], all of its bits are ones before the first launch; each launch
-    /// leaves them so.
+    /// Room for [`Kernels::partial_bytes`].
     pub partial: Region,
     /// Room for `batch * heads` `u32`, zero before the first launch.
     pub tickets: Region,
@@ -136,15 +122,10 @@ impl Kernels {
             return Err(CudaError::Shape { what: "splits", found: op.splits, expected: MOST_SPLITS });
         }
         let (group, chunks) = grouping(op.heads / kv_heads);
-        let (kind, splits) = match self.exchange() {
-            Exchange::Clusters => ("cluster", CLUSTER),
-            Exchange::Words if kv_heads * chunks * batch < self.processors() as usize => ("words", op.splits),
-            _ => ("decode", op.splits),
-        };
-        let blocks = [narrow("splits", splits)?, narrow("kv_heads", kv_heads * chunks)?, narrow("batch", batch)?];
+        let blocks = [narrow("splits", op.splits)?, narrow("kv_heads", kv_heads * chunks)?, narrow("batch", batch)?];
         let grid = Grid { blocks, threads: 256, shared_bytes: 0 };
         // SAFETY: the regions hold what the dimensions say, as checked above; the rest is the caller's promise.
-        unsafe { self.launch(&format!("attention_{kind}_{head_dim}_{group}_{}", self.format().as_str()), &grid, &args) }
+        unsafe { self.launch(&format!("attention_decode_{head_dim}_{group}_{}", self.format().as_str()), &grid, &args) }
     }
 
     /// Whether [`attention_prefill`](Self::attention_prefill) has heads of this size in this format.
@@ -178,11 +159,10 @@ impl Kernels {
             scale: op.scale,
         };
         let blocks = [narrow("heads", op.heads)?, narrow("len", op.len.div_ceil(128))?, narrow("batch", batch)?];
-        // Tiles of 64 keys and as many values.
-        let (kind, stages) = if self.warpgroups() { ("warpgroup", 3) } else { ("prefill", 2) };
-        let grid = Grid { blocks, threads: 256, shared_bytes: narrow("head_dim", stages * 2 * 64 * head_dim * element)? };
+        // Three times 64 keys and as many values.
+        let grid = Grid { blocks, threads: 256, shared_bytes: narrow("head_dim", 3 * 2 * 64 * head_dim * element)? };
         // SAFETY: the regions hold what the dimensions say, as checked above; the rest is the caller's promise.
-        unsafe { self.launch(&format!("attention_{kind}_{head_dim}_{}", self.format().as_str()), &grid, &args) }
+        unsafe { self.launch(&format!("attention_prefill_{head_dim}_{}", self.format().as_str()), &grid, &args) }
     }
 
     /// Attends with any number of positions and any head size.
@@ -236,9 +216,6 @@ fn window(window: Option<usize>) -> Result<u32, CudaError> {
         None => Ok(0),
     }
 }
-
-/// Blocks of a cluster, as the kernels are compiled.
-const CLUSTER: usize = 8;
 
 /// Shares whose weights a block can add up.
 const MOST_SPLITS: usize = 64;

@@ -9,7 +9,7 @@ use std::{
 
 use cudarc::driver::{CudaStream, DriverError, result, sys};
 
-use super::{CudaError, Exchange, Format, classify};
+use super::{CudaError, Format, classify};
 
 /// The kernels for weights and caches of one number format, on one stream.
 ///
@@ -21,9 +21,6 @@ pub struct Kernels {
     format: Format,
     processors: u32,
     overlap: bool,
-    exchange: Cell<Exchange>,
-    late_norms: Cell<bool>,
-    warpgroups: Cell<bool>,
 }
 
 struct Function {
@@ -65,9 +62,6 @@ impl Kernels {
             format,
             processors: u32::try_from(processors).unwrap_or(1).max(1),
             overlap: true,
-            exchange: Cell::new(Exchange::Tickets),
-            late_norms: Cell::new(false),
-            warpgroups: Cell::new(false),
         };
         for image in IMAGES {
             // SAFETY: the image is a complete fat binary, made by this crate's build script.
@@ -114,38 +108,6 @@ impl Kernels {
     /// Whether a kernel may begin before the one in front of it has ended (it waits for its results). The default is yes.
     pub const fn set_overlap(&mut self, overlap: bool) {
         self.overlap = overlap;
-    }
-
-    /// How the blocks that share a head in [`attention_decode`](Self::attention_decode) put their results together. The default is
-    /// [`Exchange::Tickets`]: the others have not been measured.
-    pub fn set_exchange(&self, exchange: Exchange) {
-        self.exchange.set(exchange);
-    }
-
-    pub(super) fn exchange(&self) -> Exchange {
-        self.exchange.get()
-    }
-
-    /// Whether [`matvec`](Self::matvec) multiplies by an RMS norm's gains only and divides its sums, so that no product waits for
-    /// the mean square. The default is no: it has not been measured.
-    pub fn set_late_norms(&self, late_norms: bool) {
-        self.late_norms.set(late_norms);
-    }
-
-    /// As [`set_late_norms`](Self::set_late_norms) last said.
-    #[must_use]
-    pub fn late_norms(&self) -> bool {
-        self.late_norms.get()
-    }
-
-    /// Whether [`attention_prefill`](Self::attention_prefill) multiplies with four warps at a time, which only compute capability 9.0
-    /// has; elsewhere it stays the same. The default is no: it has not been measured.
-    pub fn set_warpgroups(&self, warpgroups: bool) {
-        self.warpgroups.set(warpgroups);
-    }
-
-    pub(super) fn warpgroups(&self) -> bool {
-        self.warpgroups.get()
     }
 
     /// Launches of each kernel so far, in the order of their names; those captured into a graph count once.
@@ -214,21 +176,20 @@ fn names(format: Format) -> Vec<(usize, String)> {
     let format_name = format.as_str();
     let mut names: Vec<(usize, String)> = Vec::new();
     for (head_dim, group) in [64, 128].into_iter().flat_map(|head_dim| [1, 2, 4, 8].map(|group| (head_dim, group))) {
-        names.extend(["decode", "words", "cluster"].map(|kind| (0, format!("attention_{kind}_{head_dim}_{group}_{format_name}"))));
+        names.push((0, format!("attention_decode_{head_dim}_{group}_{format_name}")));
     }
     if format != Format::F32 {
-        for head_dim in [64, 128] {
-            names.extend(["prefill", "warpgroup"].map(|kind| (1, format!("attention_{kind}_{head_dim}_{format_name}"))));
-        }
+        names.extend([64, 128].map(|head_dim| (1, format!("attention_prefill_{head_dim}_{format_name}"))));
         for kind in ["store", "rotate", "add", "gated", "plain"] {
             names.extend(["", "long_", "wide_"].map(|wide| (3, format!("few_{kind}_{wide}{format_name}"))));
         }
     }
     for kind in ["store", "rotate", "gated", "plain", "head"] {
-        names.extend(["", "late_"].map(|late| (2, format!("matvec_{kind}_{late}{format_name}"))));
+        names.extend(["", "layer_"].map(|norm| (2, format!("matvec_{kind}_{norm}{format_name}"))));
     }
     names.push((2, format!("matvec_add_{format_name}")));
-    names.extend(["embed", "norm", "rotate_append", "activate", "attention_general"].map(|kind| (4, format!("{kind}_{format_name}"))));
+    let rows = ["embed", "norm", "norm_wide", "rotate_append", "rotate_append_any", "activate", "attention_general"];
+    names.extend(rows.map(|kind| (4, format!("{kind}_{format_name}"))));
     names.extend(["last_rows", "pick_tokens", "read_memory"].map(|name| (4, name.to_owned())));
     names
 }

@@ -203,7 +203,6 @@ impl Kernels {
         if let Some(norm) = op.norm {
             args.gain = norm.gain.holding("gain", k * 4)?;
             args.shift = holding(norm.shift, "shift", k * 4)?;
-            args.norm = norm.kind as u32;
             args.eps = norm.eps;
         }
         let needs_norm = !matches!(op.finish, Finish::Add);
@@ -243,9 +242,9 @@ impl Kernels {
         // Lanes past the end of a row multiply zeros.
         let shared = k.div_ceil(32 * 16 / element) * (32 * 16 / element) * 4;
         let grid = self.one_wave("matvec", groups.div_ceil(WARPS), shared)?;
-        let late = if self.late_norms() && args.norm == NormKind::Rms as u32 { "late_" } else { "" };
+        let norm = if op.norm.is_some_and(|norm| norm.kind == NormKind::Layer) { "layer_" } else { "" };
         // SAFETY: the regions hold what the dimensions say, as checked above; the rest is the caller's promise.
-        unsafe { self.launch(&format!("matvec_{kind}_{late}{}", self.format().as_str()), &grid, &args) }
+        unsafe { self.launch(&format!("matvec_{kind}_{norm}{}", self.format().as_str()), &grid, &args) }
     }
 
     /// Whether [`matvec_few`](Self::matvec_few) can take rows of `k` inputs: they must fit into shared memory.

@@ -8,7 +8,7 @@
 //! | [`Kernels::matvec`] | norm, product, and what follows it: rotation and KV write, residual, gated activation, argmax | one |
 //! | [`Kernels::matvec_few`] | the same for 16-bit activations, on tensor cores | 2 to 8 |
 //! | [`Kernels::attention_decode`] | attention of one new position a sequence, split along the cache | any batch |
-//! | [`Kernels::attention_prefill`] | causal attention of a prompt, on tensor cores, by warps or by [warpgroups](Kernels::set_warpgroups) | any |
+//! | [`Kernels::attention_prefill`] | causal attention of a prompt, on tensor cores | any |
 //! | [`Kernels::attention_general`] | either, for every other format and head size, slower | any |
 //! | [`Kernels::embed`], [`norm`](Kernels::norm), [`rotate_append`](Kernels::rotate_append), [`activate`](Kernels::activate) | the steps between a prompt's products | any |
 //! | [`Kernels::last_rows`], [`pick_tokens`](Kernels::pick_tokens) | what leaves the model | any |
@@ -33,7 +33,7 @@ mod rows;
 
 pub use self::{
     args::{Activation, Format, NormKind, Step},
-    attention::{AttentionDecode, AttentionGeneral, AttentionPrefill, Exchange, FLASH_HEAD_DIMS},
+    attention::{AttentionDecode, AttentionGeneral, AttentionPrefill, FLASH_HEAD_DIMS},
     error::{CudaError, Refusal, classify},
     facts::{DeviceFact, device_facts, device_uuid},
     launch::Kernels,

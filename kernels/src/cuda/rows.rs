@@ -175,11 +175,12 @@ impl Kernels {
             norm: op.norm.kind as u32,
             eps: op.norm.eps,
         };
+        let kind = if op.width <= NARROW { "norm" } else { "norm_wide" };
         // SAFETY: the regions hold what the dimensions say, as checked above; the rest is the caller's promise.
-        unsafe { self.launch_rows("norm", [narrow("rows", op.rows)?, 1, 1], &args) }
+        unsafe { self.launch_rows(kind, [narrow("rows", op.rows)?, 1, 1], &args) }
     }
 
-    /// Rotates queries and keys, and appends keys and values to the cache.
+    /// Rotates queries and keys, and appends keys and values to the cache. Fastest where half a head is a multiple of 16 bytes.
     ///
     /// # Errors
     /// [`CudaError::Shape`], [`CudaError::Driver`].
@@ -204,10 +205,20 @@ impl Kernels {
             heads: narrow("heads", op.heads)?,
             wide_in: u32::from(op.wide_in),
             wide_out: u32::from(op.wide_out),
+            lanes: 0,
             eps: op.eps,
         };
+        // Both halves of a head are read and written 16 bytes at a time where they can be.
+        let addresses = [args.qkv, args.bias, args.q_norm, args.k_norm, args.q, args.last, args.place.cache];
+        let whole = head_dim.is_multiple_of(2 * 16 / element) && addresses.iter().all(|address| address % 16 == 0);
+        let (kind, at_a_time) = if whole { ("rotate_append", 16 / element) } else { ("rotate_append_any", 1) };
+        let lanes = (head_dim / 2 / at_a_time).next_power_of_two().min(32);
+        let args = RotateArgs { lanes: narrow("head_dim", lanes)?, ..args };
+        let groups = (op.heads + 2 * kv_heads).div_ceil(APPEND_THREADS / lanes);
+        let blocks = [narrow("rows", rows)?, narrow("heads", groups)?, 1];
+        let grid = Grid { blocks, threads: narrow("threads", APPEND_THREADS)?, shared_bytes: 0 };
         // SAFETY: the regions hold what the dimensions say, as checked above; the rest is the caller's promise.
-        unsafe { self.launch_rows("rotate_append", [narrow("rows", rows)?, 1, 1], &args) }
+        unsafe { self.launch(&format!("{kind}_{}", self.format().as_str()), &grid, &args) }
     }
 
     /// Applies the non-linearity.
@@ -294,3 +305,8 @@ impl Kernels {
         unsafe { self.launch(&format!("{kind}_{}", self.format().as_str()), &Grid { blocks, threads: 256, shared_bytes: 0 }, args) }
     }
 }
+
+/// Widest row whose norm has every thread keep two quads.
+const NARROW: usize = 2048;
+/// Threads of a block that appends, as the kernels are compiled.
+const APPEND_THREADS: usize = 64;

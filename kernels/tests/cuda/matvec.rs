@@ -56,13 +56,7 @@ pub(super) fn check_plain(bench: &Bench, shapes: &[(usize, usize)]) {
             let input = normed(&case.x, &case.gain, layer.then_some(&case.shift[..]), f64::from(EPS));
             let want = product(&case.weights, &input, Some(&case.bias));
             let norm = Some(Norm { kind, gain: gain.region(), shift: layer.then_some(shift.region()), eps: EPS });
-            for (finish, late) in [
-                (Finish::Store, false),
-                (Finish::Store, true),
-                (Finish::Plain(Activation::GeluTanh), false),
-                (Finish::Plain(Activation::Relu), true),
-            ] {
-                bench.kernels.set_late_norms(late);
+            for finish in [Finish::Store, Finish::Plain(Activation::GeluTanh), Finish::Plain(Activation::Relu)] {
                 let y = bench.poison(n * 4);
                 let op = Matvec {
                     weights: weights.region(),
@@ -81,10 +75,9 @@ pub(super) fn check_plain(bench: &Bench, shapes: &[(usize, usize)]) {
                     Finish::Plain(activation) => want.iter().map(|x| activated(activation, *x)).collect(),
                     _ => want.clone(),
                 };
-                assert_near(&format!("{finish:?} {kind:?} {format:?} {n}x{k} late {late}"), &bench.read_f32s(&y), &want, 3e-6);
+                assert_near(&format!("{finish:?} {kind:?} {format:?} {n}x{k}"), &bench.read_f32s(&y), &want, 3e-6);
             }
         }
-        bench.kernels.set_late_norms(false);
         let before = numbers(11, n);
         let y = bench.f32s(&before);
         let op = Matvec {
@@ -115,18 +108,20 @@ pub(super) fn check_gated(bench: &Bench, shapes: &[(usize, usize)]) {
     let format = bench.format();
     for &(n, k) in shapes {
         let case = Case::new(bench, 2 * n, k, 1, 21);
-        let (weights, x, gain, bias) = (bench.narrow(&case.weights), bench.f32s(&case.x), bench.f32s(&case.gain), bench.f32s(&case.bias));
-        let sums = product(&case.weights, &normed(&case.x, &case.gain, None, f64::from(EPS)), Some(&case.bias));
-        let want: Vec<_> = (0..n).map(|i| activated(Activation::Silu, sums[i]) * sums[n + i]).collect();
-        for late in [false, true] {
-            bench.kernels.set_late_norms(late);
+        let [weights, x, gain, shift, bias] =
+            [bench.narrow(&case.weights), bench.f32s(&case.x), bench.f32s(&case.gain), bench.f32s(&case.shift), bench.f32s(&case.bias)];
+        for kind in [NormKind::Rms, NormKind::Layer] {
+            let layer = kind == NormKind::Layer;
+            let input = normed(&case.x, &case.gain, layer.then_some(&case.shift[..]), f64::from(EPS));
+            let sums = product(&case.weights, &input, Some(&case.bias));
+            let want: Vec<_> = (0..n).map(|i| activated(Activation::Silu, sums[i]) * sums[n + i]).collect();
             let y = bench.poison(n * 4);
             let op = Matvec {
                 weights: weights.region(),
                 bias: Some(bias.region()),
                 x: x.region(),
                 embedding: None,
-                norm: Some(Norm { kind: NormKind::Rms, gain: gain.region(), shift: None, eps: EPS }),
+                norm: Some(Norm { kind, gain: gain.region(), shift: layer.then_some(shift.region()), eps: EPS }),
                 y: y.region(),
                 n,
                 k,
@@ -134,9 +129,8 @@ pub(super) fn check_gated(bench: &Bench, shapes: &[(usize, usize)]) {
             };
             // SAFETY: the memory lives to the end of the block, which reads the result.
             unsafe { bench.kernels.matvec(&op) }.unwrap();
-            assert_near(&format!("gated {format:?} {n}x{k} late {late}"), &bench.read_f32s(&y), &want, 1e-5);
+            assert_near(&format!("gated {kind:?} {format:?} {n}x{k}"), &bench.read_f32s(&y), &want, 1e-5);
         }
-        bench.kernels.set_late_norms(false);
     }
 }
 
@@ -147,16 +141,23 @@ fn head_picks_and_advances() {
 }
 
 pub(super) fn check_head(bench: &Bench) {
-    let format = bench.format();
+    for kind in [NormKind::Rms, NormKind::Layer] {
+        check_head_after(bench, kind);
+    }
+}
+
+fn check_head_after(bench: &Bench, kind: NormKind) {
+    let (format, layer) = (bench.format(), kind == NormKind::Layer);
     let (n, k) = (3001, 192);
     let mut case = Case::new(bench, n, k, 1, 33);
-    let input = normed(&case.x, &case.gain, None, f64::from(EPS));
+    let input = normed(&case.x, &case.gain, layer.then_some(&case.shift[..]), f64::from(EPS));
     let scores = product(&case.weights, &input, None);
     let best = (0..n).max_by(|a, b| scores[*a].total_cmp(&scores[*b])).unwrap();
     // The same row again further on: its score is the same to the last bit.
     let row = case.weights[best * k..(best + 1) * k].to_vec();
     case.weights[(n - 1) * k..].copy_from_slice(&row);
-    let (weights, x, gain) = (bench.narrow(&case.weights), bench.f32s(&case.x), bench.f32s(&case.gain));
+    let (weights, x) = (bench.narrow(&case.weights), bench.f32s(&case.x));
+    let (gain, shift) = (bench.f32s(&case.gain), bench.f32s(&case.shift));
     let (y, tokens, counters, out) = (bench.poison(n * 4), bench.u32s(&[9]), bench.u32s(&[0; 4]), bench.u32s(&[7; 4]));
     let step = bench.step(Step { tokens_out: out.region().address(), position: 5, index: 2, ..Step::default() });
     let at = counters.region().address();
@@ -165,7 +166,7 @@ pub(super) fn check_head(bench: &Bench) {
         bias: None,
         x: x.region(),
         embedding: None,
-        norm: Some(Norm { kind: NormKind::Rms, gain: gain.region(), shift: None, eps: EPS }),
+        norm: Some(Norm { kind, gain: gain.region(), shift: layer.then_some(shift.region()), eps: EPS }),
         y: y.region(),
         n,
         k,
@@ -176,11 +177,10 @@ pub(super) fn check_head(bench: &Bench) {
             advance: Some(step.region()),
         }),
     };
-    for late in [true, false] {
-        bench.kernels.set_late_norms(late);
+    for _ in 0..2 {
         // SAFETY: the memory lives to the end of the block, which reads the results.
         unsafe { bench.kernels.matvec(&op) }.unwrap();
-        assert_near(&format!("head {format:?} late {late}"), &bench.read_f32s(&y), &product(&case.weights, &input, None), 3e-6);
+        assert_near(&format!("head {kind:?} {format:?}"), &bench.read_f32s(&y), &product(&case.weights, &input, None), 3e-6);
     }
     let best = u32::try_from(best).unwrap();
     assert_eq!(bench.read_u32s(&tokens), [best]);
@@ -193,25 +193,20 @@ pub(super) fn check_head(bench: &Bench) {
 #[test]
 fn rotate_and_append() {
     let shapes = [(4, 2, 16, 64, false), (9, 3, 64, 576, false), (8, 2, 128, 1024, true), (2, 1, 64, 4608, true)];
-    each(&FORMATS, |bench| {
-        for late in [false, true] {
-            bench.kernels.set_late_norms(late);
-            check_rotate(bench, &shapes);
-        }
-    });
+    each(&FORMATS, |bench| check_rotate(bench, &shapes));
 }
 
 pub(super) fn check_rotate(bench: &Bench, shapes: &[(usize, usize, usize, usize, bool)]) {
-    let format = bench.format();
-    for &(heads, kv_heads, head_dim, k, embedded) in shapes {
+    for (shape, kind) in shapes.iter().flat_map(|shape| [(*shape, NormKind::Rms), (*shape, NormKind::Layer)]) {
+        let ((heads, kv_heads, head_dim, k, embedded), format, layered) = (shape, bench.format(), kind == NormKind::Layer);
         let n = (heads + 2 * kv_heads) * head_dim;
         let case = Case::new(bench, n, k, 3, 41);
         let (layer, capacity, position) = (1, 12, 7);
         let cache_len = 2 * 2 * kv_heads * capacity * head_dim;
         let cache = bench.narrow(&vec![0.5; cache_len]);
         let freq = frequencies(head_dim);
-        let (weights, rows, gain, bias, freqs) =
-            (bench.narrow(&case.weights), bench.narrow(&case.x), bench.f32s(&case.gain), bench.f32s(&case.bias), bench.f32s(&freq));
+        let (weights, rows) = (bench.narrow(&case.weights), bench.narrow(&case.x));
+        let [gain, shift, bias, freqs] = [&case.gain, &case.shift, &case.bias, &freq].map(|values| bench.f32s(values));
         let (x, y, residual, tokens) =
             (bench.f32s(&case.x[2 * k..]), bench.poison(heads * head_dim * 4), bench.poison(k * 4), bench.u32s(&[2]));
         let narrow = |v| u32::try_from(v).unwrap();
@@ -230,7 +225,7 @@ pub(super) fn check_rotate(bench: &Bench, shapes: &[(usize, usize, usize, usize,
                 residual: residual.region(),
                 place,
             }),
-            norm: Some(Norm { kind: NormKind::Rms, gain: gain.region(), shift: None, eps: EPS }),
+            norm: Some(Norm { kind, gain: gain.region(), shift: layered.then_some(shift.region()), eps: EPS }),
             y: y.region(),
             n,
             k,
@@ -238,11 +233,12 @@ pub(super) fn check_rotate(bench: &Bench, shapes: &[(usize, usize, usize, usize,
         };
         // SAFETY: the memory lives to the end of the block, which reads the results.
         unsafe { bench.kernels.matvec(&op) }.unwrap();
-        let mut sums = product(&case.weights, &normed(&case.x[2 * k..], &case.gain, None, f64::from(EPS)), Some(&case.bias));
+        let input = normed(&case.x[2 * k..], &case.gain, layered.then_some(&case.shift[..]), f64::from(EPS));
+        let mut sums = product(&case.weights, &input, Some(&case.bias));
         for head in sums.chunks_exact_mut(head_dim).take(heads + kv_heads) {
             rotated(head, position, &freq);
         }
-        let what = format!("rotate {format:?} {heads}/{kv_heads}x{head_dim}");
+        let what = format!("rotate {kind:?} {format:?} {heads}/{kv_heads}x{head_dim}");
         assert_near(&what, &bench.read_f32s(&y), &sums[..heads * head_dim], 5e-6);
         if embedded {
             assert_eq!(bench.read_f32s(&residual), case.x[2 * k..], "{what}: the residual stream");

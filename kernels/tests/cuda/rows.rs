@@ -32,7 +32,7 @@ pub(super) fn check_embed(bench: &Bench) {
 
 #[test]
 fn norm() {
-    each(&FORMATS, |bench| check_norm(bench, &[(3, 32), (2, 2048), (2, 9216)]));
+    each(&FORMATS, |bench| check_norm(bench, &[(3, 32), (2, 2048), (2, 2052), (2, 9216)]));
 }
 
 pub(super) fn check_norm(bench: &Bench, shapes: &[(usize, usize)]) {
@@ -63,67 +63,98 @@ fn rotate_append() {
     each(&FORMATS, check_rotate_append);
 }
 
+/// Query heads, key and value heads, head size, whether heads are normed, biases, f32 on both sides.
+const HEADS: [(usize, usize, usize, bool, bool, bool); 9] = [
+    (4, 2, 16, true, true, true),
+    (3, 1, 64, false, true, false),
+    // More heads than a block takes, the last block not full.
+    (32, 8, 64, false, false, false),
+    (2, 2, 128, true, true, false),
+    (17, 1, 128, true, false, true),
+    (2, 1, 80, false, true, true),
+    (7, 3, 96, true, true, false),
+    (2, 1, 256, true, false, false),
+    // Halves that no 16 bytes divide.
+    (3, 2, 20, true, true, false),
+];
+
 pub(super) fn check_rotate_append(bench: &Bench) {
-    let format = bench.format();
-    for (heads, kv_heads, head_dim, normed_heads, wide) in
-        [(4, 2, 16, true, true), (3, 1, 64, false, false), (2, 2, 128, true, false), (2, 1, 80, false, true)]
-    {
-        let (batch, len, start, capacity, layer) = (2, 5, 3, 11, 1);
-        let (all, rows) = (heads + 2 * kv_heads, batch * len);
-        let qkv = bench.numbers(1, rows * all * head_dim);
-        let (bias, q_norm, k_norm, freq) = (numbers(2, all * head_dim), numbers(3, head_dim), numbers(4, head_dim), frequencies(head_dim));
-        let cache_len = 2 * 2 * batch * kv_heads * capacity * head_dim;
-        let cache = bench.narrow(&vec![0.25; cache_len]);
-        let d_qkv = if wide { bench.f32s(&qkv) } else { bench.narrow(&qkv) };
-        let (d_bias, d_q, d_k, d_freq) = (bench.f32s(&bias), bench.f32s(&q_norm), bench.f32s(&k_norm), bench.f32s(&freq));
-        let queries = heads * head_dim;
-        let (q, last) = (bench.poison(rows * queries * if wide { 4 } else { format.size_bytes() }), bench.poison(batch * queries * 4));
-        let place = Place { step: None, cache: cache.region(), capacity, start, batch, kv_heads, head_dim, layer };
-        let op = RotateAppend {
-            qkv: d_qkv.region(),
-            wide_in: wide,
-            bias: Some(d_bias.region()),
-            q_norm: normed_heads.then_some(d_q.region()),
-            k_norm: normed_heads.then_some(d_k.region()),
-            eps: 1e-6,
-            frequencies: Some(d_freq.region()),
-            q: Some(q.region()),
-            wide_out: wide,
-            last: Some(last.region()),
-            place,
-            len,
-            heads,
-        };
-        // SAFETY: the memory lives to the end of the block, which reads the results.
-        unsafe { bench.kernels.rotate_append(&op) }.unwrap();
-        let (mut want_q, mut want_last, mut want_cache) = (Vec::new(), Vec::new(), vec![0.25f64; cache_len]);
-        for (index, head_in) in qkv.chunks_exact(head_dim).enumerate() {
-            let (head, row) = (index % all, index / all);
-            let sums: Vec<f32> = head_in.iter().zip(&bias[head * head_dim..]).map(|(x, b)| x + b).collect();
-            let gain = if head < heads { &q_norm } else { &k_norm };
-            let rotates = head < heads + kv_heads;
-            let mut x: Vec<f64> =
-                if normed_heads && rotates { normed(&sums, gain, None, 1e-6) } else { sums.iter().map(|x| f64::from(*x)).collect() };
-            if rotates {
-                rotated(&mut x, start + row % len, &freq);
-            }
-            if head < heads {
-                want_q.extend_from_slice(&x);
-                if row % len == len - 1 {
-                    want_last.extend_from_slice(&x);
-                }
-            } else {
-                let of = head - heads;
-                let at = cache_at(&place, of / kv_heads, row / len, of % kv_heads, start + row % len);
-                want_cache[at..at + head_dim].copy_from_slice(&x);
-            }
+    for (index, heads) in HEADS.into_iter().enumerate() {
+        let (batch, len, start) = [(2, 5, 3), (3, 1, 130), (1, 4, 0)][index % 3];
+        for (queries, ends) in [(true, true), (true, false), (false, true), (false, false)] {
+            check_append(bench, heads, batch, len, start, (queries, ends));
         }
-        let what = format!("rotate_append {format:?} {heads}/{kv_heads}x{head_dim}");
+    }
+}
+
+/// `asked`: whether the queries are asked for, and those of last positions.
+fn check_append(
+    bench: &Bench,
+    (heads, kv_heads, head_dim, normed_heads, biased, wide): (usize, usize, usize, bool, bool, bool),
+    batch: usize,
+    len: usize,
+    start: usize,
+    asked: (bool, bool),
+) {
+    let (format, capacity, layer) = (bench.format(), start + len + 3, 1);
+    let (all, rows, width) = (heads + 2 * kv_heads, batch * len, heads * head_dim);
+    let qkv = bench.numbers(1, rows * all * head_dim);
+    let bias = if biased { numbers(2, all * head_dim) } else { vec![0.0; all * head_dim] };
+    let (q_norm, k_norm, freq) = (numbers(3, head_dim), numbers(4, head_dim), frequencies(head_dim));
+    let cache_len = 2 * 2 * batch * kv_heads * capacity * head_dim;
+    let cache = bench.narrow(&vec![0.25; cache_len]);
+    let d_qkv = if wide { bench.f32s(&qkv) } else { bench.narrow(&qkv) };
+    let [d_bias, d_q, d_k, d_freq] = [&bias, &q_norm, &k_norm, &freq].map(|values| bench.f32s(values));
+    let (q, last) = (bench.poison(rows * width * if wide { 4 } else { format.size_bytes() }), bench.poison(batch * width * 4));
+    let place = Place { step: None, cache: cache.region(), capacity, start, batch, kv_heads, head_dim, layer };
+    let op = RotateAppend {
+        qkv: d_qkv.region(),
+        wide_in: wide,
+        bias: biased.then_some(d_bias.region()),
+        q_norm: normed_heads.then_some(d_q.region()),
+        k_norm: normed_heads.then_some(d_k.region()),
+        eps: 1e-6,
+        frequencies: Some(d_freq.region()),
+        q: asked.0.then_some(q.region()),
+        wide_out: wide,
+        last: asked.1.then_some(last.region()),
+        place,
+        len,
+        heads,
+    };
+    // SAFETY: the memory lives to the end of the block, which reads the results.
+    unsafe { bench.kernels.rotate_append(&op) }.unwrap();
+    let (mut want_q, mut want_last, mut want_cache) = (Vec::new(), Vec::new(), vec![0.25f64; cache_len]);
+    for (index, head_in) in qkv.chunks_exact(head_dim).enumerate() {
+        let (head, row) = (index % all, index / all);
+        let sums: Vec<f32> = head_in.iter().zip(&bias[head * head_dim..]).map(|(x, b)| x + b).collect();
+        let gain = if head < heads { &q_norm } else { &k_norm };
+        let rotates = head < heads + kv_heads;
+        let mut x: Vec<f64> =
+            if normed_heads && rotates { normed(&sums, gain, None, 1e-6) } else { sums.iter().map(|x| f64::from(*x)).collect() };
+        if rotates {
+            rotated(&mut x, start + row % len, &freq);
+        }
+        if head < heads {
+            want_q.extend_from_slice(&x);
+            if row % len == len - 1 {
+                want_last.extend_from_slice(&x);
+            }
+        } else {
+            let of = head - heads;
+            let at = cache_at(&place, of / kv_heads, row / len, of % kv_heads, start + row % len);
+            want_cache[at..at + head_dim].copy_from_slice(&x);
+        }
+    }
+    let what = format!("rotate_append {format:?} {heads}/{kv_heads}x{head_dim} {batch} x {len} at {start}, asked {asked:?}");
+    if asked.0 {
         let got = if wide { bench.read_f32s(&q) } else { bench.read_narrow(&q) };
         assert_near(&what, &got, &want_q, 2e-6 + epsilon(format));
-        assert_near(&what, &bench.read_f32s(&last), &want_last, 2e-6);
-        assert_near(&what, &bench.read_narrow(&cache), &want_cache, 2e-6 + epsilon(format));
     }
+    if asked.1 {
+        assert_near(&what, &bench.read_f32s(&last), &want_last, 4e-6);
+    }
+    assert_near(&what, &bench.read_narrow(&cache), &want_cache, 2e-6 + epsilon(format));
 }
 
 #[test]

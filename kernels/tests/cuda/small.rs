@@ -8,10 +8,7 @@ fn every_kernel() {
         check_plain(bench, &[(7, 48), (33, 72)]);
         check_gated(bench, &[(7, 48), (33, 72)]);
         check_head(bench);
-        for late in [true, false] {
-            bench.kernels.set_late_norms(late);
-            check_rotate(bench, &[(4, 2, 16, 64, false), (3, 1, 64, 72, true)]);
-        }
+        check_rotate(bench, &[(4, 2, 16, 64, false), (3, 1, 64, 72, true)]);
         check_embed(bench);
         check_norm(bench, &[(3, 32), (1, 9216)]);
         check_rotate_append(bench);

@@ -70,9 +70,10 @@ impl<'a> Runner<'a> {
         self.metering.is_none() && self.manifest.energy.as_ref().is_some_and(|e| e.reason.is_none())
     }
 
-    /// Before anything is loaded: the power of a device that nobody uses.
-    pub(crate) fn deep_idle(&mut self) {
-        if self.resumed {
+    /// Takes the power of devices that nobody uses. [`run`](Self::run) begins with it; whoever opens a device before, to ask for its
+    /// facts or its ceilings, calls this first: with a context of this process a device is not idle. A second call does nothing.
+    pub fn deep_idle(&mut self) {
+        if self.resumed || self.metering.as_ref().is_none_or(|metering| metering.unwritten.is_some()) {
             return;
         }
         let Some(mut metering) = self.metering.take() else { return };

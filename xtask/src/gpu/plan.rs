@@ -292,8 +292,7 @@ mod tests {
         let steps = planned(&["kernels"], &["llama-3.2-1b", "llama-3.1-8b"]);
         assert_eq!(line(&steps, "kernels: steps llama-3.2-1b"), "1b 512");
         assert_eq!(line(&steps, "kernels: steps llama-3.1-8b"), "8b 512");
-        assert_eq!(line(&steps, "kernels: products llama-3.2-1b"), "work/models/llama-3.2-1b bf16 512 64 0,32,0,32");
-        assert_eq!(line(&steps, "kernels: norms llama-3.2-1b"), "work/models/llama-3.2-1b bf16 512 1,2,4,8 norms");
+        assert_eq!(line(&steps, "kernels: speed llama-3.2-1b"), "work/models/llama-3.2-1b bf16 512 1,2,4,8,64");
         assert_eq!(line(&steps, "kernels: prompts llama-3.2-1b"), "work/models/llama-3.2-1b bf16 1x2048,32x128");
         assert!(planned(&["kernels"], &["smollm2"]).len() == 1);
     }

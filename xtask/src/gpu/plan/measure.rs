@@ -84,7 +84,7 @@ impl Plan<'_> {
         self.phase("bench", format!("phase {model}"), &[&device[..], &cells, modes].concat(), 1800)
     }
 
-    /// Each kernel of a decode step and whole steps, with and without what is off by default.
+    /// Each kernel of a decode step, whole steps, and the parts of a prompt.
     pub(super) fn kernels(&self, model: &str) -> Vec<Step> {
         let path = self.model(model);
         let step = |name: &str, program, arguments: &[&str]| {
@@ -93,13 +93,11 @@ impl Plan<'_> {
         };
         let size = if model == "llama-3.1-8b" { "8b" } else { "1b" };
         let steps = step("steps", "cuda_bandwidth", &[size, "512"]);
-        // Products of cuBLAS with memory of their own, each way twice.
-        let products = step("products", "candle_cuda_speed", &[&path.to_string_lossy(), "bf16", "512", "64", "0,32,0,32"]);
-        // Whole steps, with and without late norms in turns.
-        let norms = step("norms", "candle_cuda_speed", &[&path.to_string_lossy(), "bf16", "512", "1,2,4,8", "norms"]);
-        // Ways of a prompt, in turn, and where its time goes. All are loaded at once, which a large model is too large for.
+        // Whole steps and prompts by every path.
+        let speed = step("speed", "candle_cuda_speed", &[&path.to_string_lossy(), "bf16", "512", "1,2,4,8,64"]);
+        // Where a prompt's time goes. Four models are loaded at once, which a large one is too large for.
         let prompts = (size == "1b").then(|| step("prompts", "candle_cuda_prompt", &[&path.to_string_lossy(), "bf16", "1x2048,32x128"]));
-        [steps, products, norms].into_iter().chain(prompts).collect()
+        [steps, speed].into_iter().chain(prompts).collect()
     }
 
     /// Other programs over the same weights, and what torch reaches of the device.

@@ -2,10 +2,7 @@
 //   BF16          1 when weights and cache are bf16, 0 when they are f16
 //   HIDDEN, INNER, VOCAB, HEADS, KV_HEADS, HEAD_DIM, WINDOW (0: none), EPS
 //   SPLITS        blocks that share one key head's positions
-// Activations are f32. No headers are used, so the run-time compiler needs none.
-
-typedef unsigned short half_t;
-typedef unsigned long long u64;
+// Activations are f32. It is compiled behind `half.cu`.
 
 // Lets the next kernel start, which then requests its weights while this one finishes.
 __device__ __forceinline__ void release_next() {
@@ -27,35 +24,6 @@ constexpr int GROUP = HEADS / KV_HEADS;
 constexpr int Q_DIM = HEADS * HEAD_DIM;
 constexpr int KV_DIM = KV_HEADS * HEAD_DIM;
 constexpr float NEVER = -1e30f;
-
-__device__ __forceinline__ float widen(half_t v) {
-#if BF16
-  return __uint_as_float((unsigned)v << 16);
-#else
-  float f;
-  asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(v));
-  return f;
-#endif
-}
-
-__device__ __forceinline__ half_t narrow(float v) {
-  half_t h;
-#if BF16
-  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(h) : "f"(v));
-#else
-  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(v));
-#endif
-  return h;
-}
-
-// Two values from one word.
-__device__ __forceinline__ float2 widen2(unsigned w) {
-#if BF16
-  return make_float2(__uint_as_float(w << 16), __uint_as_float(w & 0xffff0000u));
-#else
-  return make_float2(widen((half_t)(w & 0xffff)), widen((half_t)(w >> 16)));
-#endif
-}
 
 // Eight weights, read once and kept out of the first-level cache. Not through the read-only path: those loads the
 // compiler would move down to their use, behind the barriers, and the whole point is to have them under way early.

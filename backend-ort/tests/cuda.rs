@@ -183,6 +183,36 @@ fn nothing_runs_on_the_host() {
     }
 }
 
+/// Loading, running and dropping models disturbs no capture beside it: none even has to be begun again.
+#[test]
+fn captures_and_other_models_leave_each_other_alone() {
+    const ROUNDS: usize = 24;
+    let Some(mut model) = load("tiny/mistral-window", DType::Bf16, Mode::Compiled) else { return };
+    let mut captures = 0;
+    std::thread::scope(|scope| {
+        let others = scope.spawn(|| {
+            for round in 0..ROUNDS {
+                let name = ["tiny/llama-gqa-tied", "tiny/gpt2"][round % 2];
+                let mut other = load(name, DType::F16, Mode::Compiled).expect("a device");
+                let batch = 1 + round % 3;
+                let mut cache = other.allocate(CacheSpec { batch, capacity: 16 }).expect("a capture beside captures");
+                let prompt = vec![TokenId(1); 4 * batch];
+                other.prefill(&mut cache, PromptBatch::new(&prompt, batch).unwrap(), &mut Logits::new()).expect("a prompt beside captures");
+            }
+        });
+        while !others.is_finished() {
+            for batch in [1, 2] {
+                let mut cache = model.allocate(CacheSpec { batch, capacity: 16 }).expect("a capture beside other models");
+                model.decode(&mut cache, &vec![TokenId(1); batch], &mut Logits::new()).expect("a step beside other models");
+                captures += 1;
+            }
+        }
+    });
+    println!("{captures} captures beside {ROUNDS} models");
+    let evidence = model.evidence().unwrap();
+    assert!(evidence.kernels.iter().all(|k| !k.contains("captured again")), "{:?}", evidence.kernels);
+}
+
 #[test]
 fn a_device_that_is_not_there_is_unavailable_and_those_that_are_are_named() {
     let Some(_) = backend(Mode::Eager) else { return };

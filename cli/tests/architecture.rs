@@ -21,13 +21,14 @@ const EVERYTHING: &[&str] = &[
 const PROGRAM: &[&str] = &["phase-kernels"];
 
 /// Which of our crates each of our crates may depend on, in normal dependencies.
-const ALLOWED: [(&str, &[&str]); 16] = [
+const ALLOWED: [(&str, &[&str]); 17] = [
     ("phase-core", &[]),
     ("phase-kernels", &[]),
+    ("phase-capture", &[]),
     ("phase-model", &["phase-core"]),
-    ("phase-backend-ort", &["phase-core", "phase-model"]),
-    ("phase-backend-candle", &["phase-core", "phase-kernels", "phase-model"]),
-    ("phase-backend-burn", &["phase-core", "phase-kernels", "phase-model"]),
+    ("phase-backend-ort", &["phase-capture", "phase-core", "phase-model"]),
+    ("phase-backend-candle", &["phase-capture", "phase-core", "phase-kernels", "phase-model"]),
+    ("phase-backend-burn", &["phase-capture", "phase-core", "phase-kernels", "phase-model"]),
     ("phase-energy", &["phase-core"]),
     ("phase-policy", &["phase-core"]),
     ("phase-scenario", &["phase-core", "phase-energy", "phase-policy"]),

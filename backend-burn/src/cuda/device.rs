@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaEvent, CudaSlice, CudaStream, DevicePtr, DriverError, PinnedHostSlice, result, sys};
-use phase_kernels::cuda::{CudaError, Region, classify, device_uuid, driver, together};
+use phase_capture::together;
+use phase_kernels::cuda::{CudaError, Region, classify, device_uuid, driver};
 
 use crate::BurnError;
 

@@ -30,9 +30,10 @@ use std::{
 };
 
 use cudarc::driver::CudaEvent;
+pub(crate) use phase_capture::Guarded;
+use phase_capture::together;
 use phase_core::{CacheSpec, DType, KvCache, Mode, PromptBatch, TokenId};
-pub(crate) use phase_kernels::cuda::Guarded;
-use phase_kernels::cuda::{Region, classify, together};
+use phase_kernels::cuda::{Region, classify};
 use phase_model::{ModelConfig, Weights as Checkpoint};
 
 use self::{

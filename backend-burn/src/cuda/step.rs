@@ -3,8 +3,9 @@
 use std::cell::RefCell;
 
 use cudarc::driver::{CudaGraph, sys};
+use phase_capture::alone;
 use phase_core::TokenId;
-use phase_kernels::cuda::{Region, alone, classify, node_types};
+use phase_kernels::cuda::{Region, classify, node_types};
 
 use super::{
     device::{Buffer, Gpu, Pinned},

@@ -9,7 +9,8 @@ use candle_core::{
         driver::{CudaContext, CudaEvent, CudaSlice, CudaStream, DriverError, PinnedHostSlice, result, sys},
     },
 };
-use phase_kernels::cuda::{CudaError, Format, Region, classify, device_uuid, driver, together};
+use phase_capture::together;
+use phase_kernels::cuda::{CudaError, Format, Region, classify, device_uuid, driver};
 
 use super::lt::Lt;
 use crate::{CandleError, Products};

@@ -14,9 +14,10 @@ mod weights;
 use std::{cell::Cell, collections::BTreeMap, time::Duration};
 
 use candle_core::cuda_backend::cudarc::driver::CudaEvent;
+pub(crate) use phase_capture::Guarded;
+use phase_capture::together;
 use phase_core::{CacheSpec, DType, KvCache, Mode, PromptBatch, TokenId};
-pub(crate) use phase_kernels::cuda::Guarded;
-use phase_kernels::cuda::{Activation, Format, Kernels, Step, classify, together};
+use phase_kernels::cuda::{Activation, Format, Kernels, Step, classify};
 use phase_model::{ModelConfig, Weights as Checkpoint};
 use rayon::prelude::*;
 

@@ -1,8 +1,9 @@
 //! What the device can do at most, through the same stream and the same cuBLAS handle as a model's work.
 
 use half::{bf16, f16};
+use phase_capture::{Guarded, together};
 use phase_core::DType;
-use phase_kernels::cuda::{Format, Guarded, Kernels, together};
+use phase_kernels::cuda::{Format, Kernels};
 
 use super::device::{Buffer, Gpu, Product};
 use crate::CandleError;

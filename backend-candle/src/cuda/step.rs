@@ -1,7 +1,8 @@
 //! Working memory of decode steps of one batch size, and the graph that one of them is captured into.
 
 use candle_core::cuda_backend::cudarc::driver::{CudaGraph, sys};
-use phase_kernels::cuda::{Kernels, Region, Step, alone, classify, node_types};
+use phase_capture::alone;
+use phase_kernels::cuda::{Kernels, Region, Step, classify, node_types};
 
 use super::{
     device::{Buffer, Gpu},

@@ -3,7 +3,7 @@
 use super::{
     device::Device,
     evidence::Sessions,
-    kernels::{Picking, StepKernels},
+    kernels::{Gating, Picking, StepKernels},
     model::{OrtCudaModel, Program, Runtime},
     weights::Weights,
 };
@@ -20,6 +20,7 @@ use crate::{
     shared::KvShape,
     store::hash_file,
 };
+use phase_capture::{Guarded, together};
 use phase_core::{Backend, BackendId, Capabilities, Layer, LoadSpec, Mode, ModelInfo, StackInfo};
 use phase_model::{Checkpoint, Position};
 use prost::Message;
@@ -68,9 +69,12 @@ impl OrtCuda {
         self
     }
 
-    fn open(&self) -> Result<(Library, Arc<Device>, StackInfo), OrtError> {
+    fn open(&self) -> Result<(Library, Guarded<Arc<Device>>, StackInfo), OrtError> {
         // The driver first: without it, the provider's own message names some library and not the cause.
-        let device = Device::open(self.ordinal)?;
+        let device = {
+            let _together = together();
+            Guarded::new(Device::open(self.ordinal)?)
+        };
         let library = library::load(self.config.library.as_deref())?;
         let provider = library.path.with_file_name(PROVIDER_FILE);
         let stack = stack(ID, &library)
@@ -144,9 +148,15 @@ impl OrtCuda {
     ) -> Result<OrtCudaModel, OrtError> {
         let root = store_root(spec)?;
         let checkpoint = Checkpoint::of(spec)?.with_digest_cache(root.join("digests"));
+        // Reading all weights is not work on the device: others may capture meanwhile.
+        let digest = checkpoint.digest()?.to_string();
+        let _together = together();
+        device.enter()?;
         let (config, inputs) = (checkpoint.config(), graph::Weights::Inputs(format));
-        let (graph, constants) = decoder(config, inputs)?.finish(config.architecture.as_str());
         let folder = root.join("kernels");
+        let graph = decoder(config, inputs)?;
+        let gating = graph.has_own().then(|| Gating::new(device, format, &folder).map(Arc::new)).transpose()?;
+        let (graph, constants) = graph.finish(config.architecture.as_str());
         let single = match step(config, inputs) {
             Ok(graph) => {
                 let kernels = Arc::new(StepKernels::new(device, config, format, &folder)?);
@@ -172,10 +182,11 @@ impl OrtCuda {
             .facts()
             .into_iter()
             .fold(stack, |stack, (key, value)| stack.with(Layer::Runtime, key, value))
-            .with(Layer::Model, "digest", checkpoint.digest()?.to_string())
+            .with(Layer::Model, "digest", digest)
             .with(Layer::Model, "architecture", config.architecture.as_str())
             .with(Layer::Model, "dtype", spec.dtype.as_str())
             .with(Layer::Runtime, "graph", format!("phase {GRAPH_VERSION}"))
+            .with(Layer::Runtime, "gated_layers", if gating.is_some() { "own" } else { "provider" })
             .with(Layer::Runtime, "single_steps", steps);
         let (weight_bytes, kv_bytes, flops) = work(config, spec.dtype);
         let info = ModelInfo::new(self.id(), config.vocab, config.max_context, spec.dtype)
@@ -186,7 +197,7 @@ impl OrtCuda {
             .with_device_timing()
             .with_device_sampling()
             .with_decode_run();
-        let program = Arc::new(Program { setup, graph: graph.encode_to_vec(), single: single.ok() });
+        let program = Arc::new(Program { setup, graph: graph.encode_to_vec(), gating, single: single.ok() });
         let Sessions { session, single } = Sessions::open(&program, &runtime.device, format, None)?;
         Ok(OrtCudaModel {
             id: next_id(),
@@ -195,8 +206,8 @@ impl OrtCuda {
             mode: self.mode,
             session,
             single,
-            program,
-            runtime,
+            program: Guarded::new(program),
+            runtime: Guarded::new(runtime),
             captured: BTreeMap::new(),
             steps: Vec::new(),
             device_time: None,

@@ -14,12 +14,35 @@ use crate::{
     shared::{int, kv_names},
 };
 use ort::{session::Session, sys::ONNXTensorElementDataType as Element};
+use phase_capture::Guarded;
 use phase_core::{KvCache, TokenId};
 use std::{ops::Range, sync::Arc};
 
 /// A cache of an [`OrtCudaModel`](crate::OrtCudaModel), in device memory, allocated once.
 #[derive(Debug)]
-pub struct OrtCudaCache {
+pub struct OrtCudaCache(pub(super) Guarded<Held>);
+
+impl KvCache for OrtCudaCache {
+    fn batch(&self) -> usize {
+        self.0.batch()
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.0.truncate(len);
+    }
+}
+
+/// What a cache holds.
+#[derive(Debug)]
+pub(super) struct Held {
     /// Which model it belongs to.
     pub(super) model: u64,
     pub(super) batch: usize,
@@ -51,7 +74,7 @@ pub struct OrtCudaCache {
     runtime: Arc<Runtime>,
 }
 
-impl KvCache for OrtCudaCache {
+impl KvCache for Held {
     fn batch(&self) -> usize {
         self.batch
     }
@@ -72,7 +95,7 @@ impl KvCache for OrtCudaCache {
 /// Where the parts of a step's inputs lie.
 const TOKENS_AT: usize = 8;
 
-impl OrtCudaCache {
+impl Held {
     pub(super) fn new(runtime: &Arc<Runtime>, model: u64, batch: usize, capacity: usize) -> Result<Self, OrtError> {
         let device = &runtime.device;
         let kv = 2 * runtime.kv.layers * runtime.kv.elements(batch, capacity) * Format::BYTES;

@@ -139,6 +139,9 @@ impl Api {
 /// The driver's answer when memory is not to be had.
 pub(super) const OUT_OF_MEMORY: Status = 2;
 
+/// The driver's answer when something spoiled a capture.
+pub(super) const CAPTURE_SPOILED: Status = 901;
+
 /// Whether nothing more will work in this process after this answer: faults of a kernel, of the device, of its bus.
 pub(super) const fn is_loss(status: Status) -> bool {
     matches!(status, 4 | 46 | 214 | 220 | 700 | 702 | 709 | 710 | 714..=719 | 999)

@@ -11,20 +11,21 @@ use super::{
 };
 use crate::{error::OrtError, evidence::parse, graph::Format, model::next_id};
 use ort::session::Session;
+use phase_capture::{Guarded, together};
 use phase_core::{Artefact, ArtefactForm, CacheSpec, Decode, Evidence, Logits, Mode, Model, Prefill, PromptBatch, TokenId};
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 /// The sessions of a model.
 pub(super) struct Sessions {
-    pub(super) session: Session,
-    pub(super) single: Option<Session>,
+    pub(super) session: Guarded<Session>,
+    pub(super) single: Option<Guarded<Session>>,
 }
 
 impl Sessions {
-    /// Opens them; with `profile`, each records what it runs into a file in that folder.
+    /// Opens them, together with other users of the device; with `profile`, each records what it runs into a file in that folder.
     pub(super) fn open(program: &Program, device: &Device, format: Format, profile: Option<&Path>) -> Result<Self, OrtError> {
         let prefix = |name| profile.map(|folder| folder.join(name));
-        let both = session::open(&program.setup, device, &program.graph, None, Record::profile(prefix("both").as_deref()))?;
+        let both = open_both(program, device, format, Record::profile(prefix("both").as_deref()))?;
         let single = match &program.single {
             Some((graph, kernels)) => {
                 let domain = operators::domain(kernels, format).map_err(OrtError::runtime("adding operators"))?;
@@ -32,15 +33,24 @@ impl Sessions {
             }
             None => None,
         };
-        Ok(Self { session: both, single })
+        Ok(Self { session: Guarded::new(both), single: single.map(Guarded::new) })
     }
+}
+
+/// A session of the graph for both phases.
+fn open_both(program: &Program, device: &Device, format: Format, record: Record<'_>) -> Result<Session, OrtError> {
+    let domain = program.gating.as_ref().map(|gating| operators::gated_domain(gating, format)).transpose();
+    session::open(&program.setup, device, &program.graph, domain.map_err(OrtError::runtime("adding operators"))?, record)
 }
 
 /// Runs a prefill and a decode step under the profiler, for one sequence and for two.
 pub(super) fn observe(model: &OrtCudaModel) -> Result<Evidence, OrtError> {
     let folder = tempfile::tempdir().map_err(OrtError::store("create a folder in", std::env::temp_dir()))?;
-    model.runtime.device.enter()?;
-    let Sessions { session, single } = Sessions::open(&model.program, &model.runtime.device, model.runtime.format, Some(folder.path()))?;
+    let Sessions { session, single } = {
+        let _together = together();
+        model.runtime.device.enter()?;
+        Sessions::open(&model.program, &model.runtime.device, model.runtime.format, Some(folder.path()))?
+    };
     let mut profiled = OrtCudaModel {
         id: next_id(),
         info: model.info.clone(),
@@ -48,8 +58,8 @@ pub(super) fn observe(model: &OrtCudaModel) -> Result<Evidence, OrtError> {
         mode: Mode::Eager,
         session,
         single,
-        program: Arc::clone(&model.program),
-        runtime: Arc::clone(&model.runtime),
+        program: Guarded::new(Arc::clone(&*model.program)),
+        runtime: Guarded::new(Arc::clone(&*model.runtime)),
         captured: BTreeMap::new(),
         steps: Vec::new(),
         device_time: None,
@@ -68,9 +78,11 @@ pub(super) fn observe(model: &OrtCudaModel) -> Result<Evidence, OrtError> {
     let source = "ONNX Runtime profiles of a prefill and a decode step of one sequence and of two";
     let text = joined(&parts)?;
     let mut evidence = parse(&text, source)?.with_artefact(Artefact::new(ArtefactForm::OrtProfile, text));
-    for (batch, Captured { nodes, replays }) in &model.captured {
+    for (batch, Captured { nodes, spoiled, replays }) in &model.captured {
         let nodes: Vec<_> = nodes.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-        evidence = evidence.with_kernel(format!("graph of a decode step, batch {batch}: {} nodes, {replays} replays", nodes.join(" + ")));
+        let again = if *spoiled == 0 { String::new() } else { format!(", captured again {spoiled} times") };
+        let nodes = nodes.join(" + ");
+        evidence = evidence.with_kernel(format!("graph of a decode step, batch {batch}: {nodes} nodes{again}, {replays} replays"));
     }
     if let Some(record) = Artefact::cuda_graphs(model.captured.iter().map(|(batch, c)| (*batch, c.nodes.as_slice(), c.replays))) {
         evidence = evidence.with_artefact(record);
@@ -88,7 +100,8 @@ pub(super) fn observe(model: &OrtCudaModel) -> Result<Evidence, OrtError> {
 /// The graph for both phases as ONNX Runtime optimised it. Its weights are inputs, so it is small.
 fn optimised(model: &OrtCudaModel, folder: &Path) -> Result<Vec<u8>, OrtError> {
     let file = folder.join("optimised.onnx");
-    session::open(&model.program.setup, &model.runtime.device, &model.program.graph, None, Record::Optimised(&file))?;
+    let _together = together();
+    open_both(&model.program, &model.runtime.device, model.runtime.format, Record::Optimised(&file))?;
     std::fs::read(&file).map_err(OrtError::store("read", file))
 }
 

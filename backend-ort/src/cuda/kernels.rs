@@ -4,7 +4,10 @@ use super::{
     compiler::machine_code,
     device::{Device, DeviceMemory, Kernel, Launch, Module},
 };
-use crate::{error::OrtError, graph::Format};
+use crate::{
+    error::OrtError,
+    graph::{Format, GATED_MULTIPLE},
+};
 use phase_model::ModelConfig;
 use std::{ffi::c_void, path::Path, sync::Arc};
 
@@ -62,6 +65,42 @@ impl Picking {
     }
 }
 
+/// The activation of a gated layer, for any number of rows.
+#[derive(Debug)]
+pub(crate) struct Gating {
+    device: Arc<Device>,
+    gated: Kernel,
+    _module: Module,
+}
+
+impl Gating {
+    pub(crate) fn new(device: &Arc<Device>, format: Format, folder: &Path) -> Result<Self, OrtError> {
+        let source = concat!(include_str!("../../kernels/half.cu"), include_str!("../../kernels/gated.cu"));
+        let module = device.module(&machine_code(source, device.capability, &[bf16(format)], folder)?)?;
+        Ok(Self { device: Arc::clone(device), gated: module.kernel("gated")?, _module: module })
+    }
+
+    /// Queues `silu(gate) * up` of so many elements, at these addresses: gate, up, output.
+    ///
+    /// # Safety
+    /// The addresses are those of tensors of so many elements, start at multiples of 16 bytes, and outlive the work.
+    pub(crate) unsafe fn queue(&self, [mut gate, mut up, mut output]: [u64; 3], elements: usize) -> Result<(), OrtError> {
+        let mut pieces = small(elements / GATED_MULTIPLE);
+        if pieces == 0 {
+            return Ok(());
+        }
+        let shape = Launch { grid: [pieces.div_ceil(THREADS), 1, 1], block: THREADS, shared_bytes: 0, overlap: false };
+        let mut arguments = [pointer(&mut gate), pointer(&mut up), pointer(&mut output), pointer(&mut pieces)];
+        // SAFETY: the arguments are those of `gated`; the caller vouches for the tensors.
+        unsafe { self.device.launch(self.gated, shape, &mut arguments) }
+    }
+}
+
+/// The format of weights, as the kernels are told.
+fn bf16(format: Format) -> (&'static str, String) {
+    ("BF16", u32::from(format == Format::Bf16).to_string())
+}
+
 /// The operators of a decode step of one sequence.
 #[derive(Debug)]
 pub(crate) struct StepKernels {
@@ -106,7 +145,7 @@ impl StepKernels {
         #[expect(clippy::cast_possible_truncation, reason = "the kernels compute in f32")]
         let eps = config.norm_eps as f32;
         let definitions = [
-            ("BF16", u32::from(format == Format::Bf16).to_string()),
+            bf16(format),
             ("HIDDEN", sizes.hidden.to_string()),
             ("INNER", sizes.inner.to_string()),
             ("VOCAB", sizes.vocab.to_string()),
@@ -117,7 +156,8 @@ impl StepKernels {
             ("EPS", format!("{eps:e}f")),
             ("SPLITS", splits.to_string()),
         ];
-        let code = machine_code(include_str!("../../kernels/step.cu"), device.capability, &definitions, folder)?;
+        let source = concat!(include_str!("../../kernels/half.cu"), include_str!("../../kernels/step.cu"));
+        let code = machine_code(source, device.capability, &definitions, folder)?;
         let module = device.module(&code)?;
         let parts = 4 * config.kv_heads * splits as usize * config.group() * (config.head_dim + 2);
         Ok(Self {

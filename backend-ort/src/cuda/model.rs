@@ -1,9 +1,9 @@
 //! A loaded model on a device: both phases.
 
 use super::{
-    cache::{OrtCudaCache, PromptRun},
+    cache::{Held, OrtCudaCache, PromptRun},
     device::Device,
-    kernels::{Picking, StepKernels},
+    kernels::{Gating, Picking, StepKernels},
     weights::Weights,
 };
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     shared::KvShape,
 };
 use ort::session::Session;
+use phase_capture::{Guarded, alone, together};
 use phase_core::{
     CacheSpec, Capabilities, Decode, Evidence, Logits, Mode, Model, ModelInfo, PhaseTypes, Prefill, PromptBatch, TokenId, check_run,
     check_slots, check_step,
@@ -34,11 +35,11 @@ pub struct OrtCudaModel {
     pub(super) capabilities: Capabilities,
     pub(super) mode: Mode,
     /// The graph for both phases.
-    pub(super) session: Session,
+    pub(super) session: Guarded<Session>,
     /// The graph for steps of one sequence, of this crate's operators.
-    pub(super) single: Option<Session>,
-    pub(super) program: Arc<Program>,
-    pub(super) runtime: Arc<Runtime>,
+    pub(super) single: Option<Guarded<Session>>,
+    pub(super) program: Guarded<Arc<Program>>,
+    pub(super) runtime: Guarded<Arc<Runtime>>,
     /// Captured graphs by batch, as evidence.
     pub(super) captured: BTreeMap<usize, Captured>,
     pub(super) steps: Vec<Duration>,
@@ -50,6 +51,8 @@ pub struct OrtCudaModel {
 pub(super) struct Captured {
     /// Nodes of the last graph by type, as the driver tells them.
     pub(super) nodes: Vec<(&'static str, u64)>,
+    /// Captures that were begun again.
+    pub(super) spoiled: u64,
     pub(super) replays: u64,
 }
 
@@ -57,6 +60,8 @@ pub(super) struct Captured {
 pub(super) struct Program {
     pub(super) setup: Setup,
     pub(super) graph: Vec<u8>,
+    /// Its gated layers' operator, if it has one of ours.
+    pub(super) gating: Option<Arc<Gating>>,
     pub(super) single: Option<(Vec<u8>, Arc<StepKernels>)>,
 }
 
@@ -82,7 +87,8 @@ impl fmt::Debug for OrtCudaModel {
 
 impl OrtCudaModel {
     /// Checks that the cache is ours, and makes the device current.
-    fn enter(&mut self, cache: &mut OrtCudaCache) -> Result<(), OrtError> {
+    fn enter<'c>(&mut self, cache: &'c mut OrtCudaCache) -> Result<&'c mut Held, OrtError> {
+        let cache = &mut *cache.0;
         if cache.model != self.id {
             return Err(OrtError::ForeignCache);
         }
@@ -90,10 +96,10 @@ impl OrtCudaModel {
         cache.events.clear();
         self.steps.clear();
         self.device_time = None;
-        Ok(())
+        Ok(cache)
     }
 
-    fn queue_prompt(&mut self, cache: &mut OrtCudaCache, prompt: PromptBatch<'_>) -> Result<(), OrtError> {
+    fn queue_prompt(&mut self, cache: &mut Held, prompt: PromptBatch<'_>) -> Result<(), OrtError> {
         let (len, new) = (cache.len, prompt.len());
         let runs = plan(cache.batch, new, len, CHUNK);
         let runs = runs.into_iter().map(|Run { rows, at }| {
@@ -110,15 +116,20 @@ impl OrtCudaModel {
     }
 
     /// Queues a step after `len` positions.
-    fn queue_step(&mut self, cache: &mut OrtCudaCache, len: usize) -> Result<(), OrtError> {
+    fn queue_step(&mut self, cache: &mut Held, len: usize) -> Result<(), OrtError> {
         if let Some(graph) = &mut cache.step {
             if let Some(captured) = self.captured.get_mut(&cache.batch) {
                 captured.replays += 1;
             }
             return graph.launch();
         }
-        let session = if cache.batch == 1 { self.single.as_mut() } else { None };
-        cache.queue_step(session.unwrap_or(&mut self.session), len + 1)
+        cache.queue_step(self.stepping(cache.batch), len + 1)
+    }
+
+    /// The session for steps of so many sequences.
+    fn stepping(&mut self, batch: usize) -> &mut Session {
+        let single = if batch == 1 { self.single.as_deref_mut() } else { None };
+        single.unwrap_or(&mut self.session)
     }
 
     /// Waits after a failure, so that nothing of the call is under way when it returns.
@@ -133,29 +144,43 @@ impl OrtCudaModel {
         }
     }
 
-    fn finish(&mut self, cache: &mut OrtCudaCache, new: usize) -> Result<(), OrtError> {
+    fn finish(&mut self, cache: &mut Held, new: usize) -> Result<(), OrtError> {
         cache.len += new;
         cache.events.intervals(&mut self.steps)?;
         self.device_time = Some(self.steps.iter().sum());
         Ok(())
     }
 
-    /// Captures a step of the whole batch.
-    fn capture(&mut self, cache: &mut OrtCudaCache) -> Result<(), OrtError> {
-        let tokens = vec![TokenId(0); cache.batch];
-        cache.upload_step(&tokens)?;
-        // Positions beyond those on the device's own count are never read, so one graph serves all lengths.
-        let total = cache.capacity;
-        let session = if cache.batch == 1 { self.single.as_mut() } else { None };
-        let session = session.unwrap_or(&mut self.session);
-        for _ in 0..WARM_UP {
-            cache.queue_step(session, total)?;
-        }
+    /// A cache whose steps are bound, and have run where they will be captured.
+    fn prepare(&mut self, batch: usize, capacity: usize) -> Result<Held, OrtError> {
+        let _together = together();
         let device = Arc::clone(&self.runtime.device);
-        device.synchronize()?;
-        let graph = device.capture(|| cache.queue_step(session, total))?;
+        device.enter()?;
+        let mut cache = Held::new(&self.runtime, self.id, batch, capacity)?;
+        match &self.single {
+            Some(single) if batch == 1 => cache.prepare_steps(single, false)?,
+            _ => cache.prepare_steps(&self.session, true)?,
+        }
+        let warm = if self.mode == Mode::Compiled { self.warm_up(&mut cache) } else { Ok(()) };
+        self.settle(warm.and_then(|()| device.synchronize()))?;
+        Ok(cache)
+    }
+
+    fn warm_up(&mut self, cache: &mut Held) -> Result<(), OrtError> {
+        cache.upload_step(&vec![TokenId(0); cache.batch])?;
+        (0..WARM_UP).try_for_each(|_| cache.queue_step(self.stepping(cache.batch), cache.capacity))
+    }
+
+    /// Captures a step of the whole batch, all of whose kernels are loaded.
+    fn capture(&mut self, cache: &mut Held) -> Result<(), OrtError> {
+        let device = Arc::clone(&self.runtime.device);
+        let session = self.stepping(cache.batch);
+        let _alone = alone();
+        // Positions beyond those on the device's own count are never read, so one graph serves all lengths.
+        let graph = device.capture(|| cache.queue_step(session, cache.capacity))?;
         let captured = self.captured.entry(cache.batch).or_default();
         captured.nodes.clone_from(&graph.nodes);
+        captured.spoiled += graph.spoiled;
         cache.step = Some(graph);
         device.synchronize()
     }
@@ -168,7 +193,8 @@ impl PhaseTypes for OrtCudaModel {
 
 impl Prefill for OrtCudaModel {
     fn prefill(&mut self, cache: &mut OrtCudaCache, prompt: PromptBatch<'_>, out: &mut Logits) -> Result<(), OrtError> {
-        self.enter(cache)?;
+        let _together = together();
+        let cache = self.enter(cache)?;
         prompt.check(cache, self.info.vocab)?;
         let out = out.reset(cache.batch, self.info.vocab);
         let worked = self.queue_prompt(cache, prompt).and_then(|()| cache.take_scores(out));
@@ -179,7 +205,8 @@ impl Prefill for OrtCudaModel {
     }
 
     fn prefill_greedy(&mut self, cache: &mut OrtCudaCache, prompt: PromptBatch<'_>, out: &mut [TokenId]) -> Result<(), OrtError> {
-        self.enter(cache)?;
+        let _together = together();
+        let cache = self.enter(cache)?;
         check_slots(cache, out)?;
         prompt.check(cache, self.info.vocab)?;
         let worked = self.queue_prompt(cache, prompt).and_then(|()| cache.queue_pick(0)).and_then(|()| cache.take_picked(out));
@@ -192,7 +219,8 @@ impl Prefill for OrtCudaModel {
 
 impl Decode for OrtCudaModel {
     fn decode(&mut self, cache: &mut OrtCudaCache, tokens: &[TokenId], out: &mut Logits) -> Result<(), OrtError> {
-        self.enter(cache)?;
+        let _together = together();
+        let cache = self.enter(cache)?;
         check_step(tokens, cache, self.info.vocab)?;
         let out = out.reset(cache.batch, self.info.vocab);
         let mut queue = || {
@@ -217,7 +245,8 @@ impl Decode for OrtCudaModel {
     }
 
     fn decode_run(&mut self, cache: &mut OrtCudaCache, tokens: &[TokenId], out: &mut [TokenId]) -> Result<(), OrtError> {
-        self.enter(cache)?;
+        let _together = together();
+        let cache = self.enter(cache)?;
         let len = cache.len;
         if out.is_empty() {
             return Ok(());
@@ -251,14 +280,11 @@ impl Model for OrtCudaModel {
 
     fn allocate(&mut self, spec: CacheSpec) -> Result<OrtCudaCache, OrtError> {
         let CacheSpec { batch, capacity } = spec.check(&self.capabilities)?;
-        self.runtime.device.enter()?;
-        let mut cache = OrtCudaCache::new(&self.runtime, self.id, batch, capacity)?;
-        match &self.single {
-            Some(single) if batch == 1 => cache.prepare_steps(single, false)?,
-            _ => cache.prepare_steps(&self.session, true)?,
+        let mut cache = OrtCudaCache(Guarded::new(self.prepare(batch, capacity)?));
+        if self.mode == Mode::Compiled {
+            let captured = self.capture(&mut cache.0);
+            self.settle(captured)?;
         }
-        let ready = if self.mode == Mode::Compiled { self.capture(&mut cache) } else { self.runtime.device.synchronize() };
-        self.settle(ready)?;
         Ok(cache)
     }
 

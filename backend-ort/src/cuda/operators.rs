@@ -1,17 +1,79 @@
 //! This crate's own operators, as ONNX Runtime's CUDA provider takes them.
 
-use super::kernels::{Operator as Kind, StepKernels};
-use crate::graph::{DOMAIN, Format};
+use super::kernels::{Gating, Operator as Kind, StepKernels};
+use crate::graph::{DOMAIN, Format, GATED};
 use ort::{
     operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput},
     value::{DynTensorValueType, TensorElementType, ValueRef},
 };
 use std::sync::Arc;
 
+const CUDA: &str = "CUDAExecutionProvider";
+
 /// All operators of a step, on these kernels.
 pub(crate) fn domain(kernels: &Arc<StepKernels>, format: Format) -> ort::Result<OperatorDomain> {
     let kinds = [Kind::Embed, Kind::Project, Kind::Attend, Kind::AddAttended, Kind::Gate, Kind::AddGated, Kind::Scores];
     kinds.into_iter().try_fold(OperatorDomain::new(DOMAIN)?, |domain, kind| domain.add(Step { kind, format, kernels: Arc::clone(kernels) }))
+}
+
+/// The operators of the graph for both phases.
+pub(crate) fn gated_domain(gating: &Arc<Gating>, format: Format) -> ort::Result<OperatorDomain> {
+    OperatorDomain::new(DOMAIN)?.add(Gated { format, gating: Arc::clone(gating) })
+}
+
+/// ONNX Runtime's name for a number format.
+fn element(format: Format) -> TensorElementType {
+    match format {
+        Format::F16 => TensorElementType::Float16,
+        Format::Bf16 => TensorElementType::Bfloat16,
+    }
+}
+
+struct Gated {
+    format: Format,
+    gating: Arc<Gating>,
+}
+
+impl Operator for Gated {
+    type Kernel<'attr> = GatedRun;
+
+    fn name(&self) -> &str {
+        GATED
+    }
+
+    fn execution_provider_type(&self) -> Option<&str> {
+        Some(CUDA)
+    }
+
+    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
+        [element(self.format); 2].map(OperatorInput::required)
+    }
+
+    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
+        [OperatorOutput::required(element(self.format))]
+    }
+
+    fn create_kernel<'attr>(&self, _: &KernelContext<'attr>) -> ort::Result<GatedRun> {
+        Ok(GatedRun(Arc::clone(&self.gating)))
+    }
+}
+
+/// [`Gated`] at its place in a graph.
+struct GatedRun(Arc<Gating>);
+
+impl Kernel for GatedRun {
+    fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
+        let missing = || ort::Error::new("an operator has no input or output");
+        let (gate, up) = (given(context, 0)?.ok_or_else(missing)?, given(context, 1)?.ok_or_else(missing)?);
+        let shape = gate.shape().to_vec();
+        let elements = shape.iter().product::<i64>();
+        let output = context.output(0, shape)?.ok_or_else(missing)?;
+        let output = output.downcast::<DynTensorValueType>()?.data_ptr() as u64;
+        let tensors = [gate.data_ptr() as u64, up.data_ptr() as u64, output];
+        // SAFETY: the graph gives all three one shape, whose rows are whole pieces; ONNX Runtime aligns tensors, and keeps them
+        // until its stream, which is the kernel's stream, is past them.
+        unsafe { self.0.queue(tensors, usize::try_from(elements).unwrap_or(0)) }.map_err(|e| ort::Error::new(e.to_string()))
+    }
 }
 
 struct Step {
@@ -36,14 +98,11 @@ impl Operator for Step {
     }
 
     fn execution_provider_type(&self) -> Option<&str> {
-        Some("CUDAExecutionProvider")
+        Some(CUDA)
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        let weight = match self.format {
-            Format::F16 => TensorElementType::Float16,
-            Format::Bf16 => TensorElementType::Bfloat16,
-        };
+        let weight = element(self.format);
         let [float, int, long] = [TensorElementType::Float32, TensorElementType::Int32, TensorElementType::Int64];
         let types = match self.kind {
             Kind::Embed => vec![long, weight],

@@ -1,6 +1,6 @@
 //! The decoder as an ONNX graph: one graph for both phases, with the output layer on the last position only.
 
-use super::{Graph, Source, Weights};
+use super::{DOMAIN, GATED, GATED_MULTIPLE, Graph, Source, Weights};
 use crate::{
     error::OrtError,
     onnx::{AttributeProto, Dim, data_type},
@@ -257,11 +257,23 @@ impl Builder<'_> {
             }
             inputs.push(x);
         }
-        let mut x = self.activation(&inputs[0]);
-        if let Some(up) = inputs.get(1) {
-            x = self.graph.node("Mul", &[&x, up], &format!("layers.{layer}.gated"), vec![]);
-        }
+        let gated = format!("layers.{layer}.gated");
+        let x = match &inputs[..] {
+            [gate, up] if self.gates() => self.graph.push(DOMAIN, GATED, &[gate, up], &[&gated], vec![]),
+            [gate, up] => {
+                let gate = self.activation(gate);
+                self.graph.node("Mul", &[&gate, up], &gated, vec![])
+            }
+            inputs => self.activation(&inputs[0]),
+        };
         self.matmul(layer, "down", &x, &[L::Down], inner, hidden)
+    }
+
+    /// Whether this crate's own operator takes a gated layer's activation: one pass, on a device, where the provider has two.
+    fn gates(&self) -> bool {
+        self.graph.weights().are_inputs()
+            && self.config.activation == Activation::Silu
+            && self.config.intermediate.is_multiple_of(GATED_MULTIPLE)
     }
 
     fn activation(&mut self, x: &str) -> String {

@@ -6,7 +6,7 @@ mod step;
 
 pub(crate) use decoder::{decoder, names};
 #[cfg(feature = "cuda")]
-pub(crate) use step::{DOMAIN, step};
+pub(crate) use step::step;
 
 use crate::onnx::{AttributeProto, Dim, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto, data_type};
 use phase_model::Role;
@@ -75,6 +75,13 @@ impl Weights {
         self != Self::File
     }
 }
+
+/// The domain of this crate's own operators.
+pub(crate) const DOMAIN: &str = "phase";
+/// `SiLU` of the first input times the second, in that domain; for any number of rows.
+pub(crate) const GATED: &str = "Gated";
+/// Elements that a thread of it takes; a row has a multiple of them.
+pub(crate) const GATED_MULTIPLE: usize = 8;
 
 /// The fused operators' domain.
 const MICROSOFT: &str = "com.microsoft";
@@ -178,6 +185,12 @@ impl Graph {
         };
         self.constants.push(Constant { name: name.to_owned(), dims: dims.to_vec(), source, elements, offset });
         self.end = offset + bytes;
+    }
+
+    /// Whether it has operators of this crate.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn has_own(&self) -> bool {
+        self.proto.node.iter().any(|node| node.domain.as_deref() == Some(DOMAIN))
     }
 
     /// The finished model, and what must be written into its weights file, in order.

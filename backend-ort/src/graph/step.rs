@@ -3,12 +3,9 @@
 //! Activations are f32, weights and cache have the weights' format. Keys and values are extended in place through the
 //! inputs, so the graph has no outputs for them.
 
-use super::{Graph, Source, Weights, names};
+use super::{DOMAIN, Graph, Source, Weights, names};
 use crate::onnx::{Dim, data_type};
 use phase_model::{Activation, LayerRole as L, Mlp, ModelConfig, Norm, Role};
-
-/// The domain of this crate's own operators.
-pub(crate) const DOMAIN: &str = "phase";
 
 /// Writes the graph; weights have the names that [`decoder`](super::decoder()) gives them.
 ///

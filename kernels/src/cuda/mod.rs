@@ -22,11 +22,11 @@
 
 mod args;
 mod attention;
-mod capture;
 mod error;
 mod facts;
 mod launch;
 mod matvec;
+mod nodes;
 mod probe;
 mod region;
 mod rows;
@@ -34,11 +34,11 @@ mod rows;
 pub use self::{
     args::{Activation, Format, NormKind, Step},
     attention::{AttentionDecode, AttentionGeneral, AttentionPrefill, FLASH_HEAD_DIMS},
-    capture::{Guarded, alone, node_types, together},
     error::{CudaError, Refusal, classify},
     facts::{DeviceFact, device_facts, device_uuid},
     launch::Kernels,
     matvec::{Ahead, Division, Embedding, FEW_ROWS, FewFinish, Finish, Head, Matvec, MatvecFew, Norm, Rotation},
+    nodes::node_types,
     probe::{Driver, driver},
     region::{Place, Region},
     rows::{Activate, Embed, LastRows, NormRows, PickTokens, RotateAppend},

@@ -1,23 +1,36 @@
 //! Captured work, and moments on the device's clock.
 
-use super::{super::driver::Handle, Device};
+use super::{
+    super::driver::{CAPTURE_SPOILED, Handle},
+    Device,
+};
 use crate::error::OrtError;
 use std::{ffi::c_int, fmt, ptr::null_mut, sync::Arc, time::Duration};
 
 /// Calls that allocate are allowed while this thread captures.
 const CAPTURE_RELAXED: c_int = 2;
+/// How often a capture is begun again.
+const MOST_SPOILED: u64 = 3;
 
 impl Device {
-    /// Records everything that `work` queues into a graph instead of running it.
-    pub(crate) fn capture(self: &Arc<Self>, work: impl FnOnce() -> Result<(), OrtError>) -> Result<Graph, OrtError> {
-        // SAFETY: the stream lives until `drop`.
-        self.api.check("capturing", unsafe { (self.api.capture_begin)(self.stream, CAPTURE_RELAXED) })?;
-        let worked = work();
-        let mut graph = null_mut();
-        // SAFETY: the place for the answer is valid. Also after a failure, so that the stream is usable again.
-        let ended = unsafe { (self.api.capture_end)(self.stream, &raw mut graph) };
-        worked?;
-        self.api.check("ending a capture", ended)?;
+    /// Records everything that `work` queues into a graph instead of running it. The caller is alone in the process; work of
+    /// those who don't hold its lock may still spoil the capture, of which nothing has run then, so that it is begun again.
+    pub(crate) fn capture(self: &Arc<Self>, mut work: impl FnMut() -> Result<(), OrtError>) -> Result<Graph, OrtError> {
+        let (mut graph, mut spoiled) = (null_mut(), 0);
+        loop {
+            // SAFETY: the stream lives until `drop`.
+            self.api.check("capturing", unsafe { (self.api.capture_begin)(self.stream, CAPTURE_RELAXED) })?;
+            let worked = work();
+            // SAFETY: the place for the answer is valid. Also after a failure, so that the stream is usable again.
+            let ended = unsafe { (self.api.capture_end)(self.stream, &raw mut graph) };
+            if ended == CAPTURE_SPOILED && spoiled < MOST_SPOILED {
+                spoiled += 1;
+                continue;
+            }
+            worked?;
+            self.api.check("ending a capture", ended)?;
+            break;
+        }
         let nodes = self.node_types(graph);
         let mut exec = null_mut();
         // SAFETY: as above.
@@ -27,7 +40,7 @@ impl Device {
         for status in [made, dropped] {
             self.api.check("making a graph", status)?;
         }
-        let graph = Graph { device: Arc::clone(self), exec, nodes: nodes?, replays: 0 };
+        let graph = Graph { device: Arc::clone(self), exec, nodes: nodes?, spoiled, replays: 0 };
         // SAFETY: graph and stream are alive.
         self.api.check("uploading a graph", unsafe { (self.api.graph_upload)(graph.exec, self.stream) })?;
         Ok(graph)
@@ -72,6 +85,8 @@ pub(crate) struct Graph {
     exec: Handle,
     /// Kernels, copies and fills in it, by type.
     pub(crate) nodes: Vec<(&'static str, u64)>,
+    /// How often its capture was spoiled before one held.
+    pub(crate) spoiled: u64,
     /// How often it was queued.
     pub(crate) replays: u64,
 }

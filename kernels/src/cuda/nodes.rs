@@ -1,62 +1,10 @@
-//! What all users of a context owe each other while one of them captures a graph.
+//! What a captured graph consists of.
 
-use std::{
-    collections::BTreeMap,
-    mem::ManuallyDrop,
-    ops::{Deref, DerefMut},
-    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-};
+use std::collections::BTreeMap;
 
 use cudarc::driver::{CudaGraph, sys};
 
 use super::{CudaError, classify};
-
-/// Held while a graph is captured: what other threads allocate, load or free in the same context would spoil it.
-pub fn alone() -> RwLockWriteGuard<'static, ()> {
-    CAPTURE.write().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Held during every other use of a device. Not to be taken twice by a thread: one that waits to be alone would stop it.
-pub fn together() -> RwLockReadGuard<'static, ()> {
-    CAPTURE.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// One for a process, whose libraries all work in a device's primary context.
-static CAPTURE: RwLock<()> = RwLock::new(());
-
-/// What is dropped only while no graph is captured: memory that goes back, graphs and modules that are unloaded, and a library's
-/// handles, which wait for the whole device when they go.
-#[derive(Debug)]
-pub struct Guarded<T>(ManuallyDrop<T>);
-
-impl<T> Guarded<T> {
-    /// Guards it.
-    pub const fn new(value: T) -> Self {
-        Self(ManuallyDrop::new(value))
-    }
-}
-
-impl<T> Deref for Guarded<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
-
-impl<T> DerefMut for Guarded<T> {
-    fn deref_mut(&mut self) -> &mut T {
-        &mut self.0
-    }
-}
-
-impl<T> Drop for Guarded<T> {
-    fn drop(&mut self) {
-        let _together = together();
-        // SAFETY: dropped here and nowhere else, and not touched afterwards.
-        unsafe { ManuallyDrop::drop(&mut self.0) };
-    }
-}
 
 /// A graph's nodes by type, as the driver tells them, in the order of the types' names.
 ///

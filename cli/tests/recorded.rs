@@ -90,15 +90,37 @@ fn the_recorded_bench_is_below_the_ceilings_of_its_own_run() {
 }
 
 #[test]
-fn the_recorded_energy_is_of_prompts_and_not_of_what_no_time_was_left_for() {
+fn the_recorded_energies_are_means_over_windows_and_rank_no_backend_in_decode() {
     let folder = tempfile::tempdir().expect("a folder");
     unpack("h100-energy-llama-3.2-1b", folder.path());
-    let run = folder.path().join("energy");
-    let run = run.to_str().expect("a plain path");
-    let validated = phase(&["validate", run]);
-    assert!(validated.status.success(), "{}", text(&validated.stderr));
-    let report = text(&phase(&["report", run]).stdout);
-    for said in ["1.87 [1.70, 2.04]", "7.84 [7.12, 8.56]", "no time was left for it in the run's budget"] {
-        assert!(report.contains(said), "{said} is missing in\n{report}");
+    let mut decode = Vec::new();
+    for (run, cells, said) in [
+        ("energy-ort-candle", 6, ["2.11 [1.95, 2.27]", "5.87 [5.42, 6.31]", "0.528 [0.482, 0.574]", "37.1 [34.2, 40.1]"]),
+        ("energy-burn", 3, ["2.40 [2.20, 2.59]", "7.92 [7.32, 8.51]", "0.546 [0.501, 0.591]", "37.3 [34.2, 40.4]"]),
+    ] {
+        let dir = folder.path().join(run);
+        let run = dir.to_str().expect("a plain path");
+        let validated = phase(&["validate", run]);
+        assert!(validated.status.success(), "{}", text(&validated.stderr));
+        let report = text(&phase(&["report", run]).stdout);
+        for said in said {
+            assert!(report.contains(said), "{said} is missing in\n{report}");
+        }
+        let energy: Value = serde_json::from_slice(&std::fs::read(dir.join("energy.json")).expect("a file")).expect("JSON");
+        let found = energy["cells"].as_array().expect("cells");
+        assert_eq!(found.len(), cells);
+        for cell in found {
+            assert_eq!(cell["energy"]["status"], "macro_window", "{cell}");
+            assert_eq!(cell["single"]["energy"]["reason"], "too_few_updates", "{cell}");
+            let other = cell["cross_check"].as_f64().expect("the other sensor's share");
+            assert!((0.995..1.005).contains(&other), "{cell}");
+        }
+        let bounds = |cell: &Value| ["low", "high"].map(|of| cell["energy"][of].as_f64().expect("joules"));
+        decode.extend(found.iter().filter(|cell| cell["phase"] == "decode").map(bounds));
     }
+    assert_eq!(decode.len(), 3);
+    // Every interval holds what the others have in common: no backend is the thrifty one.
+    let low = decode.iter().map(|[low, _]| *low).fold(0.0, f64::max);
+    let high = decode.iter().map(|[_, high]| *high).fold(f64::INFINITY, f64::min);
+    assert!(low < 0.528 && high > 0.552, "{low} to {high}");
 }

@@ -10,12 +10,16 @@ use super::{
 use crate::{Manifest, ScenarioError, WorkloadKind, dir::MANIFEST};
 use phase_core::{Arm, Energy, Joules, MacroMethod, NoData, Phase, Shape, Timestamp};
 use phase_energy::{
-    Baseline, BaselineKind, Cursor, Gate, JouleRange, ReplayWindow, SamplerCost, Seen, Series, VALID_DAYS, cross_check, verdict,
+    Baseline, BaselineKind, Cursor, Gate, JouleRange, Recording, ReplayWindow, SamplerCost, Seen, SensorCalibration, Series, VALID_DAYS,
+    cross_check, verdict,
 };
 use phase_policy::{
     ActiveJoules, CellKey, EnergyBasis, EnergySensor, RegimeClass, ScenarioMatrix, add_energies, repeat_energy, reported_energy,
 };
 use std::collections::BTreeMap;
+
+/// What the power of a device at rest may change by in half of a quiet time, as a share.
+const SETTLED: f64 = 0.02;
 
 /// A sitting whose recordings were given their meaning.
 pub(super) struct Heard<'a> {
@@ -40,13 +44,36 @@ pub(super) struct Found {
 impl<'a> Heard<'a> {
     pub(super) fn new(sitting: &'a EnergySitting, plan: &'a EnergyPlan) -> Result<Self, ScenarioError> {
         let wrong = |e: phase_energy::AttributionError| ScenarioError::damaged(MANIFEST, None, e.to_string());
-        let heard = sitting.recordings.iter().zip(&plan.sensors);
-        let series = heard.map(|(r, s)| r.series(&s.calibration, Gate::default()).map_err(wrong)).collect::<Result<_, _>>()?;
+        let deep = matches!(sitting.what, SittingKind::Rest { rest: BaselineKind::DeepIdle });
+        let heard = |(r, s): (&Recording, &EnergySensorEntry)| {
+            let mut calibration: SensorCalibration = s.calibration.clone();
+            if deep {
+                // The least power that it knows is that of a device with a context; one that nobody uses goes below.
+                calibration.min_w = 0.0;
+            }
+            r.series(&calibration, Gate::default()).map_err(wrong)
+        };
+        let series = sitting.recordings.iter().zip(&plan.sensors).map(heard).collect::<Result<_, _>>()?;
         Ok(Self { sitting, sensors: &plan.sensors, series })
     }
 
-    /// The power at rest by `sensor`: of all quiet times, and as uncertain as they differ.
+    /// Whether the power stood still in every quiet time: the mean of its second half is that of its first within 2%. Where a
+    /// sensor has no mean, it has nothing against it.
+    pub(super) fn settled(&self) -> bool {
+        let still = |series: &Series, start: u64, end: u64| {
+            let mean = |from, to| Baseline::of(BaselineKind::DeepIdle, series, Timestamp::from_nanos(from), Timestamp::from_nanos(to), "");
+            let middle = start.midpoint(end);
+            let halves = mean(start, middle).zip(mean(middle, end));
+            halves.is_none_or(|(a, b)| (a.mean_w - b.mean_w).abs() <= SETTLED * b.mean_w)
+        };
+        self.series.iter().all(|s| self.sitting.rests.iter().all(|r| still(s, r.start_ns, r.end_ns)))
+    }
+
+    /// The power at rest by `sensor`: of all quiet times, and as uncertain as they differ. A device on its way to deep idle has none.
     fn rest(&self, kind: BaselineKind, sensor: usize) -> Option<Baseline> {
+        if kind == BaselineKind::DeepIdle && !self.settled() {
+            return None;
+        }
         let series = self.series.get(sensor)?;
         let times = self.sitting.rests.iter();
         let found: Vec<Baseline> = times

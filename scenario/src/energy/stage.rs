@@ -30,6 +30,8 @@ pub(crate) struct Metering<'a> {
     load_s: f64,
 }
 
+/// Looks at a device that somebody's work before may still keep from its rest; what it is not at rest after has no number.
+const REST_LOOKS: u32 = 6;
 /// Most times as many replays as before.
 const MOST_TIMES: u32 = 4;
 
@@ -71,15 +73,22 @@ impl<'a> Runner<'a> {
     }
 
     /// Takes the power of devices that nobody uses. [`run`](Self::run) begins with it; whoever opens a device before, to ask for its
-    /// facts or its ceilings, calls this first: with a context of this process a device is not idle. A second call does nothing.
+    /// facts or its ceilings, calls this first: with a context of this process a device is not idle. A power that still falls is
+    /// looked at again, for up to six rests. A second call does nothing.
     pub fn deep_idle(&mut self) {
         if self.resumed || self.metering.as_ref().is_none_or(|metering| metering.unwritten.is_some()) {
             return;
         }
         let Some(mut metering) = self.metering.take() else { return };
-        let sitting = EnergySitting::new("", 0, 0, rest_of(BaselineKind::DeepIdle));
-        let rested = self.sitter(&mut metering, |sitter| sitter.rest(sitting));
-        metering.unwritten = rested;
+        for _ in 0..REST_LOOKS {
+            let sitting = EnergySitting::new("", 0, 0, rest_of(BaselineKind::DeepIdle));
+            metering.unwritten = self.sitter(&mut metering, |sitter| sitter.rest(sitting));
+            let plan = self.manifest.energy.as_ref();
+            let heard = metering.unwritten.as_ref().zip(plan).and_then(|(sitting, plan)| Heard::new(sitting, plan).ok());
+            if heard.is_none_or(|heard| heard.settled()) {
+                break;
+            }
+        }
         self.metering = Some(metering);
     }
 

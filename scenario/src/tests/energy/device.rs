@@ -45,6 +45,8 @@ pub(super) struct Device {
     poller: Mutex<Option<Poller>>,
     /// Somebody else uses it.
     pub(super) shared: Arc<AtomicBool>,
+    /// What it draws at rest at a time, in seconds.
+    pub(super) at_rest: Mutex<fn(f64) -> f64>,
     /// Degrees gained per second of work, and now.
     pub(super) warming: Mutex<(f64, f64)>,
 }
@@ -68,6 +70,7 @@ impl Device {
             seen: Mutex::new(seen),
             poller: Mutex::new(None),
             shared: Arc::new(AtomicBool::new(false)),
+            at_rest: Mutex::new(|_| IDLE_W),
             warming: Mutex::new((0.0, 40.0)),
         })
     }
@@ -199,7 +202,13 @@ impl Meter for FakeMeter {
     }
 
     fn rest(&mut self, time: Duration) {
-        self.0.draw(time.as_secs_f64(), IDLE_W);
+        const STEP: Duration = Duration::from_millis(100);
+        let (mut left, at_rest) = (time, *self.0.at_rest.lock().unwrap());
+        while !left.is_zero() {
+            let step = left.min(STEP);
+            self.0.draw(step.as_secs_f64(), at_rest(Duration::from_nanos(self.0.clock.now().as_nanos()).as_secs_f64()));
+            left -= step;
+        }
     }
 
     fn state(&mut self, device: &str) -> Option<DeviceState> {

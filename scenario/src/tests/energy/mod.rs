@@ -143,6 +143,22 @@ fn a_run_gives_every_call_the_energy_it_took_within_its_interval() {
 }
 
 #[test]
+fn deep_idle_waits_for_a_power_that_stands_still_and_may_be_below_what_the_calibration_knows() {
+    let deep = |at_rest: fn(f64) -> f64| {
+        let (lab, dir) = (Lab::new(COUNTER, hungry(), frugal()), tempfile::tempdir().unwrap());
+        *lab.device.at_rest.lock().unwrap() = at_rest;
+        let run = lab.run(Lab::plan(), dir.path());
+        let rests = run.energy().unwrap().rests.clone();
+        rests.into_iter().find(|r| r.rest == phase_energy::BaselineKind::DeepIdle).unwrap().mean_w
+    };
+    // Somebody's work has just ended: the clocks stay up for seconds.
+    let found = deep(|s| 73.0 + 50.0 * (-s / 2.0).exp()).unwrap();
+    assert!((72.5..75.5).contains(&found), "{found} W");
+    // A power that goes on falling for as long as anybody looks is that of no rest.
+    assert_eq!(deep(|s| (500.0 - 20.0 * s).max(73.0)), None);
+}
+
+#[test]
 fn timed_blocks_are_not_sampled_and_replays_enter_no_time() {
     let (lab, dir) = (Lab::new(COUNTER, hungry(), frugal()), tempfile::tempdir().unwrap());
     let run = lab.run(Lab::plan(), dir.path());

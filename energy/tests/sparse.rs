@@ -175,6 +175,7 @@ struct Dear<S> {
     source: S,
     clock: Arc<ManualClock>,
     cost: Duration,
+    memory: Option<Duration>,
 }
 
 impl<S: Source> Source for Dear<S> {
@@ -190,6 +191,10 @@ impl<S: Source> Source for Dear<S> {
         self.source.refresh()
     }
 
+    fn memory(&self) -> Option<Duration> {
+        self.memory
+    }
+
     fn read(&mut self, out: &mut dyn FnMut(Stamped)) -> Result<(), ReadError> {
         self.clock.advance(self.cost);
         self.source.read(out)
@@ -200,7 +205,7 @@ impl<S: Source> Source for Dear<S> {
 fn sampled(cost: Duration, plan: SamplerPlan, attention: bool) -> Recording {
     let clock = Arc::new(ManualClock::default());
     let source = gpu(0.1, 0.0, 0.0137, 610.0, 1).source(Arc::<ManualClock>::clone(&clock));
-    let source: Box<dyn Source> = Box::new(Dear { source, clock: Arc::clone(&clock), cost });
+    let source: Box<dyn Source> = Box::new(Dear { source, clock: Arc::clone(&clock), cost, memory: None });
     let mut poller = Poller::new(Arc::<ManualClock>::clone(&clock), Arc::new(InStep(Arc::clone(&clock))), vec![source], vec![], plan);
     while clock.now() < at(600.0) {
         poller.attend(attention && (100.0..101.0).contains(&clock.now().since(at(0.0)).as_secs_f64()));
@@ -234,29 +239,39 @@ fn by_default_a_dear_counter_takes_less_than_a_hundredth_of_a_core_and_a_cheap_o
     assert!(at_100(&dear, &calibration) < coarse, "{} against {coarse}", at_100(&dear, &calibration));
 }
 
-/// All four sensors of a board together, with what their reads took on an H100.
-#[test]
-fn the_sources_of_a_board_share_one_budget() {
+/// All four sensors of a board together for `seconds`, with what their reads took on an H100, an update `phase_s` after the start.
+fn board(seconds: f64, phase_s: f64) -> Vec<Recording> {
     let clock = Arc::new(ManualClock::default());
-    let costs = [5100, 5, 1].map(Duration::from_micros);
-    let sources = costs.map(|cost| {
-        let source = gpu(0.1, 0.0, 0.0137, 610.0, 1).source(Arc::<ManualClock>::clone(&clock));
-        Box::new(Dear { source, clock: Arc::clone(&clock), cost }) as Box<dyn Source>
+    // The counter has counted before.
+    clock.advance(Duration::from_secs(1));
+    let costs = [(5100, None), (5, None), (333, Some(Duration::from_secs(2))), (1, None)];
+    let sources = costs.map(|(cost, memory)| {
+        let source = gpu(0.1, 0.0, phase_s, 70.0, 1).source(Arc::<ManualClock>::clone(&clock));
+        Box::new(Dear { source, clock: Arc::clone(&clock), cost: Duration::from_micros(cost), memory }) as Box<dyn Source>
     });
     let wall = Arc::new(InStep(Arc::clone(&clock)));
     let mut poller = Poller::new(Arc::<ManualClock>::clone(&clock), wall, sources.into(), vec![], SamplerPlan::default());
-    while clock.now() < at(60.0) {
+    while clock.now() < at(1.0 + seconds) {
         match poller.deadline().since(clock.now()) {
             Duration::ZERO => poller.poll(),
             left => clock.advance(left),
         }
     }
-    let recordings = poller.finish();
-    let share: f64 = recordings.iter().map(|r| Duration::from_nanos(r.read_ns).as_secs_f64() / 60.0).sum();
-    assert!((0.002..0.005).contains(&share), "{share} of a core, the opening look included");
-    // The cheap ones take what they need, the dear one what is left.
-    assert!(recordings[1..].iter().all(|r| r.pace_ns == 20_000_000), "{recordings:?}");
-    assert!((1700..2100).contains(&(recordings[0].pace_ns / 1_000_000)), "{} ns", recordings[0].pace_ns);
+    poller.finish()
+}
+
+#[test]
+fn the_sources_of_a_board_share_one_budget() {
+    for (seconds, most) in [(6.0, 0.008), (60.0, 0.004)] {
+        for phase_s in [0.001, 0.0137, 0.05, 0.099] {
+            let recordings = board(seconds, phase_s);
+            let share = recordings.iter().map(|r| Duration::from_nanos(r.read_ns).as_secs_f64()).sum::<f64>() / seconds;
+            assert!((0.002..most).contains(&share), "{share} of a core over {seconds} s, the opening look included");
+            // The cheap ones take what they need, the dear one what is left.
+            assert!([1, 3].iter().all(|i| recordings[*i].pace_ns == 20_000_000), "{recordings:?}");
+            assert!((1700..2300).contains(&(recordings[0].pace_ns / 1_000_000)), "{} ns", recordings[0].pace_ns);
+        }
+    }
 }
 
 #[test]

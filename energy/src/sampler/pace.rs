@@ -1,7 +1,7 @@
 //! How often a source is read, so that reading it costs no more than a share of a core.
 
-/// Every so often a source is read at every poll until its value changed twice: between, polls say when a value was shown, but
-/// not when it came.
+/// Every so often a source is read at every poll until its value changed between two of them: else polls say when a value was
+/// shown, but not when it came. One change is enough, and a dear read is not made twice as often as it has to be.
 const LOOK_EVERY_NS: u64 = 60_000_000_000;
 /// A look ends after this long, whatever was seen.
 const LOOK_NS: u64 = 500_000_000;
@@ -21,15 +21,15 @@ pub(super) struct Pace {
 
 #[derive(Clone, Copy, Debug)]
 enum Look {
-    /// Since when, with how many changes of the value so far.
-    On { since_ns: u64, changes: u32 },
+    /// Since when.
+    On { since_ns: u64 },
     /// The next one.
     Off { next_ns: u64 },
 }
 
 impl Pace {
     pub(super) fn new(now_ns: u64, period_ns: u64) -> Self {
-        Self { period_ns, due_ns: 0, cost_ns: 0.0, memory_ns: None, look: Look::On { since_ns: now_ns, changes: 0 }, longest_ns: period_ns }
+        Self { period_ns, due_ns: 0, cost_ns: 0.0, memory_ns: None, look: Look::On { since_ns: now_ns }, longest_ns: period_ns }
     }
 
     /// When it is to be read again; a look and attention read at every poll.
@@ -54,13 +54,12 @@ impl Pace {
         self.memory_ns = memory_ns;
         self.cost_ns += (took - self.cost_ns) * if self.cost_ns == 0.0 { 1.0 } else { 0.125 };
         self.look = match self.look {
-            Look::On { since_ns, changes } => {
-                let changes = changes + u32::from(changed);
-                let ends = changes >= 2 || now_ns.saturating_sub(since_ns) >= LOOK_NS || memory_ns.is_some();
-                if ends { Look::Off { next_ns: now_ns.saturating_add(LOOK_EVERY_NS) } } else { Look::On { since_ns, changes } }
+            Look::On { since_ns } => {
+                let ends = changed || now_ns.saturating_sub(since_ns) >= LOOK_NS || memory_ns.is_some();
+                if ends { Look::Off { next_ns: now_ns.saturating_add(LOOK_EVERY_NS) } } else { Look::On { since_ns } }
             }
             // A source that is read at every poll anyhow needs no looks.
-            Look::Off { next_ns } if now_ns >= next_ns && self.step_ns(share) > self.period_ns => Look::On { since_ns: now_ns, changes: 0 },
+            Look::Off { next_ns } if now_ns >= next_ns && self.step_ns(share) > self.period_ns => Look::On { since_ns: now_ns },
             off @ Look::Off { .. } => off,
         };
         let step_ns = memory_ns.map_or_else(|| self.step_ns(share), |m| m / 2);

@@ -22,7 +22,7 @@ pub struct SamplerPlan {
 
 impl Default for SamplerPlan {
     /// Every 20 ms, for three hours, with 0.3 percent of a core for reads; to wake up 50 times a second takes 0.5 in a virtual
-    /// machine. A counter whose read takes 5 ms is then read every 1.8 s, and at every poll for two of its updates once a minute.
+    /// machine. A counter whose read takes 5 ms is then read every 1.8 s, and once a minute at every poll until an update of it comes.
     fn default() -> Self {
         Self { period: Duration::from_millis(20), capacity: 3 * 3600 * 50, share: 0.003 }
     }

@@ -158,6 +158,14 @@ impl Board {
         Ok(Box::new(source))
     }
 
+    /// How many processes have a context on the board, this one included.
+    ///
+    /// # Errors
+    /// [`NvmlError::Board`] where the driver does not tell.
+    pub fn users(&self) -> Result<usize, NvmlError> {
+        Users::new().ask(self).map(<[u32]>::len).map_err(|e| self.wrong("processes", e))
+    }
+
     /// A watch over who else uses the board. Where the driver tells of this process by the number that the process knows itself
     /// by, any other one is somebody else, whether this one has a context yet or not; where it does not (a container's own
     /// numbers), more than `processes` of them are.

@@ -281,7 +281,9 @@ fn rests(heard: &[Heard<'_>]) -> Vec<ArmRest> {
             SittingKind::Rest { rest } => rest,
             SittingKind::Replays { .. } => BaselineKind::ModelResident,
         };
-        for (sensor, entry) in h.sensors.iter().enumerate().take(h.series.len()) {
+        // A deep idle that was not taken is listed without a number.
+        let listed = if kind == BaselineKind::DeepIdle { h.sensors.len() } else { h.series.len() };
+        for (sensor, entry) in h.sensors.iter().enumerate().take(listed) {
             let rest = h.rest(kind, sensor);
             found.push(ArmRest {
                 rest: kind,

@@ -57,6 +57,11 @@ pub trait Meter: fmt::Debug {
     /// Lets `time` pass without work.
     fn rest(&mut self, time: Duration);
 
+    /// Why a device that is sampled is not known to be unused now, this process's own use included; `None` where it is.
+    fn used(&mut self) -> Option<String> {
+        None
+    }
+
     /// The state of `device` now; `None` where it does not tell.
     fn state(&mut self, device: &str) -> Option<DeviceState>;
 }
@@ -65,6 +70,8 @@ pub trait Meter: fmt::Debug {
 type Open<'a> = Box<dyn FnMut(&Arc<dyn Clock>) -> Vec<Box<dyn Source>> + 'a>;
 /// Makes what is asked about once a second.
 type Watch<'a> = Box<dyn FnMut() -> Vec<Box<dyn Condition>> + 'a>;
+/// Says why a device is not known to be unused.
+type Used<'a> = Box<dyn FnMut() -> Option<String> + 'a>;
 /// Asks a device for its state.
 type Ask<'a> = Box<dyn FnMut(&str) -> Option<DeviceState> + 'a>;
 
@@ -73,6 +80,7 @@ pub struct SampledMeter<'a> {
     sensors: Vec<(SourceId, ReadingKind)>,
     open: Open<'a>,
     watch: Watch<'a>,
+    used: Used<'a>,
     ask: Ask<'a>,
     sampler: Option<Sampler>,
 }
@@ -86,13 +94,20 @@ impl fmt::Debug for SampledMeter<'_> {
 impl<'a> SampledMeter<'a> {
     /// A meter of `sensors`; `open` opens their sources, in that order, each time that it is started.
     pub fn new(sensors: Vec<(SourceId, ReadingKind)>, open: impl FnMut(&Arc<dyn Clock>) -> Vec<Box<dyn Source>> + 'a) -> Self {
-        Self { sensors, open: Box::new(open), watch: Box::new(Vec::new), ask: Box::new(|_| None), sampler: None }
+        Self { sensors, open: Box::new(open), watch: Box::new(Vec::new), used: Box::new(|| None), ask: Box::new(|_| None), sampler: None }
     }
 
     /// The meter with conditions under which readings are void.
     #[must_use]
     pub fn with_conditions(mut self, watch: impl FnMut() -> Vec<Box<dyn Condition>> + 'a) -> Self {
         self.watch = Box::new(watch);
+        self
+    }
+
+    /// The meter with a way to find out whether somebody uses a device, this process included.
+    #[must_use]
+    pub fn with_users(mut self, used: impl FnMut() -> Option<String> + 'a) -> Self {
+        self.used = Box::new(used);
         self
     }
 
@@ -124,6 +139,10 @@ impl Meter for SampledMeter<'_> {
 
     fn rest(&mut self, time: Duration) {
         std::thread::sleep(time);
+    }
+
+    fn used(&mut self) -> Option<String> {
+        (self.used)()
     }
 
     fn state(&mut self, device: &str) -> Option<DeviceState> {

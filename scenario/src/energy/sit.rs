@@ -66,6 +66,17 @@ struct Seat {
 }
 
 impl Sitter<'_> {
+    /// A quiet time of devices that nobody uses: without readings, and with the reason, where somebody does.
+    pub(super) fn deep_idle(&mut self, sitting: EnergySitting) -> EnergySitting {
+        let before = self.meter.used();
+        let mut sitting = if before.is_none() { self.rest(sitting) } else { sitting };
+        if let Some(reason) = before.or_else(|| self.meter.used()) {
+            sitting.recordings.clear();
+            sitting.meter_error = Some(reason);
+        }
+        sitting
+    }
+
     /// A quiet time, for the power at rest.
     pub(super) fn rest(&mut self, mut sitting: EnergySitting) -> EnergySitting {
         let result = self.start().and_then(|()| {

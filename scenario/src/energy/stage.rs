@@ -82,7 +82,7 @@ impl<'a> Runner<'a> {
         let Some(mut metering) = self.metering.take() else { return };
         for _ in 0..REST_LOOKS {
             let sitting = EnergySitting::new("", 0, 0, rest_of(BaselineKind::DeepIdle));
-            metering.unwritten = self.sitter(&mut metering, |sitter| sitter.rest(sitting));
+            metering.unwritten = self.sitter(&mut metering, |sitter| sitter.deep_idle(sitting));
             let plan = self.manifest.energy.as_ref();
             let heard = metering.unwritten.as_ref().zip(plan).and_then(|(sitting, plan)| Heard::new(sitting, plan).ok());
             if heard.is_none_or(|heard| heard.settled()) {

@@ -134,11 +134,18 @@ fn sensors<'a>(arguments: &argument::BenchEnergy) -> Result<EnergySetup<'a>, Fai
         return Ok(EnergySetup::Absent { reason: NoData::Uncalibrated, notes });
     }
     let used: Vec<Board> = boards.into_iter().filter(|b| found.iter().any(|s| s.id.device == b.uuid())).collect();
-    let (opened, watched, asked) = (used.clone(), used.clone(), used);
+    let (opened, watched, counted, asked) = (used.clone(), used.clone(), used.clone(), used);
     let wanted: Vec<_> = found.iter().map(|s| (s.id.clone(), s.reading)).collect();
     let ids: Vec<_> = wanted.iter().map(|(id, _)| id.clone()).collect();
     let meter = SampledMeter::new(wanted, move |_| open(&ids, &opened))
         .with_conditions(move || watched.iter().map(|b| Box::new(b.condition(1)) as Box<dyn Condition>).collect())
+        .with_users(move || {
+            counted.iter().find_map(|board| match board.users() {
+                Ok(0) => None,
+                Ok(n) => Some(format!("processes with a context on {}: {n}", board.uuid())),
+                Err(e) => Some(e.to_string()),
+            })
+        })
         .with_states(move |device| {
             let state = asked.iter().find(|b| b.uuid() == device)?.state().ok()?;
             Some(DeviceState { celsius: state.celsius, clock_mhz: f64::from(state.sm_mhz), slowed: state.slowed() })

@@ -45,6 +45,8 @@ pub(super) struct Device {
     poller: Mutex<Option<Poller>>,
     /// Somebody else uses it.
     pub(super) shared: Arc<AtomicBool>,
+    /// Somebody, or this process, has a context on it.
+    pub(super) used: AtomicBool,
     /// What it draws at rest at a time, in seconds.
     pub(super) at_rest: Mutex<fn(f64) -> f64>,
     /// Degrees gained per second of work, and now.
@@ -70,6 +72,7 @@ impl Device {
             seen: Mutex::new(seen),
             poller: Mutex::new(None),
             shared: Arc::new(AtomicBool::new(false)),
+            used: AtomicBool::new(false),
             at_rest: Mutex::new(|_| IDLE_W),
             warming: Mutex::new((0.0, 40.0)),
         })
@@ -209,6 +212,10 @@ impl Meter for FakeMeter {
             self.0.draw(step.as_secs_f64(), at_rest(Duration::from_nanos(self.0.clock.now().as_nanos()).as_secs_f64()));
             left -= step;
         }
+    }
+
+    fn used(&mut self) -> Option<String> {
+        self.0.used.load(Ordering::Relaxed).then(|| "processes with a context on it: 1".to_owned())
     }
 
     fn state(&mut self, device: &str) -> Option<DeviceState> {

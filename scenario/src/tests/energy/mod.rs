@@ -159,6 +159,20 @@ fn deep_idle_waits_for_a_power_that_stands_still_and_may_be_below_what_the_calib
 }
 
 #[test]
+fn a_device_with_a_context_has_no_deep_idle() {
+    let (lab, dir) = (Lab::new(COUNTER, hungry(), frugal()), tempfile::tempdir().unwrap());
+    lab.device.used.store(true, Ordering::Relaxed);
+    let run = lab.run(Lab::plan(), dir.path());
+    let energy = run.energy().unwrap();
+    let rests = |kind| energy.rests.iter().filter(move |r| r.rest == kind).collect::<Vec<_>>();
+    let deep = rests(phase_energy::BaselineKind::DeepIdle);
+    assert!(deep.len() == 1 && deep[0].mean_w.is_none(), "{deep:?}");
+    assert!(rests(phase_energy::BaselineKind::ModelResident).iter().all(|r| r.mean_w.is_some()));
+    let sitting: EnergySitting = serde_json::from_str(&std::fs::read_to_string(dir.path().join("energy/0000.json")).unwrap()).unwrap();
+    assert_eq!(sitting.meter_error.as_deref(), Some("processes with a context on it: 1"));
+}
+
+#[test]
 fn timed_blocks_are_not_sampled_and_replays_enter_no_time() {
     let (lab, dir) = (Lab::new(COUNTER, hungry(), frugal()), tempfile::tempdir().unwrap());
     let run = lab.run(Lab::plan(), dir.path());

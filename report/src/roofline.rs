@@ -149,8 +149,13 @@ fn point(cell: &Cell, model: &ModelEntry, ceilings: Option<&Ceilings>) -> Option
     let (gigaflops, gigabytes) = (median.rate(flops / 1e9, "GFLOP/s"), median.rate(bytes / 1e9, "GB/s"));
     let of_ceilings = |bytes_rate: f64, flops_rate: f64| {
         let ceilings = ceilings?;
-        let compute = flops_rate / (ceilings.flops_per_s_of(model.dtype) / 1e9);
-        Some(ceilings.bytes_per_s_of(bytes).map_or(compute, |memory| compute.max(bytes_rate / (memory / 1e9))))
+        let most_flops = ceilings.flops_per_s_of(model.dtype);
+        let compute = flops_rate / (most_flops / 1e9);
+        match ceilings.bytes_per_s_of(bytes) {
+            Some(memory) => Some(compute.max(bytes_rate / (memory / 1e9))),
+            // What is smaller than every set that was read is read no slower: products alone may bound it, or nobody knows.
+            None => (flops / bytes * ceilings.bytes_per_s >= most_flops).then_some(compute),
+        }
     };
     let least = |f: &Figure| f.low.unwrap_or(f.value);
     Some(RooflinePoint {

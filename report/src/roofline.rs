@@ -62,9 +62,10 @@ pub struct RooflinePoint {
     pub gigaflops_per_s: Figure,
     /// GB/s of weights and cached keys and values.
     pub gigabytes_per_s: Figure,
-    /// The larger of the two shares of the ceilings; bytes that a cache may hold are held against the cache's.
+    /// The larger of the two shares of the ceilings; bytes that a cache may hold are held against the cache's. `None` without
+    /// ceilings, and where fewer bytes were never read and products alone bound nothing.
     pub share: Option<f64>,
-    /// The same at the slow end of the interval: above 1 the row is wrong.
+    /// The same at the slow end of the interval, by products alone where only they are known: above 1 the row is wrong.
     pub surely: Option<f64>,
 }
 
@@ -109,7 +110,7 @@ pub(crate) fn section(
         if point.surely.is_some_and(|s| s > 1.0) {
             let exclusive = boundary.is_some_and(|b| matches!(b.stack.fact(Layer::Runtime, "gpu"), Some(Fact::Known(_))));
             let rows = if given || exclusive { &mut above } else { &mut doubted };
-            rows.push(format!("{}: {:.0} % of the ceiling", point.id, point.share.unwrap_or(0.0) * 100.0));
+            rows.push(format!("{}: {:.0} % of the ceiling", point.id, point.share.or(point.surely).unwrap_or(0.0) * 100.0));
         }
         points.push(point);
     }
@@ -147,16 +148,12 @@ fn point(cell: &Cell, model: &ModelEntry, ceilings: Option<&Ceilings>) -> Option
     let Work { bytes, flops } = work(cell, model)?;
     let median = Figure::median_ms(cell)?;
     let (gigaflops, gigabytes) = (median.rate(flops / 1e9, "GFLOP/s"), median.rate(bytes / 1e9, "GB/s"));
-    let of_ceilings = |bytes_rate: f64, flops_rate: f64| {
-        let ceilings = ceilings?;
-        let most_flops = ceilings.flops_per_s_of(model.dtype);
-        let compute = flops_rate / (most_flops / 1e9);
-        match ceilings.bytes_per_s_of(bytes) {
-            Some(memory) => Some(compute.max(bytes_rate / (memory / 1e9))),
-            // What is smaller than every set that was read is read no slower: products alone may bound it, or nobody knows.
-            None => (flops / bytes * ceilings.bytes_per_s >= most_flops).then_some(compute),
-        }
-    };
+    let memory = |bytes_rate: f64| Some(bytes_rate / (ceilings?.bytes_per_s_of(bytes)? / 1e9));
+    let products = |flops_rate: f64| Some(flops_rate / (ceilings?.flops_per_s_of(model.dtype) / 1e9));
+    // What is smaller than every set that was read is read no slower: products alone may bound it, or nobody knows its ceiling.
+    let bounded =
+        ceilings.is_some_and(|c| c.bytes_per_s_of(bytes).is_some() || flops / bytes * c.bytes_per_s >= c.flops_per_s_of(model.dtype));
+    let of_ceilings = |bytes_rate, flops_rate| products(flops_rate).map(|p| memory(bytes_rate).map_or(p, |m| p.max(m)));
     let least = |f: &Figure| f.low.unwrap_or(f.value);
     Some(RooflinePoint {
         id: cell.key.id(),
@@ -164,7 +161,7 @@ fn point(cell: &Cell, model: &ModelEntry, ceilings: Option<&Ceilings>) -> Option
         phase: cell.key.phase,
         label: bucket(cell.key.phase, cell.key.shape),
         intensity: flops / bytes,
-        share: of_ceilings(gigabytes.value, gigaflops.value),
+        share: of_ceilings(gigabytes.value, gigaflops.value).filter(|_| bounded),
         surely: of_ceilings(least(&gigabytes), least(&gigaflops)),
         gigaflops_per_s: gigaflops,
         gigabytes_per_s: gigabytes,

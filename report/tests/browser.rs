@@ -241,7 +241,7 @@ fn recorded_runs_of_gpus_fit_a_desk_a_phone_and_paper() {
     for (archive, name, number) in [
         ("h100-bench-llama-3.2-1b", "bench", "#roofline .hit"),
         ("h100-llama-3.2-1b", "matrix-llama-3.2-1b", "#cold .n"),
-        ("h100-energy-llama-3.2-1b", "energy", "#energy .n"),
+        ("h100-energy-llama-3.2-1b", "energy-ort-candle", "#energy .n"),
     ] {
         unpack(archive, dir.path());
         let run = SealedRun::open(&dir.path().join(name)).unwrap();

@@ -256,7 +256,7 @@ fn a_recorded_run_with_cold_starts() {
 
 #[test]
 fn a_recorded_run_with_energy_and_its_notes() {
-    let report = report_of("h100-energy-llama-3.2-1b", "energy");
+    let report = report_of("h100-energy-llama-3.2-1b", "energy-ort-candle");
     says_the_same(&report);
     let (text, html) = (report.to_markdown(), report.to_html().unwrap());
     let shown = page(&html, &["energy"]).all;
